@@ -1,0 +1,286 @@
+"""popfactory.toml read into `spine.settings.Config`, and written with each setting's meaning.
+
+A wrong key, type or value stops a run before any work, in one line that names file, table and key.
+"""
+
+import ast
+import difflib
+import inspect
+import itertools
+import textwrap
+import tomllib
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spine.errors import ConfigError
+from spine.prompts import PROMPTS
+from spine.publish import publish_text
+from spine.settings import (
+    AestheticQuery,
+    CaptionConfig,
+    ClipConfig,
+    Config,
+    FiltersConfig,
+    RetrieveConfig,
+    ScoreConfig,
+)
+from spine.sizes import parse_size
+
+DEMO = "demo"
+"""As a model's or head's name: the small one that comes with popfactory."""
+
+PRESETS = ("standard", "laion-pop-2023")
+"""Names for `popfactory init --preset`."""
+
+
+def preset(name: str) -> Config:
+    """The settings a preset starts from.
+
+    Args:
+        name: One of PRESETS. laion-pop-2023 has the published settings: ViT-L/14, 10,000 centroids,
+            aesthetic weight 0.5, 768 px, LLaVA-1.5-13B.
+
+    Raises:
+        ConfigError: There is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset {name!r} is unknown; there are: {', '.join(PRESETS)}")
+    if name == "laion-pop-2023":
+        return Config(
+            retrieve=RetrieveConfig(aesthetic_query=AestheticQuery(rating=9, weight=0.5)),
+            caption=CaptionConfig(model="llava-hf/llava-1.5-13b-hf"),
+        )
+    return Config()
+
+
+def with_demo_models(config: Config) -> Config:
+    """The same settings on the small models that come with popfactory."""
+    return replace(
+        config,
+        clip=ClipConfig(model=DEMO, pretrained="", batch_size=config.clip.batch_size),
+        score=ScoreConfig(
+            aesthetic_head=DEMO, aesthetic_query_vectors=DEMO, unsafe_head=DEMO, watermark_head=DEMO
+        ),
+        caption=replace(
+            config.caption, engine="embedded", model=DEMO, revision="", max_new_tokens=160, batch_size=32
+        ),
+    )
+
+
+def uses_demo_models(config: Config) -> bool:
+    """Whether any result of these settings comes from a small demo model, to be said wherever it is shown."""
+    heads = (config.score.aesthetic_head, config.score.unsafe_head, config.score.watermark_head)
+    return DEMO in (config.clip.model, config.caption.model, *heads)
+
+
+def load_config(path: Path) -> Config:
+    """Read popfactory.toml.
+
+    Raises:
+        ConfigError: The file is missing or no TOML, or a table, key or value is wrong.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing; make one with `popfactory init {path.parent}`") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: no valid TOML: {error}") from None
+    config: Config = _build(Config, content, str(path), "")
+    _check(config, str(path))
+    return config
+
+
+def write_config(path: Path, config: Config) -> None:
+    """Publish `config` as TOML, each setting under a comment with its meaning."""
+    lines = ["# Settings of this run. Each stage reads them when it starts."]
+    for item in fields(config):
+        table = getattr(config, item.name)
+        meanings = _meanings(type(table))
+        lines += ["", _comment(inspect.getdoc(type(table)) or ""), f"[{item.name}]"]
+        for entry in fields(table):
+            lines.append(_comment(meanings[entry.name]))
+            lines.append(_line(entry.name, getattr(table, entry.name)))
+    publish_text(path, "\n".join(lines) + "\n")
+
+
+def _build(kind: type, content: dict[str, Any], path: str, table: str) -> Any:
+    known = typing.get_type_hints(kind)
+    values = {}
+    for key, value in content.items():
+        if key not in known:
+            raise ConfigError(f"{path}: {_place(table, key)} is unknown{_nearest(key, list(known))}")
+        values[key] = _value(known[key], value, path, table, key)
+    return kind(**values)
+
+
+def _value(kind: Any, value: Any, path: str, table: str, key: str) -> Any:
+    if is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {_place(table, key)} is {value!r}, a table was needed")
+        return _build(typing.cast(type, kind), value, path, f"{table}.{key}" if table else key)
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    for option in options:
+        if typing.get_origin(option) is tuple:
+            if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+                return tuple(value)
+        elif option is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        elif isinstance(option, type) and type(value) is option:
+            return value
+    wanted = " or ".join(
+        _TYPE_NAMES.get(option, "a list of texts") for option in options if option is not types.NoneType
+    )
+    raise ConfigError(f"{path}: {_place(table, key)} = {value!r}, {wanted} was needed")
+
+
+_TYPE_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text in quotes",
+    bool: "true or false",
+}
+
+
+def _place(table: str, key: str) -> str:
+    return f"[{table}] {key}" if table else f"[{key}]"
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
+
+
+def _check(config: Config, path: str) -> None:
+    for place, ok, needed in _rules(config):
+        if not ok:
+            table, key = place.split(".", 1)
+            value: Any = getattr(config, table)
+            for part in key.split("."):
+                value = getattr(value, part)
+            raise ConfigError(f"{path}: [{table}] {key} = {value!r}, {needed} was needed")
+
+
+def _rules(config: Config) -> list[tuple[str, bool, str]]:
+    filters: FiltersConfig = config.filters
+    query, minimum = config.retrieve.aesthetic_query, filters.aesthetic_min
+    return [
+        ("clip.device", config.clip.device in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
+        ("clip.batch_size", config.clip.batch_size >= 1, "1 or more"),
+        ("clip.workers", config.clip.workers >= 0, "0 or more"),
+        ("centroids.k", config.centroids.k >= 1, "1 or more"),
+        ("centroids.iterations", config.centroids.iterations >= 1, "1 or more"),
+        ("centroids.seed", config.centroids.seed >= 0, "0 or more"),
+        ("index.memory_budget", _parses(parse_size, config.index.memory_budget), 'a size such as "8GB"'),
+        ("index.builder", config.index.builder in ("planner", "autofaiss"), "planner or autofaiss"),
+        ("retrieve.k", 1 <= config.retrieve.k <= 1_000_000, "1 to 1,000,000"),
+        ("retrieve.nprobe", config.retrieve.nprobe >= 0, "0 or more"),
+        ("retrieve.aesthetic_query.rating", 0 <= query.rating <= 9, "0 to 9"),
+        ("fetch.concurrency", config.fetch.concurrency >= 1, "1 or more"),
+        ("fetch.per_host", config.fetch.per_host >= 1, "1 or more"),
+        ("fetch.timeout_s", config.fetch.timeout_s > 0, "more than 0 seconds"),
+        ("fetch.max_bytes", config.fetch.max_bytes >= 1, "1 or more"),
+        ("fetch.max_side_px", config.fetch.max_side_px >= 0, "0 or more"),
+        ("fetch.disk_budget", _parses(parse_size, config.fetch.disk_budget), 'a size such as "100GB"'),
+        ("fetch.workers", config.fetch.workers >= 0, "0 or more"),
+        ("filters.min_side_px", filters.min_side_px >= 0, "0 or more"),
+        ("filters.pwatermark_max", _share(filters.pwatermark_max), "0 to 1"),
+        ("filters.punsafe_max", _share(filters.punsafe_max), "0 to 1"),
+        (
+            "filters.aesthetic_min.value",
+            minimum.value is None or -10 <= minimum.value <= 20,
+            "a score on the head's scale",
+        ),
+        ("filters.unknown", filters.unknown in ("keep", "drop"), "keep or drop"),
+        ("select.quota_per_centroid", config.select.quota_per_centroid >= 1, "1 or more"),
+        ("select.near_duplicate", 0 < config.select.near_duplicate <= 2, "more than 0, at most 2"),
+        ("caption.engine", config.caption.engine in ("embedded", "http"), "embedded or http"),
+        (
+            "caption.endpoints",
+            config.caption.engine != "http" or bool(config.caption.endpoints),
+            "one address at least for the http engine",
+        ),
+        ("caption.prompt", config.caption.prompt in PROMPTS, f"one of {', '.join(PROMPTS)}"),
+        ("caption.max_new_tokens", 1 <= config.caption.max_new_tokens <= 4096, "1 to 4096"),
+        ("caption.batch_size", config.caption.batch_size >= 1, "1 or more"),
+        ("caption.in_flight", config.caption.in_flight >= 1, "1 or more"),
+        ("caption.device", config.caption.device in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
+        ("release.name", _plain_name(config.release.name), "letters, digits, - _ and ."),
+        ("release.version", _plain_name(config.release.version), "letters, digits, - _ and ."),
+    ]
+
+
+def _share(value: float | None) -> bool:
+    return value is None or 0 <= value <= 1
+
+
+def _plain_name(name: str) -> bool:
+    return (
+        bool(name)
+        and name[0] not in ".-"
+        and all(sign.isascii() and (sign.isalnum() or sign in "-_.") for sign in name)
+    )
+
+
+def _parses(parse: Callable[[str], int], text: str) -> bool:
+    try:
+        parse(text)
+    except ConfigError:
+        return False
+    return True
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, on one line."""
+    body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]).body
+    meanings = {}
+    for statement, after in itertools.pairwise(body):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
+            meanings[typing.cast(ast.Name, statement.target).id] = " ".join(str(after.value.value).split())
+    return meanings
+
+
+def _comment(text: str) -> str:
+    return "\n".join(textwrap.wrap(" ".join(text.split()), 108, initial_indent="# ", subsequent_indent="# "))
+
+
+def _line(name: str, value: Any) -> str:
+    return f"# {name} =" if value is None else f"{name} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return f"{value:_}" if value >= 10_000 else str(value)
+        case float():
+            return repr(value)
+        case str():
+            return _toml_text(value)
+        case tuple():
+            return "[" + ", ".join(_toml_text(entry) for entry in value) + "]"
+        case _:
+            entries = ((item.name, getattr(value, item.name)) for item in fields(value))
+            return (
+                "{ "
+                + ", ".join(f"{name} = {_toml(entry)}" for name, entry in entries if entry is not None)
+                + " }"
+            )
+
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def _toml_text(text: str) -> str:
+    signs = (
+        _ESCAPES.get(sign, sign if sign >= " " and sign != "\x7f" else f"\\u{ord(sign):04x}") for sign in text
+    )
+    return '"' + "".join(signs) + '"'

@@ -1,0 +1,69 @@
+"""The prompts captions are asked with, by id. A caption names the id, so that it can be asked again.
+
+A prompt never changes under its id: another wording is another id.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from spine.errors import ConfigError
+
+CAPTION_PREFIX = "This image showcases"
+"""The words LAION-POP's prompt asks a caption to start with; trimmed from the published caption."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """One wording, put to the captioner after the image."""
+
+    prompt_id: str
+    """Name and version, such as "laion-pop"."""
+
+    text: str
+    """What the captioner is asked."""
+
+    prefix: str
+    """Words the reply is asked to begin with, cut from the published caption; empty for none."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text, in hex: part of every caption's id."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+# The wording of the 2023 post, quotes included: straight ones inside, a typographic pair at the end.
+_LAION_POP = (
+    "Can you please describe this image in up to two paragraphs? Please specify any objects "
+    "within the image, backgrounds, scenery, interactions, and gestures or poses. If they are "
+    "multiple of any object, please specify how many. Is there text in the image, and if so, what"
+    " does it say? If there is any lighting in the image, can you identify where it is and what "
+    "it looks like? What style is the image? If there are people or characters in the image, what"
+    " emotions are they conveying? Please keep your descriptions factual and terse but complete. "
+    "DO NOT add any unnecessary speculation about the things that are not part of the image such "
+    'as "the image is inspiring to viewers" or "seeing this makes you feel joy". DO NOT add '
+    'things such as "creates a unique and entertaining visual", as these descriptions are '
+    "interpretations and not a part of the image itself. The description should be purely "
+    "factual, with no subjective speculation. Make sure to include the style of the image, for "
+    "example cartoon, photograph, 3d render etc. Start with the words ‘This image showcases’:"
+)
+
+_PROMPTS = (
+    Prompt(prompt_id="laion-pop", text=_LAION_POP, prefix=CAPTION_PREFIX),
+    Prompt(prompt_id="detail", text="Describe this image in detail.", prefix=CAPTION_PREFIX),
+    Prompt(prompt_id="short", text="Describe this image in one sentence.", prefix=CAPTION_PREFIX),
+)
+
+PROMPTS: dict[str, Prompt] = {prompt.prompt_id: prompt for prompt in _PROMPTS}
+"""Every prompt by id."""
+
+
+def prompt_by_id(prompt_id: str) -> Prompt:
+    """Look a prompt up.
+
+    Raises:
+        ConfigError: No prompt has this id; the message lists those there are.
+    """
+    try:
+        return PROMPTS[prompt_id]
+    except KeyError:
+        raise ConfigError(f"prompt {prompt_id!r} is unknown; there are: {', '.join(PROMPTS)}") from None

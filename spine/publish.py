@@ -1,0 +1,91 @@
+"""Files that appear whole or not at all: temporary name, fsync, rename, fsync of the directory.
+
+A reader never sees half a file, a file mapped by a running process is replaced and not overwritten,
+and a full disk leaves the old file. A kill leaves at most a temporary file, which `sweep` removes.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_MARK = ".part-"  # in the name of every temporary file, so that sweep knows them
+
+
+@contextlib.contextmanager
+def publishing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well, make it `path`, durably.
+
+    Whatever goes wrong in the block, `path` is as it was and the temporary file is gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{_MARK}{uuid.uuid4().hex[:12]}")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_bytes(path: Path, content: bytes) -> None:
+    """Publish `content` at `path`."""
+    with publishing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def publish_text(path: Path, content: str) -> None:
+    """Publish `content` at `path` as UTF-8."""
+    publish_bytes(path, content.encode())
+
+
+def publish_json(path: Path, content: Any) -> None:
+    """Publish `content` at `path` as indented JSON with sorted keys; NaN is refused."""
+    publish_text(
+        path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+
+
+def publish_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Publish `array` at `path` as .npy, without pickle."""
+    with publishing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def publish_table(path: Path, table: pa.Table) -> None:
+    """Publish `table` at `path` as Parquet: zstd, with a checksum for every page."""
+    with publishing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a kill left in `folder` and below. Not while someone writes there."""
+    for leftover in folder.rglob(f".*{_MARK}*"):
+        leftover.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

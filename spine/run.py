@@ -1,0 +1,168 @@
+"""The run folder: the only state of a factory, and every path in it.
+
+RUN/
+    popfactory.toml          every setting
+    concepts/, pool/         img_emb/img_emb_00000.npy, metadata/metadata_00000.parquet, statuses/part-00000.parquet
+    index/                   a clip-retrieval index folder: image.index, metadata/0.arrow
+    centroids/centroids.parquet
+    neighbours/part-00000.parquet
+    images/                  part-00000.parquet, originals/ab/abcd….jpg
+    scores/                  part-00000.parquet, groups.parquet
+    decisions.sqlite         curators' events
+    selection/selection.parquet
+    captions/part-00000.parquet
+    jobs/                    a journal per job
+    release/NAME-VERSION/    dataset.parquet, README.md, samples.html, manifest.json
+
+A stage's folder counts once its manifest.json is there; see `spine.stage`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from spine.errors import DataError
+
+COLLECTIONS = ("concepts", "pool")
+"""The two sets of pictures that are embedded: the taste, and what is searched."""
+
+STAGES = (
+    "concepts",
+    "pool",
+    "centroids",
+    "index",
+    "neighbours",
+    "images",
+    "scores",
+    "selection",
+    "captions",
+    "release",
+)
+"""The folders stages write, in the order of the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder. Holds no state of its own: two of the same path are the same run."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """popfactory.toml."""
+        return self.folder / "popfactory.toml"
+
+    @property
+    def concepts(self) -> Path:
+        """Embeddings of the pictures that set the taste."""
+        return self.folder / "concepts"
+
+    @property
+    def pool(self) -> Path:
+        """Embeddings of the pictures that are searched."""
+        return self.folder / "pool"
+
+    def collection(self, name: str) -> Path:
+        """The folder of "concepts" or "pool"."""
+        if name not in COLLECTIONS:
+            raise DataError(f"{name!r} is no collection; there are: {', '.join(COLLECTIONS)}")
+        return self.folder / name
+
+    @property
+    def index(self) -> Path:
+        """The index folder built from the pool."""
+        return self.folder / "index"
+
+    @property
+    def centroids(self) -> Path:
+        """The stage folder of the centroids."""
+        return self.folder / "centroids"
+
+    @property
+    def centroids_table(self) -> Path:
+        """One row a centroid; schema `spine.tables.centroids_schema`."""
+        return self.centroids / "centroids.parquet"
+
+    @property
+    def neighbours(self) -> Path:
+        """Parts of `spine.tables.NEIGHBOURS`, sorted by centroid and rank."""
+        return self.folder / "neighbours"
+
+    @property
+    def images(self) -> Path:
+        """Parts of `spine.tables.IMAGES`, and the stored pictures."""
+        return self.folder / "images"
+
+    @property
+    def originals(self) -> Path:
+        """Pictures that came over the web, by content hash."""
+        return self.images / "originals"
+
+    def original(self, sha256: str, suffix: str) -> Path:
+        """Where the picture with this hash is stored; suffix such as ".jpg"."""
+        return self.originals / sha256[:2] / f"{sha256}{suffix}"
+
+    @property
+    def scores(self) -> Path:
+        """Parts of `spine.tables.scores_schema`, and the near-duplicate groups."""
+        return self.folder / "scores"
+
+    @property
+    def groups_table(self) -> Path:
+        """One row a fetched picture; schema `spine.tables.GROUPS`."""
+        return self.scores / "groups.parquet"
+
+    @property
+    def decisions(self) -> Path:
+        """The curators' events, SQLite."""
+        return self.folder / "decisions.sqlite"
+
+    @property
+    def selection(self) -> Path:
+        """The stage folder of the selection."""
+        return self.folder / "selection"
+
+    @property
+    def selection_table(self) -> Path:
+        """One row a candidate; schema `spine.tables.SELECTION`."""
+        return self.selection / "selection.parquet"
+
+    @property
+    def captions(self) -> Path:
+        """Parts of `spine.tables.CAPTIONS`."""
+        return self.folder / "captions"
+
+    @property
+    def jobs(self) -> Path:
+        """A journal and a log per job."""
+        return self.folder / "jobs"
+
+    @property
+    def releases(self) -> Path:
+        """One folder a release."""
+        return self.folder / "release"
+
+    def release(self, name: str, version: str) -> Path:
+        """The folder of one release."""
+        return self.releases / f"{name}-{version}"
+
+    def require(self) -> "Run":
+        """This run, if its folder holds a popfactory.toml.
+
+        Raises:
+            DataError: There is none.
+        """
+        if not self.config.is_file():
+            raise DataError(
+                f"{self.folder}: no popfactory.toml here; make one with `popfactory init {self.folder}`"
+            )
+        return self
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """The path of a table's part: part-00000.parquet and on."""
+    return folder / f"part-{number:05d}.parquet"
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """A table's parts in order; empty where there are none."""
+    return sorted(folder.glob("part-*.parquet"))

@@ -1,0 +1,269 @@
+"""Every setting of popfactory.toml: a frozen dataclass a table, its meaning under each field.
+
+The defaults here are the only ones. `spine.config` reads and writes them.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipConfig:
+    """The model that turns pictures and words into embeddings."""
+
+    model: str = "ViT-L-14"
+    """open_clip's name of the architecture, or "local-dir:FOLDER"; "demo" is the small one that comes with popfactory."""
+
+    pretrained: str = "openai"
+    """open_clip's name of the weights, or a path to them."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    batch_size: int = 64
+    """Pictures a step; halved by itself when memory runs out."""
+
+    workers: int = 0
+    """Processes that decode pictures; 0 is one a core."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConceptsConfig:
+    """The pictures that set the taste."""
+
+    source: str = ""
+    """A folder of pictures, WebDataset tars, or Parquet with bytes or addresses."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolConfig:
+    """What is searched: pictures to embed, an index that exists, or a server. One of the three."""
+
+    source: str = ""
+    """A folder of pictures, WebDataset tars, or Parquet with bytes or addresses."""
+
+    index: str = ""
+    """A clip-retrieval index folder that exists."""
+
+    server: str = ""
+    """Address of a clip-retrieval back end, such as http://127.0.0.1:1234."""
+
+    indice_name: str = ""
+    """Which of the server's indices; empty is its first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CentroidsConfig:
+    """How the concepts are found."""
+
+    k: int = 10_000
+    """Centroids, one a concept; LAION-POP used 10,000. Lowered, and said, where there are fewer pictures."""
+
+    iterations: int = 20
+    """Rounds of assigning and averaging."""
+
+    seed: int = 0
+    """Same seed and data, same centroids."""
+
+    spherical: bool = True
+    """Scale centroids to unit length in each round; false is plain k-means, scaled at the end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """How the pool's index is built."""
+
+    memory_budget: str = "8GB"
+    """What the index may take in memory; a tighter budget means coarser codes."""
+
+    builder: str = "planner"
+    """planner (ours) or autofaiss (in an environment of its own)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AestheticQuery:
+    """Pull each query towards beautiful pictures: q' = normalise(q + weight * rating vector)."""
+
+    rating: int = 9
+    """0 to 9; 9 is the most beautiful."""
+
+    weight: float = 0.0
+    """0 is off; LAION-POP used 0.5."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrieveConfig:
+    """How neighbours are asked for."""
+
+    aesthetic_query: AestheticQuery = field(default_factory=AestheticQuery)
+    """A weight of 0.5 is, on the evidence, LAION-POP's "aesthetic values of at least 0.5"; a weight above 0 needs
+    [score] aesthetic_query_vectors."""
+
+    k: int = 1_000
+    """Neighbours a centroid; more than the quota, since filters take most."""
+
+    nprobe: int = 0
+    """Lists searched a query; 0 lets the planner choose."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchConfig:
+    """How pictures are brought in."""
+
+    concurrency: int = 64
+    """Downloads at the same time."""
+
+    per_host: int = 4
+    """Downloads at the same time from one host."""
+
+    timeout_s: float = 20.0
+    """Seconds for one picture, redirects included."""
+
+    max_bytes: int = 50_000_000
+    """A larger file is refused."""
+
+    max_side_px: int = 0
+    """Scale longer pictures down to this side when storing; 0 keeps them as they are."""
+
+    disk_budget: str = "100GB"
+    """What images/ may take."""
+
+    workers: int = 0
+    """Processes that open pictures; 0 is one a core."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreConfig:
+    """The heads that score embeddings: files in LAION's own forms. Empty: that score is unknown."""
+
+    aesthetic_head: str = ""
+    """LAION aesthetic predictor, .pth or .npz; "demo" is the small world's."""
+
+    aesthetic_query_vectors: str = ""
+    """Folder with rating0.npy to rating9.npy, for [retrieve] aesthetic_query; "demo" is the small world's."""
+
+    unsafe_head: str = ""
+    """LAION NSFW detector as .npz; "demo" is the small world's."""
+
+    watermark_head: str = ""
+    """Watermark head on embeddings as .npz; "demo" is the small world's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AestheticMin:
+    """A lower bound on the aesthetic score. Not LAION-POP's 0.5: that is [retrieve] aesthetic_query."""
+
+    head: str = ""
+    """Name of the head the value is meant for, so that scales aren't mixed up; empty takes any."""
+
+    value: float | None = None
+    """Lowest score kept, on the head's own scale of 0 to 10; absent is off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FiltersConfig:
+    """What a picture must have to be selected."""
+
+    min_side_px: int = 768
+    """Pixels of the shorter side at least."""
+
+    pwatermark_max: float | None = 0.8
+    """Watermark probability at most, 0 to 1."""
+
+    punsafe_max: float | None = None
+    """NSFW probability at most, 0 to 1; absent is off: LAION-POP published the score and left the cut to its users."""
+
+    aesthetic_min: AestheticMin = field(default_factory=AestheticMin)
+    """Lowest aesthetic score."""
+
+    unknown: str = "keep"
+    """keep or drop: what happens to a picture whose value isn't known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectConfig:
+    """How the dataset is put together from what passes the filters."""
+
+    quota_per_centroid: int = 60
+    """Pictures a centroid at most; LAION-POP has 60 on average."""
+
+    near_duplicate: float = 0.94
+    """Similarity from which two pictures count as one; 1 and above switches it off."""
+
+    one_centroid_per_image: bool = True
+    """A picture wanted by several centroids goes to one of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionConfig:
+    """How pictures are described."""
+
+    engine: str = "embedded"
+    """embedded (transformers) or http (any OpenAI-compatible server)."""
+
+    model: str = "llava-hf/llava-1.5-7b-hf"
+    """A LLaVA-1.5 checkpoint: its name, or a folder; "demo" is the small model that comes with popfactory."""
+
+    revision: str = ""
+    """Which revision of the checkpoint; empty is its newest."""
+
+    endpoints: tuple[str, ...] = ()
+    """Addresses of OpenAI-compatible servers, for the http engine."""
+
+    prompt: str = "laion-pop"
+    """Id of the prompt; `laion-pop` is the one of 2023, verbatim."""
+
+    max_new_tokens: int = 512
+    """Length of a caption at most, in tokens."""
+
+    batch_size: int = 16
+    """Pictures a step of the embedded engine; halved by itself when memory runs out."""
+
+    in_flight: int = 32
+    """Requests at the same time of the http engine, a server."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListsConfig:
+    """Pictures that may never appear. A list that can't be read stops the work."""
+
+    takedown: tuple[str, ...] = ()
+    """Text files with an id, address or domain a line."""
+
+    hash_block: tuple[str, ...] = ()
+    """Text files with a SHA-256 in hex a line."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReleaseConfig:
+    """What is published."""
+
+    name: str = "pop"
+    """Name of the dataset, in its folder and card."""
+
+    version: str = "1.0"
+    """Version of the dataset, in its folder and card."""
+
+    licence: str = "metadata: Apache-2.0; pictures: their owners'"
+    """As the card states it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """popfactory.toml."""
+
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    concepts: ConceptsConfig = field(default_factory=ConceptsConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    centroids: CentroidsConfig = field(default_factory=CentroidsConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    retrieve: RetrieveConfig = field(default_factory=RetrieveConfig)
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    filters: FiltersConfig = field(default_factory=FiltersConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    caption: CaptionConfig = field(default_factory=CaptionConfig)
+    lists: ListsConfig = field(default_factory=ListsConfig)
+    release: ReleaseConfig = field(default_factory=ReleaseConfig)

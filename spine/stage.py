@@ -1,0 +1,250 @@
+"""A stage's folder while it is worked on, and the manifest that says it is done.
+
+`Stage.open` decides what an earlier start left: the finished folder (nothing to do), finished parts
+of the same work (go on), or other work (clear it). `Stage.finish` publishes manifest.json last. A
+folder without one is unfinished and nobody reads it.
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from spine.errors import DataError
+from spine.publish import publish_json, sha256_of, sweep
+
+SCHEMA_VERSION = 1
+"""Of the manifest and of every table; a reader refuses a newer one."""
+
+MANIFEST = "manifest.json"
+_PLAN = "plan.json"
+_PACKAGES = (
+    "popfactory",
+    "numpy",
+    "pyarrow",
+    "pillow",
+    "torch",
+    "open_clip_torch",
+    "transformers",
+    "faiss-cpu",
+    "faiss-gpu",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRecord:
+    """One published file of a stage."""
+
+    path: str
+    """Relative to the stage's folder, with forward slashes."""
+    size_bytes: int
+    sha256: str
+    rows: int | None
+    """Rows of a Parquet file, None for others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a finished stage did, from what, and what it left."""
+
+    stage: str
+    parameters: dict[str, Any]
+    """Every setting that shaped the result; JSON values."""
+    inputs: dict[str, str]
+    """Digest of each stage folder or file that was read, by name."""
+    counts: dict[str, int]
+    """Rows in and out, and those lost by reason: they add up."""
+    facts: dict[str, Any]
+    """What later stages need to know: d, model, demo_models. JSON values."""
+    files: list[FileRecord]
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the result and what it was made from; not over times and versions."""
+        content = asdict(self)
+        for name in ("versions", "created"):
+            content.pop(name)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a finished stage's manifest.
+
+    Raises:
+        DataError: There is none (the stage hasn't run or was stopped), it can't be read, or a newer
+            popfactory wrote it.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] > SCHEMA_VERSION:
+            raise DataError(
+                f"{path}: schema version {content['schema_version']}, this popfactory reads up to {SCHEMA_VERSION}; update popfactory"
+            )
+        files = [FileRecord(**record) for record in content.pop("files")]
+        return Manifest(**content, files=files)
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: not finished (no {MANIFEST}); run the stage that writes it, or `popfactory run`"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); run the stage again with --force") from None
+
+
+def find_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a stage, None where it isn't finished."""
+    return read_manifest(folder) if (folder / MANIFEST).is_file() else None
+
+
+def verify(folder: Path) -> list[str]:
+    """Compare every file of a finished stage with its manifest.
+
+    Returns:
+        One line for each file that is missing or differs; empty when all is as published.
+    """
+    problems = []
+    for record in read_manifest(folder).files:
+        path = folder / record.path
+        if not path.is_file():
+            problems.append(f"{path}: missing")
+        elif path.stat().st_size != record.size_bytes:
+            problems.append(f"{path}: {path.stat().st_size:,} bytes, published with {record.size_bytes:,}")
+        elif sha256_of(path) != record.sha256:
+            problems.append(f"{path}: content differs from what was published")
+    return problems
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape results, without importing them."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage's folder, opened for work."""
+
+    name: str
+    folder: Path
+    parameters: dict[str, Any]
+    inputs: dict[str, str]
+    published: Manifest | None
+    """The manifest when this very work is finished already; then there is nothing to do."""
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        folder: Path,
+        parameters: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        *,
+        grows_with: Iterable[str] = (),
+        force: bool = False,
+    ) -> "Stage":
+        """Open a stage's folder for work with these parameters on these inputs.
+
+        Finished with the same: `published` is set. Begun with the same: the finished files stay, and
+        the stage goes on. Begun or finished with others: the folder is cleared first.
+
+        Args:
+            name: The stage, for the manifest.
+            folder: Its own folder; everything in it belongs to the stage.
+            parameters: Every setting that shapes the result; JSON values.
+            inputs: Digests of what is read, by name.
+            grows_with: Names of parameters and inputs whose change keeps the finished files, since
+                each row stands for itself: a deeper fetch keeps what is fetched.
+            force: Clear the folder in any case.
+        """
+        plain = json.loads(json.dumps(dict(parameters)))
+        given = dict(inputs)
+        flexible = set(grows_with)
+        plan = {
+            "schema_version": SCHEMA_VERSION,
+            "parameters": {key: value for key, value in plain.items() if key not in flexible},
+            "inputs": {key: value for key, value in given.items() if key not in flexible},
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        published = None if force else _published_or_none(folder)
+        if published is not None and published.parameters == plain and published.inputs == given:
+            return cls(name, folder, plain, given, published)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        if force or _read_plan(folder) != plan:
+            _clear(folder)
+            publish_json(folder / _PLAN, plan)
+        sweep(folder)
+        return cls(name, folder, plain, given, None)
+
+    def finish(self, counts: Mapping[str, int], facts: Mapping[str, Any] | None = None) -> Manifest:
+        """Publish the manifest: digests of every file in the folder, written last.
+
+        Args:
+            counts: Rows in and out, and those lost by reason.
+            facts: What later stages need to know; JSON values.
+        """
+        manifest = Manifest(
+            stage=self.name,
+            parameters=self.parameters,
+            inputs=self.inputs,
+            counts={key: int(value) for key, value in counts.items()},
+            facts=json.loads(json.dumps(dict(facts or {}))),
+            files=[_record(self.folder, path) for path in _published_files(self.folder)],
+            versions=package_versions(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        publish_json(self.folder / MANIFEST, asdict(manifest))
+        return manifest
+
+
+def _published_or_none(folder: Path) -> Manifest | None:
+    try:
+        return find_manifest(folder)
+    except DataError:  # damaged or from another version: the work is done anew
+        return None
+
+
+def _read_plan(folder: Path) -> object:
+    try:
+        return json.loads((folder / _PLAN).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _published_files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in files if path.relative_to(folder).as_posix() not in (MANIFEST, _PLAN))
+
+
+def _record(folder: Path, path: Path) -> FileRecord:
+    return FileRecord(
+        path=path.relative_to(folder).as_posix(),
+        size_bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        rows=pq.read_metadata(path).num_rows if path.suffix == ".parquet" else None,
+    )

@@ -1,0 +1,216 @@
+"""The columns of every table in a run, and how tables are read.
+
+Ids are signed 64-bit. `similarity` is always the kNN's inner product of unit vectors; a pool's own
+column of that name is called `alt_txt_similarity` here. `rank` counts from 0, the nearest.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spine.errors import DataError
+from spine.run import part_paths
+
+Vectors = npt.NDArray[np.float32]
+"""Rows of float32 vectors, shape (n, d)."""
+
+METADATA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("url", pa.string()),  # its address, null for a local picture
+        ("image_path", pa.string()),  # its place on disk (see spine.sources), null for a web picture
+        ("caption", pa.string()),  # alt text or prompt that came with it
+        ("key", pa.string()),  # the name its source gives it
+        ("width", pa.int32()),  # as measured, or as the source says; after EXIF rotation
+        ("height", pa.int32()),
+        ("sha256", pa.string()),  # of its bytes, null where only the address is known
+        ("alt_txt_similarity", pa.float32()),  # the source's own image-text similarity
+        ("aesthetic", pa.float32()),  # the source's own scores, null where it has none
+        ("pwatermark", pa.float32()),
+        ("punsafe", pa.float32()),
+    ]
+)
+"""concepts/ and pool/ metadata/*.parquet, and index/metadata/*.arrow: row i belongs to vector i."""
+
+STATUSES = pa.schema(
+    [
+        ("input", pa.string()),  # the picture's place or address in the source
+        ("status", pa.string()),  # embedded, duplicate or failed
+        ("reason", pa.string()),  # of a failure: one of spine.images.REFUSALS; null otherwise
+        ("id", pa.int64()),  # its own, or for a duplicate that of the first; null if failed
+        ("message", pa.string()),  # what a person needs to know of a failure
+    ]
+)
+"""concepts/ and pool/ statuses/*.parquet: one row an input, so that the counts add up."""
+
+
+def centroids_schema(d: int) -> pa.Schema:
+    """centroids/centroids.parquet: one row a centroid, in order of centroid_id from 0."""
+    return pa.schema(
+        [
+            ("centroid_id", pa.int32()),
+            ("embedding", pa.list_(pa.float32(), d)),  # L2 norm 1
+            ("size", pa.int64()),  # concept pictures nearest to it
+            ("label", pa.string()),
+            ("exemplar_ids", pa.list_(pa.int64())),  # its nearest concept pictures, nearest first
+            ("inertia_share", pa.float32()),  # its part of the sum of 1 - similarity
+            ("map_x", pa.float32()),  # place on the 2-D map, 0 to 1
+            ("map_y", pa.float32()),
+        ]
+    )
+
+
+NEIGHBOURS = pa.schema(
+    [
+        ("centroid_id", pa.int32()),
+        ("rank", pa.int32()),
+        ("id", pa.int64()),
+        ("similarity", pa.float32()),
+        ("best_centroid", pa.int32()),  # of all that want this picture, the nearest; ties to the lower id
+        ("duplicate_of", pa.int64()),  # near-duplicate on stored vectors: the id that stands for it, or null
+        *[column for column in METADATA if column.name != "id"],
+    ]
+)
+"""neighbours/part-*.parquet, sorted by centroid_id and rank."""
+
+IMAGES = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("status", pa.string()),  # fetched or failed
+        ("reason", pa.string()),  # of a failure: spine.images.REFUSALS or spine.web.REFUSALS
+        ("message", pa.string()),
+        ("image_path", pa.string()),  # where the bytes are: a place that spine.sources reads
+        ("url", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),  # of the stored picture, after EXIF rotation
+        ("height", pa.int32()),
+        ("original_width", pa.int32()),  # before any resize
+        ("original_height", pa.int32()),
+        ("format", pa.string()),  # JPEG, PNG, ...
+        ("size_bytes", pa.int64()),
+        ("exif", pa.string()),  # JSON
+        ("http_status", pa.int32()),
+        ("attempts", pa.int32()),
+    ]
+)
+"""images/part-*.parquet: one row a picture that was asked for."""
+
+
+def scores_schema(d: int) -> pa.Schema:
+    """scores/part-*.parquet: one row a fetched picture. A score is null where no head was given."""
+    return pa.schema(
+        [
+            ("id", pa.int64()),
+            ("embedding", pa.list_(pa.float16(), d)),
+            ("aesthetic", pa.float32()),
+            ("aesthetic_model", pa.string()),
+            ("unsafe", pa.float32()),  # probability, 0 to 1
+            ("unsafe_model", pa.string()),
+            ("watermark", pa.float32()),  # probability, 0 to 1
+            ("watermark_model", pa.string()),
+        ]
+    )
+
+
+GROUPS = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("group", pa.int64()),  # id of the picture that stands for its group; its own if it has no duplicate
+        ("group_size", pa.int32()),
+    ]
+)
+"""scores/groups.parquet: near-duplicates among the fetched pictures themselves."""
+
+SELECTION = pa.schema(
+    [
+        ("centroid_id", pa.int32()),
+        ("rank", pa.int32()),
+        ("id", pa.int64()),
+        ("similarity", pa.float32()),
+        ("verdict", pa.string()),  # selected or rejected
+        ("rule", pa.string()),  # what decided: see spine.filters.RULES
+        ("detail", pa.string()),  # the value and the limit, the person, the picture it duplicates
+    ]
+)
+"""selection/selection.parquet: every candidate (a centroid and a picture), in order of both."""
+
+CAPTIONS = pa.schema(
+    [
+        ("caption_id", pa.string()),  # 32 hex digits over picture, prompt, model, parameters
+        ("id", pa.int64()),
+        ("status", pa.string()),  # captioned or failed
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("caption", pa.string()),  # without the prefix
+        ("raw_caption", pa.string()),  # as the model gave it
+        ("prefix_found", pa.bool_()),
+        ("finish_reason", pa.string()),  # stop or length
+        ("tokens", pa.int32()),
+        ("words", pa.int32()),
+        ("prompt_id", pa.string()),
+        ("engine", pa.string()),  # embedded or http
+        ("model", pa.string()),
+        ("family", pa.string()),  # llava, cogvlm or other: which LAION-POP column it is
+        ("attempts", pa.int32()),
+    ]
+)
+"""captions/part-*.parquet: one row a caption id."""
+
+
+def read_parts(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table kept in parts.
+
+    Args:
+        folder: Holds part-*.parquet; none gives an empty table.
+        schema: What the parts must have.
+        columns: Those to read, in this order; None for all of the schema.
+
+    Raises:
+        DataError: A part is damaged, or lacks a column.
+    """
+    wanted = list(columns) if columns is not None else schema.names
+    narrowed = pa.schema([schema.field(name) for name in wanted])
+    tables = [read_table(path, narrowed) for path in part_paths(folder)]
+    return pa.concat_tables(tables) if tables else narrowed.empty_table()
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read one Parquet file with these columns, checking its page checksums.
+
+    Raises:
+        DataError: The file is missing, damaged, or lacks a column or has another type in it.
+    """
+    try:
+        table = pq.read_table(path, columns=schema.names, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; run the stage that writes it again") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: can't be read ({error}); run the stage that writes it again with --force"
+        ) from None
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.column_names)}")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise DataError(f"{path}: its columns are not what they should be ({error})") from None
+
+
+def vectors_of(column: pa.ChunkedArray) -> Vectors:
+    """A fixed-size-list column as float32 rows, shape (n, d)."""
+    width = column.type.list_size
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    flat = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.float32)
+    return flat.reshape(-1, width).astype(np.float32)
+
+
+def list_column(vectors: npt.NDArray[np.floating], kind: pa.DataType) -> pa.FixedSizeListArray:
+    """Rows (n, d) as a fixed-size-list array of `kind` (float16 or float32)."""
+    dtype = np.float16 if pa.types.is_float16(kind) else np.float32
+    flat = np.ascontiguousarray(vectors, dtype=dtype).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat, type=kind), vectors.shape[1])
