@@ -1,0 +1,1 @@
+"""A workshop: LLaVA-1.5 captions and their quality."""

@@ -1,0 +1,1 @@
+"""A workshop: fetched images, selection, curators' decisions, release."""

@@ -1,0 +1,1 @@
+"""A workshop: CLIP, k-means, scorer heads, FAISS, bulk queries."""

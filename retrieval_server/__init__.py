@@ -1,0 +1,1 @@
+"""A face: clip-retrieval's REST protocol, and the batch route, over FAISS indices."""

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Makes .venv, or brings it up to date, for the interpreter named in $1. Does nothing where it is current.
+#
+# Current means: made at this very path (an editable install names its folder, so a copied tree needs its
+# own), from this pyproject.toml and this constraints.txt.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python="${1:-}"
+wanted="$PWD $(cat pyproject.toml constraints.txt | cksum)"
+if [ -x .venv/bin/python ] && [ "$(cat .venv/.stamp 2>/dev/null)" = "$wanted" ]; then
+  exit 0
+fi
+
+if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "popfactory needs Python 3.11 or newer${python:+, which $python is not}; install python3.11, or say where it is: make PYTHON=/path/to/python" >&2
+  exit 1
+fi
+
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+  package="$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+  echo "$python cannot make virtual environments: it lacks the system package $package" >&2
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "install it and start again: sudo apt-get install $package" >&2
+    exit 1
+  fi
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends "$package" >&2
+fi
+
+made_at="$(cut -d' ' -f1 .venv/.stamp 2>/dev/null || true)"
+if ! .venv/bin/python -c '' 2>/dev/null || [ "${made_at:-$PWD}" != "$PWD" ]; then
+  echo "Setting up .venv with $python; the first time takes some minutes" >&2
+  "$python" -m venv --clear .venv
+else
+  echo "Bringing .venv up to date" >&2
+fi
+rm -f .venv/.stamp
+.venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+echo "$wanted" > .venv/.stamp

@@ -1,0 +1,1 @@
+"""A face: the curator's pages over a run folder and a server."""
