@@ -18,7 +18,7 @@ demo: setup  ## the whole factory on drawn pictures, without network, into demo-
 
 test: setup  ## all tests: unit, integration, and end to end with a real browser (ARGS=... for pytest)
 	@scripts/install_chromium.sh
-	$(BIN)/python -m pytest tests/unit tests/integration tests/e2e -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(wildcard tests/unit tests/integration tests/e2e) -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: setup  ## style, types, imports between packages, docstrings
 	$(BIN)/ruff check .

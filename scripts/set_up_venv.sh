@@ -24,7 +24,9 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     echo "install it and start again: sudo apt-get install $package" >&2
     exit 1
   fi
-  apt-get update -qq && apt-get install -y -qq --no-install-recommends "$package" >&2
+  echo "installing it" >&2
+  apt-get update -qq >&2
+  apt-get install -y -qq --no-install-recommends "$package" >&2
 fi
 
 made_at="$(cut -d' ' -f1 .venv/.stamp 2>/dev/null || true)"
