@@ -35,7 +35,7 @@ def serve() -> Iterator[Callable[[Answer], str]]:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}"
 
@@ -122,9 +122,11 @@ def test_the_client_gives_up_after_its_retries_and_says_what_the_server_said(ser
         asked.append(path)
         return 503, b'{"message": "the index is loading"}'
 
-    with RetrievalClient(serve(answer), retries=1) as client:
-        with pytest.raises(ServiceError, match="503: the index is loading") as caught:
-            client.indices()
+    with (
+        RetrievalClient(serve(answer), retries=1) as client,
+        pytest.raises(ServiceError, match="503: the index is loading") as caught,
+    ):
+        client.indices()
     assert caught.value.status == 503
     assert len(asked) == 2
 
@@ -142,9 +144,11 @@ def test_the_client_does_not_ask_again_what_was_refused(serve):
 
 
 def test_a_server_that_is_not_there_is_one_line():
-    with RetrievalClient("http://127.0.0.1:9", retries=0) as client:
-        with pytest.raises(ServiceError, match=r"http://127\.0\.0\.1:9: can't be reached"):
-            client.indices()
+    with (
+        RetrievalClient("http://127.0.0.1:9", retries=0) as client,
+        pytest.raises(ServiceError, match=r"http://127\.0\.0\.1:9: can't be reached"),
+    ):
+        client.indices()
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/knn-service", "/knn-service/"])
@@ -160,12 +164,16 @@ def test_the_client_refuses_what_is_no_address(url):
 
 
 def test_a_page_of_html_is_no_answer(serve):
-    with RetrievalClient(serve(lambda *_: (200, b"<html>"))) as client:
-        with pytest.raises(ServiceError, match="is it a clip-retrieval server"):
-            client.indices()
+    with (
+        RetrievalClient(serve(lambda *_: (200, b"<html>"))) as client,
+        pytest.raises(ServiceError, match="is it a clip-retrieval server"),
+    ):
+        client.indices()
 
 
 def test_embed_texts_says_when_the_server_has_no_such_route(serve):
-    with RetrievalClient(serve(clip_retrieval(np.eye(2, dtype=np.float32)))) as client:
-        with pytest.raises(ServiceError, match="can't embed texts"):
-            client.embed_texts(["a fox"])
+    with (
+        RetrievalClient(serve(clip_retrieval(np.eye(2, dtype=np.float32)))) as client,
+        pytest.raises(ServiceError, match="can't embed texts"),
+    ):
+        client.embed_texts(["a fox"])
