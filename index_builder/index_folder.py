@@ -1,0 +1,295 @@
+"""An index folder: FAISS's vectors and the metadata of their rows, opened for search.
+
+Ours (`index_builder.indexes` writes it) and clip-retrieval's are the same: image.index beside
+metadata/. Ours has a manifest too, and where its codes are coarse the vectors themselves, so that
+candidates are ranked exactly.
+"""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from index_builder.faiss_library import load_faiss
+from index_builder.metadata_rows import MetadataRows, Rows
+from spine.errors import DataError
+from spine.stage import Manifest, find_manifest, verify
+from spine.tables import Vectors
+
+INDEX_FILE = "image.index"
+"""FAISS's file, or clip-retrieval's folder of one that stays on disk."""
+
+VECTORS_FILE = "vectors.npy"
+"""The vectors as float16, row by row, beside an index of coarse codes."""
+
+METADATA_FOLDER = "metadata"
+"""Row i belongs to vector i."""
+
+K_MAX = 1_000_000
+"""Neighbours one query may ask for."""
+
+_CANDIDATES = 10  # for each neighbour asked for, where candidates are ranked exactly afterwards
+_GATHERED = 2**26  # floats gathered at once for that: 256 MB
+_open_lock = threading.Lock()  # FAISS's limits on what a file may ask for are the process's
+
+
+class IndexFolder:
+    """An open index folder. Any number of threads may search it at once.
+
+    Attributes:
+        folder: Where it lies.
+        n: Vectors in it.
+        d: Their dimension.
+        metric: "inner_product" or "l2", as FAISS stores it; `search` gives similarities either way.
+        columns: Names of its metadata columns.
+        model: CLIP model of its vectors, None where nothing says so.
+        demo_models: Whether that is the demo model.
+        nprobe: Lists searched a query by default; 0 for an index without lists.
+    """
+
+    def __init__(
+        self, folder: Path, index: Any, rows: MetadataRows, manifest: Manifest | None, vectors: Any
+    ) -> None:
+        faiss = load_faiss()
+        facts = manifest.facts if manifest is not None else {}
+        self.folder = folder
+        self.n = int(index.ntotal)
+        self.d = int(index.d)
+        self.metric = "l2" if index.metric_type == faiss.METRIC_L2 else "inner_product"
+        self.columns = list(rows.schema.names)
+        self.model: str | None = facts.get("model")
+        self.demo_models = bool(facts.get("demo_models", False))
+        self._index = index
+        self._rows = rows
+        self._vectors = vectors
+        self._lists = faiss.try_extract_index_ivf(index)
+        self.nprobe = int(facts.get("nprobe") or self._lists.nprobe) if self._lists is not None else 0
+        self._map_lock = threading.Lock()
+        self._mapped = False
+
+    @classmethod
+    def open(cls, folder: Path, *, memory_map: bool = True, check_digests: bool = True) -> "IndexFolder":
+        """Open an index folder of ours or of clip-retrieval's.
+
+        Args:
+            folder: Holds image.index and metadata/.
+            memory_map: Leave the vectors on disk and let the system bring in what is read; false reads
+                them into memory.
+            check_digests: Compare every file with the manifest, where there is one. It reads all of
+                them once: FAISS itself takes a file with a wrong bit without a word.
+
+        Raises:
+            DataError: A file is missing, damaged or not as published, the metric is unknown, or vectors
+                and metadata have not the same number of rows.
+        """
+        manifest = find_manifest(folder)
+        if manifest is not None and check_digests:
+            problems = verify(folder)
+            if problems:
+                raise DataError(f"{problems[0]}; build the index again with --force")
+        index = _read_index(folder / INDEX_FILE, memory_map=memory_map)
+        rows = MetadataRows.open(folder / METADATA_FOLDER)
+        if index.ntotal != rows.n:
+            raise DataError(
+                f"{folder}: {index.ntotal:,} vectors, {rows.n:,} rows of metadata; they must be equal"
+            )
+        vectors = _read_vectors(folder / VECTORS_FILE, index) if manifest is not None else None
+        if manifest is not None:
+            _check_facts(folder, index, manifest)
+        return cls(folder, index, rows, manifest, vectors)
+
+    def search(
+        self, queries: Vectors, k: int, *, nprobe: int = 0
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The k nearest rows of each query.
+
+        Args:
+            queries: Shape (q, d), finite; of L2 norm 1 for similarities of -1 to 1.
+            k: Neighbours a query, 1 to K_MAX.
+            nprobe: Lists searched a query; 0 for the index's own. No meaning without lists.
+
+        Returns:
+            Similarities (q, k), highest first, and rows (q, k); equals by row. Where fewer than k are found the rest
+            is row -1 with similarity -inf. Of an l2 index the similarity is that of unit vectors.
+
+        Raises:
+            DataError: The shape is wrong, a value isn't finite, or k or nprobe is out of bounds.
+        """
+        index, queries = self._open_index(), self._checked(queries)
+        if not 1 <= k <= K_MAX:
+            raise DataError(f"k = {k:,}, 1 to {K_MAX:,} was needed")
+        if nprobe < 0:
+            raise DataError(f"nprobe = {nprobe}, 0 or more was needed")
+        similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        if len(queries) and self.n:
+            depth = min(self.n, k if self._vectors is None else max(k * _CANDIDATES, 200))
+            found, numbers = index.search(queries, depth, params=self._parameters(nprobe))
+            found = 1 - found / 2 if self.metric == "l2" else found
+            if self._vectors is not None:
+                found, numbers = self._ranked_exactly(queries, numbers)
+            width = min(k, depth)
+            rows[:, :width] = numbers[:, :width]
+            similarities[:, :width] = np.where(numbers[:, :width] >= 0, found[:, :width], -np.inf)
+            # FAISS leaves the order of equal similarities open.
+            order = np.lexsort((rows, -similarities), axis=1)
+            similarities = np.take_along_axis(similarities, order, axis=1)
+            rows = np.take_along_axis(rows, order, axis=1)
+        return similarities, rows
+
+    def reconstruct(self, rows: Rows) -> Vectors:
+        """The vectors of these rows, as far as the index's codes keep them, scaled to L2 norm 1.
+
+        The first call on an index with lists notes where each row is, 8 bytes a row.
+
+        Args:
+            rows: Shape (m,), each from 0 to n - 1.
+
+        Returns:
+            Shape (m, d).
+
+        Raises:
+            DataError: A row doesn't exist, or this kind of index keeps no vectors.
+        """
+        index, rows = self._open_index(), np.asarray(rows, dtype=np.int64)
+        # FAISS itself answers a negative row with whatever lies before the vectors in memory.
+        if rows.ndim != 1 or (rows.size and (rows.min() < 0 or rows.max() >= self.n)):
+            raise DataError(f"rows from 0 to {self.n - 1:,} were needed")
+        if not rows.size:
+            return np.empty((0, self.d), dtype=np.float32)
+        if self._vectors is not None:
+            vectors = self._vectors[rows].astype(np.float32)
+        else:
+            self._note_places()
+            try:
+                vectors = index.reconstruct_batch(rows)
+            except RuntimeError as error:
+                raise DataError(f"{self.folder}: this kind of index keeps no vectors ({error})") from None
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+        return unit
+
+    def metadata(self, rows: Rows, columns: Sequence[str] | None = None) -> pa.Table:
+        """Metadata of these rows, in this order.
+
+        Args:
+            rows: Shape (m,), each from 0 to n - 1.
+            columns: Those wanted; None for all.
+
+        Raises:
+            DataError: A row or column doesn't exist.
+        """
+        return self._rows.take(rows, columns)
+
+    def close(self) -> None:
+        """Let go of the files. Searches that run end well; later ones are a mistake."""
+        self._index = self._vectors = self._lists = None
+        self._rows = MetadataRows([], self._rows.schema)
+
+    def __enter__(self) -> "IndexFolder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _open_index(self) -> Any:
+        if self._index is None:
+            raise ValueError(f"{self.folder}: this index is closed")
+        return self._index
+
+    def _checked(self, queries: Vectors) -> Vectors:
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.d:
+            raise DataError(
+                f"queries of shape {queries.shape}, (any number, {self.d}) was needed: as the index has it"
+            )
+        if not np.isfinite(queries).all():
+            raise DataError("a query holds NaN or infinity; finite numbers were needed")
+        return queries
+
+    def _parameters(self, nprobe: int) -> Any:
+        if self._lists is None:
+            return None
+        faiss, index = load_faiss(), self._index
+        # nprobe travels with the call. The index is shared: set on it, it would change a search
+        # already running in another thread, and FAISS then fails with "Invalid key".
+        parameters = faiss.SearchParametersIVF(nprobe=min(nprobe or self.nprobe, self._lists.nlist))
+        if isinstance(index, faiss.IndexPreTransform):
+            return faiss.SearchParametersPreTransform(index_params=parameters)
+        return parameters if isinstance(index, faiss.IndexIVF) else None
+
+    def _ranked_exactly(self, queries: Vectors, candidates: Rows) -> tuple[Vectors, Rows]:
+        """Candidates (q, depth) sorted by their similarity on the vectors themselves."""
+        similarities = np.empty(candidates.shape, dtype=np.float32)
+        ranked = np.empty_like(candidates)
+        step = max(1, _GATHERED // (candidates.shape[1] * self.d))
+        for start in range(0, len(queries), step):
+            numbers = np.sort(candidates[start : start + step], axis=1)
+            vectors = self._vectors[np.maximum(numbers, 0)].astype(np.float32)
+            exact = np.matmul(vectors, queries[start : start + step, :, None])[:, :, 0]
+            exact[numbers < 0] = -np.inf
+            order = np.argsort(-exact, axis=1, kind="stable")
+            similarities[start : start + step] = np.take_along_axis(exact, order, axis=1)
+            ranked[start : start + step] = np.take_along_axis(numbers, order, axis=1)
+        return similarities, ranked
+
+    def _note_places(self) -> None:
+        if self._lists is None or self._mapped:
+            return
+        with self._map_lock:
+            if not self._mapped:
+                self._lists.make_direct_map()
+                self._mapped = True
+
+
+def _read_index(path: Path, *, memory_map: bool) -> Any:
+    faiss = load_faiss()
+    if path.is_dir():
+        file, flags = path / "populated.index", faiss.IO_FLAG_ONDISK_SAME_DIR
+    else:
+        file, flags = path, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if memory_map else 0
+    if not file.is_file():
+        raise DataError(f"{file}: missing; an index folder holds {INDEX_FILE} and {METADATA_FOLDER}/")
+    with _open_lock:
+        # No vector in the file is longer than the file: a damaged length is refused, not allocated.
+        usual = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(file.stat().st_size + 1)
+        try:
+            index = faiss.read_index(str(file), flags)
+        except (RuntimeError, MemoryError) as error:
+            raise DataError(f"{file}: FAISS can't read it ({_first_line(error)}); build it again") from None
+        finally:
+            faiss.set_deserialization_vector_byte_limit(usual)
+    if index.metric_type not in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
+        raise DataError(f"{file}: metric {index.metric_type}; inner product or L2 was needed")
+    return index
+
+
+def _read_vectors(path: Path, index: Any) -> Any:
+    """The float16 rows beside an index, memory-mapped; None where there are none."""
+    if not path.is_file():
+        return None
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: can't be read ({error}); build the index again with --force") from None
+    if vectors.shape != (index.ntotal, index.d):
+        raise DataError(f"{path}: shape {vectors.shape}, {(index.ntotal, index.d)} was needed")
+    return vectors
+
+
+def _check_facts(folder: Path, index: Any, manifest: Manifest) -> None:
+    said = (manifest.facts.get("n"), manifest.facts.get("d"))
+    if said != (index.ntotal, index.d):
+        raise DataError(
+            f"{folder}: n, d = {said} in its manifest, {(index.ntotal, index.d)} in {INDEX_FILE}; build it again"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,173 @@
+"""The metadata beside an index: row i belongs to vector i.
+
+Ours is one Arrow IPC file with one record batch, memory-mapped: 40 rows take less than 0.1 ms, and
+nothing is read before it is asked for. The files of others are read as they are: Arrow files with any
+number of batches are memory-mapped too, Parquet files are read into memory.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spine.errors import DataError
+from spine.publish import publishing
+
+Rows = npt.NDArray[np.int64]
+"""Row numbers of an index, shape (m,)."""
+
+
+class MetadataRows:
+    """The rows of a metadata folder, by number.
+
+    Attributes:
+        n: Rows there are.
+        schema: Their columns.
+    """
+
+    def __init__(self, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
+        self.schema = schema
+        self._batches = [batch for batch in batches if batch.num_rows]
+        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+        self.n = self._ends[-1] if self._ends else 0
+
+    @classmethod
+    def open(cls, folder: Path) -> "MetadataRows":
+        """Open a metadata folder: its *.arrow files, else its *.parquet files, else every file as Arrow.
+
+        Files count in the order of their paths, as clip-retrieval counts them.
+
+        Raises:
+            DataError: There are none, one can't be read, or their columns differ.
+        """
+        arrow, parquet = sorted(folder.rglob("*.arrow")), sorted(folder.glob("*.parquet"))
+        if arrow or not parquet:
+            paths = arrow or sorted(path for path in folder.rglob("*") if path.is_file())
+            tables = [_read(path, _mapped_batches) for path in paths]
+        else:
+            paths, tables = parquet, [_read(path, _parquet_batches) for path in parquet]
+        if not paths:
+            raise DataError(
+                f"{folder}: no metadata; .arrow or .parquet files with a row a vector were needed"
+            )
+        schema = tables[0][0]
+        for path, (other, _) in zip(paths, tables, strict=True):
+            if not other.equals(schema, check_metadata=False):
+                raise DataError(
+                    f"{path}: columns {_columns(other)}, in {paths[0].name} {_columns(schema)}; they must agree"
+                )
+        return cls([batch for _, batches in tables for batch in batches], schema)
+
+    def take(self, rows: Rows, columns: Sequence[str] | None = None) -> pa.Table:
+        """These rows, in this order.
+
+        Args:
+            rows: Shape (m,), each from 0 to n - 1; one may come twice.
+            columns: Those wanted, in this order; None for all.
+
+        Raises:
+            DataError: A row or a column doesn't exist.
+        """
+        wanted = self._wanted(columns)
+        rows = np.asarray(rows, dtype=np.int64)
+        if rows.ndim != 1:
+            raise DataError(f"rows of shape {rows.shape}, a plain list of row numbers was needed")
+        if rows.size and (rows.min() < 0 or rows.max() >= self.n):
+            wrong = rows[(rows < 0) | (rows >= self.n)][0]
+            raise DataError(f"there is no row {wrong:,}; they go from 0 to {self.n - 1:,}")
+        if not rows.size:
+            table = wanted.empty_table()
+        elif len(self._batches) == 1:
+            taken = self._batches[0].select(wanted.names).take(pa.array(rows))
+            table = pa.Table.from_batches([taken])
+        else:
+            table = self._take_from_many(rows, wanted.names)
+        return _plain(table)
+
+    def _wanted(self, columns: Sequence[str] | None) -> pa.Schema:
+        if columns is None:
+            return self.schema
+        unknown = [name for name in columns if name not in self.schema.names]
+        if unknown:
+            raise DataError(
+                f"the metadata has no column {', '.join(unknown)}; there are: {', '.join(self.schema.names)}"
+            )
+        return pa.schema([self.schema.field(name) for name in columns])
+
+    def _take_from_many(self, rows: Rows, names: list[str]) -> pa.Table:
+        """Each batch gives its own rows, and one more take brings them into order."""
+        order = np.argsort(rows, kind="stable")
+        ordered = rows[order]
+        parts, start = [], 0
+        while start < len(ordered):
+            number = bisect_right(self._ends, int(ordered[start]))
+            first = self._ends[number - 1] if number else 0
+            end = start + int(np.searchsorted(ordered[start:], self._ends[number]))
+            parts.append(self._batches[number].select(names).take(pa.array(ordered[start:end] - first)))
+            start = end
+        places = np.empty(len(rows), dtype=np.int64)
+        places[order] = np.arange(len(rows))
+        return pa.Table.from_batches(parts).combine_chunks().take(pa.array(places))
+
+
+def write_metadata(path: Path, table: pa.Table) -> None:
+    """Publish `table` as an Arrow IPC file with exactly one record batch.
+
+    A text column of 2 GiB and more is stored with 64-bit offsets: one batch can't hold it otherwise.
+    """
+    fields = [
+        pa.field(field.name, pa.large_string())
+        if pa.types.is_string(field.type) and table.column(field.name).nbytes >= 2**31 - 1
+        else field
+        for field in table.schema
+    ]
+    schema = pa.schema(fields)
+    arrays = [
+        _one_array(column.cast(field.type)) for column, field in zip(table.columns, schema, strict=True)
+    ]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    with publishing(path) as temporary, pa.ipc.new_file(temporary, schema) as writer:
+        writer.write_batch(batch)
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 0:
+        return pa.array([], type=column.type)
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Text with 32-bit offsets, however it is stored: a few rows never need more."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_large_string(field.type):
+            table = table.set_column(i, pa.field(field.name, pa.string()), table.column(i).cast(pa.string()))
+    return table
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+
+
+_Batches = tuple[pa.Schema, list[pa.RecordBatch]]
+
+
+def _read(path: Path, read: Callable[[Path], _Batches]) -> _Batches:
+    try:
+        return read(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: can't be read as metadata ({error})") from None
+
+
+def _mapped_batches(path: Path) -> _Batches:
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    return reader.schema, [reader.get_batch(i) for i in range(reader.num_record_batches)]
+
+
+def _parquet_batches(path: Path) -> _Batches:
+    table = pq.read_table(path)
+    return table.schema, table.to_batches()
