@@ -87,7 +87,7 @@ class Journal:
             run: Whose jobs/ folder it goes to.
             command: As typed after `popfactory`.
         """
-        self.job_id = os.environ.pop(_JOB_VARIABLE, None) or new_job_id()
+        self.job_id = os.environ.pop(_JOB_VARIABLE, "") or new_job_id()
         run.jobs.mkdir(parents=True, exist_ok=True)
         self._file: IO[str] = _journal_path(run, self.job_id).open("a", encoding="utf-8")
         self._pending, self._failures, self._written = 0, dict[str, int](), 0.0

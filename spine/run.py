@@ -12,6 +12,8 @@ RUN/
     selection/selection.parquet
     captions/part-00000.parquet
     jobs/                    a journal per job
+    drawings/                the demo's own pictures, in a demo run only
+    thumbnails/              small pictures the board has made: a cache, safe to delete
     release/NAME-VERSION/    dataset.parquet, README.md, samples.html, manifest.json
 
 A stage's folder counts once its manifest.json is there; see `spine.stage`.
@@ -135,6 +137,16 @@ class Run:
     def jobs(self) -> Path:
         """A journal and a log per job."""
         return self.folder / "jobs"
+
+    @property
+    def drawings(self) -> Path:
+        """Pictures the demo draws: the sources of its collections."""
+        return self.folder / "drawings"
+
+    @property
+    def thumbnails(self) -> Path:
+        """Small pictures the board has made; a cache, safe to delete."""
+        return self.folder / "thumbnails"
 
     @property
     def releases(self) -> Path:

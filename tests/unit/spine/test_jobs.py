@@ -1,0 +1,83 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from spine.errors import DataError
+from spine.jobs import Journal, cancel_job, list_jobs, read_job, sole_worker, start_job
+from spine.run import Run
+
+
+def _until(condition, seconds=30):
+    for _ in range(seconds * 20):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_journal_tells_what_its_stage_told(tmp_path):
+    run = Run(tmp_path)
+    journal = Journal(run, ["caption", "runs/a"])
+    journal.begin("caption", 100, "images", done=40)
+    journal.advance(10, {"truncated": 2})
+    journal.say("a line")
+    journal.advance(5, {"truncated": 1, "missing": 1})
+    journal.end()
+
+    job = read_job(run, journal.job_id)
+    assert (job.state, job.stage, job.total, job.done) == ("running", "caption", 100, 55)
+    assert job.failures == {"truncated": 3, "missing": 1}
+    assert list(job.lines) == ["a line"]
+    assert job.rate is not None and job.eta_s == pytest.approx(45 / job.rate)
+
+    journal.close("done")
+    assert read_job(run, journal.job_id).state == "done"
+
+
+def test_a_job_whose_process_was_killed_is_lost(tmp_path):
+    code = (
+        "import os, sys, pathlib; from spine.jobs import Journal; from spine.run import Run\n"
+        "j = Journal(Run(pathlib.Path(sys.argv[1])), ['x']); j.begin('embed', 10, 'images'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    (job,) = list_jobs(Run(tmp_path))
+    assert job.state == "lost" and job.stage == "embed"
+
+
+def test_a_started_job_runs_by_itself_and_ends_with_its_message(tmp_path):
+    run = Run(tmp_path)
+    run.config.write_text("[centroids]\nkk = 1\n")
+    job_id = start_job(run, ["centroids", str(tmp_path)])
+    assert _until(lambda: read_job(run, job_id).state == "failed")
+    assert "kk is unknown" in read_job(run, job_id).message
+    assert read_job(run, job_id).command == ["centroids", str(tmp_path)]
+
+
+def test_cancel_reaches_the_process_and_leaves_others_alone(tmp_path):
+    code = (
+        "import sys, time, pathlib; from spine.jobs import Journal; from spine.run import Run\n"
+        "j = Journal(Run(pathlib.Path(sys.argv[1])), ['x'])\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    j.close('cancelled')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    run = Run(tmp_path)
+    assert _until(lambda: bool(list_jobs(run)) and list_jobs(run)[0].state == "running")
+    cancel_job(run, list_jobs(run)[0].job_id)
+    assert process.wait(timeout=30) == 0
+    assert list_jobs(run)[0].state == "cancelled"
+
+
+def test_only_one_process_works_on_a_run(tmp_path):
+    run = Run(tmp_path)
+    with sole_worker(run), pytest.raises(DataError, match="at work here"), sole_worker(run):
+        pass
+    with sole_worker(run):
+        pass
+
+
+@pytest.mark.parametrize("job_id", ["../x", "", "a/b", "none"])
+def test_an_unknown_job_is_refused(tmp_path, job_id):
+    with pytest.raises(DataError, match="job"):
+        read_job(Run(tmp_path), job_id)

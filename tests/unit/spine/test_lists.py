@@ -1,0 +1,44 @@
+import hashlib
+
+import pytest
+
+from spine.errors import ConfigError
+from spine.lists import BlockLists
+from spine.settings import ListsConfig
+
+
+def test_ids_addresses_domains_and_hashes_block(tmp_path):
+    digest = hashlib.sha256(b"picture").hexdigest()
+    (tmp_path / "takedown.txt").write_text(
+        "# asked for in May\n-17\nhttp://a.example/1.jpg?x=1\nbad.example\n\n"
+    )
+    (tmp_path / "hashes.txt").write_text(digest.upper() + "\n")
+    lists = BlockLists.load(ListsConfig(takedown=("takedown.txt",), hash_block=("hashes.txt",)), tmp_path)
+
+    assert lists.blocks(picture_id=-17) == "takedown"
+    assert lists.blocks(picture_id=17) is None
+    assert lists.blocks(url="http://a.example/1.jpg?x=1") == "takedown"
+    assert lists.blocks(url="http://a.example/2.jpg") is None
+    assert lists.blocks(url="https://cdn.BAD.example:8080/2.jpg") == "takedown"
+    assert lists.blocks(url="https://notbad.example/2.jpg") is None
+    assert lists.blocks(sha256=digest) == "hash_block"
+
+
+def test_the_digest_follows_the_entries_and_not_their_order(tmp_path):
+    (tmp_path / "a.txt").write_text("1\n2\n")
+    (tmp_path / "b.txt").write_text("# note\n2\n1\n")
+    (tmp_path / "c.txt").write_text("1\n")
+    digests = [BlockLists.load(ListsConfig(takedown=(f"{name}.txt",)), tmp_path).digest for name in "abc"]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(("name", "content"), [("takedown", "no entry at all\n"), ("hash_block", "abc\n")])
+def test_a_line_that_is_no_entry_stops_the_work(tmp_path, name, content):
+    (tmp_path / "list.txt").write_text(content)
+    with pytest.raises(ConfigError, match="line 1"):
+        BlockLists.load(ListsConfig(**{name: ("list.txt",)}), tmp_path)
+
+
+def test_a_list_that_cannot_be_read_stops_the_work(tmp_path):
+    with pytest.raises(ConfigError, match="nothing goes on without its lists"):
+        BlockLists.load(ListsConfig(takedown=("missing.txt",)), tmp_path)

@@ -1,0 +1,114 @@
+import json
+
+import pyarrow as pa
+import pytest
+
+from spine.errors import DataError
+from spine.publish import publish_bytes, publish_table
+from spine.stage import MANIFEST, Stage, find_manifest, read_manifest, verify
+
+
+def _finished(folder, parameters, inputs, **options):
+    stage = Stage.open("centroids", folder, parameters, inputs, **options)
+    if stage.published is None:
+        publish_table(folder / "part-00000.parquet", pa.table({"id": [1, 2, 3]}))
+        return stage.finish({"rows": 3}, {"d": 8})
+    return stage.published
+
+
+def test_a_finished_stage_with_the_same_work_is_published(tmp_path):
+    first = _finished(tmp_path, {"k": 3}, {"concepts": "aa"})
+    again = Stage.open("centroids", tmp_path, {"k": 3}, {"concepts": "aa"})
+
+    assert again.published == first
+    assert first.files[0].rows == 3
+    assert first.counts == {"rows": 3}
+    assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "inputs"), [({"k": 4}, {"concepts": "aa"}), ({"k": 3}, {"concepts": "bb"})]
+)
+def test_other_work_clears_the_folder(tmp_path, parameters, inputs):
+    _finished(tmp_path, {"k": 3}, {"concepts": "aa"})
+    stage = Stage.open("centroids", tmp_path, parameters, inputs)
+
+    assert stage.published is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json"]
+
+
+def test_work_begun_goes_on_with_its_finished_parts(tmp_path):
+    Stage.open("centroids", tmp_path, {"k": 3}, {})
+    publish_bytes(tmp_path / "part-00000.parquet", b"finished")
+    (tmp_path / ".part-00001.parquet.part-0123456789ab").write_bytes(b"half")
+
+    Stage.open("centroids", tmp_path, {"k": 3}, {})
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part-00000.parquet", "plan.json"]
+
+
+def test_what_a_stage_grows_with_keeps_its_parts_but_not_its_manifest(tmp_path):
+    _finished(tmp_path, {"depth": 1, "model": "a"}, {"neighbours": "aa"}, grows_with=("depth", "neighbours"))
+    stage = Stage.open(
+        "images",
+        tmp_path,
+        {"depth": 2, "model": "a"},
+        {"neighbours": "bb"},
+        grows_with=("depth", "neighbours"),
+    )
+    assert stage.published is None
+    assert (tmp_path / "part-00000.parquet").exists() and not (tmp_path / MANIFEST).exists()
+
+    Stage.open(
+        "images",
+        tmp_path,
+        {"depth": 2, "model": "b"},
+        {"neighbours": "bb"},
+        grows_with=("depth", "neighbours"),
+    )
+    assert not (tmp_path / "part-00000.parquet").exists()
+
+
+def test_force_starts_over(tmp_path):
+    _finished(tmp_path, {}, {})
+    assert Stage.open("centroids", tmp_path, {}, {}, force=True).published is None
+    assert not (tmp_path / "part-00000.parquet").exists()
+
+
+def test_the_digest_follows_content_and_not_time(tmp_path):
+    first = _finished(tmp_path / "a", {"k": 3}, {})
+    second = _finished(tmp_path / "b", {"k": 3}, {})
+    other = _finished(tmp_path / "c", {"k": 4}, {})
+
+    assert first.digest == second.digest != other.digest
+    content = json.loads((tmp_path / "a" / MANIFEST).read_text())
+    (tmp_path / "a" / MANIFEST).write_text(json.dumps({**content, "created": "later", "versions": {}}))
+    assert read_manifest(tmp_path / "a").digest == first.digest
+
+
+def test_verify_names_each_damaged_file(tmp_path):
+    _finished(tmp_path, {}, {})
+    path = tmp_path / "part-00000.parquet"
+    content = bytearray(path.read_bytes())
+    content[20] ^= 1
+    path.write_bytes(content)
+    assert verify(tmp_path) == [f"{path}: content differs from what was published"]
+    path.unlink()
+    assert verify(tmp_path) == [f"{path}: missing"]
+
+
+def test_a_folder_without_a_manifest_is_unfinished(tmp_path):
+    assert find_manifest(tmp_path) is None
+    with pytest.raises(DataError, match="not finished"):
+        read_manifest(tmp_path)
+
+
+def test_a_newer_or_damaged_manifest_is_refused(tmp_path):
+    _finished(tmp_path, {}, {})
+    path = tmp_path / MANIFEST
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(DataError, match="schema version 99"):
+        read_manifest(tmp_path)
+    path.write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        read_manifest(tmp_path)
