@@ -1,0 +1,1 @@
+"""The scripts that trained the demo models. Not part of the wheel."""
