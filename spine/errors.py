@@ -40,11 +40,15 @@ class WebError(FactoryError):
     Attributes:
         reason: One of `spine.web.REFUSALS`: what a stage counts it under.
         retry_after_s: Seconds the other side asked to wait, None if it didn't.
+        status: Its HTTP status, None where there was no answer.
     """
 
-    def __init__(self, reason: str, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, reason: str, message: str, *, retry_after_s: float | None = None, status: int | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.status = status
         self.retry_after_s = retry_after_s
 
 

@@ -1,0 +1,266 @@
+"""The one way to the network for addresses that come from data: public hosts only, pinned, bounded.
+
+A host name is resolved once; every address it has must be public, and the connection goes to such an
+address and to no other, so that a name which answers differently the second time gains nothing. Each
+redirect is a new address and is checked anew. Host and SNI stay the name's own. No proxy, cookie or
+password is ever used. A total deadline covers look-up, connecting, TLS, headers and body, however
+slowly they drip. Addresses from settings (a caption server, a retrieval server) don't come here.
+"""
+
+import contextlib
+import ipaddress
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import httpcore
+import httpx
+
+from spine.errors import WebError
+from spine.pinned import CONNECT_S, Clock, NoAddress, NotPublic, PinnedBackend
+
+REFUSALS: dict[str, str] = {
+    "bad_url": "not an http or https address on an allowed port",
+    "not_public": "its host is not on the public network",
+    "dns": "its host name has no address",
+    "connect": "no connection to its host",
+    "tls": "its host's certificate or encryption failed",
+    "timeout": "took longer than allowed",
+    "too_many_redirects": "sent on from address to address",
+    "too_many_bytes": "larger than allowed",
+    "gone": "the host says it is not there (404, 410)",
+    "http_error": "the host answered with an error",
+    "broken_reply": "the reply broke off or was no HTTP",
+}
+"""Why an address gave nothing; `WebError.reason` is one of these."""
+
+KEPT_HEADERS = ("content-type", "etag", "last-modified", "x-robots-tag", "tdm-reservation")
+"""Reply headers worth passing on."""
+
+MAX_REDIRECTS = 3
+"""Times an address may send us on."""
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_GONE = (404, 410)
+_AGENT = b"popfactory (dataset curation; fetches listed pictures once)"
+
+
+@dataclass(frozen=True, slots=True)
+class WebResponse:
+    """What an address gave."""
+
+    content: bytes
+    """The body, decoded."""
+    url: str
+    """The address that answered, after redirects."""
+    status: int
+    headers: dict[str, str]
+    """Those of KEPT_HEADERS that came, names in lower case; repeated ones joined by a comma."""
+
+
+class Web:
+    """A bounded client for public addresses; safe to share between threads.
+
+    Use as a context manager, or call `close`.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float = 10.0,
+        max_bytes: int = 20_000_000,
+        connections: int = 64,
+        per_host: int = 4,
+        ports: Collection[int] = (80, 443),
+        allow: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Set the limits; nothing is connected yet.
+
+        Args:
+            timeout_s: Seconds for one `fetch` from the look-up to the last byte, redirects included,
+                waiting for a free place at the host not.
+            max_bytes: Size of a body at most, as sent and as decoded.
+            connections: Connections at the same time.
+            per_host: Requests at the same time to one host.
+            ports: Ports an address may name.
+            allow: Networks that are let through though not public, such as "127.0.0.0/8" for a server
+                of one's own. Never from data.
+            tls: Certificates to trust; None is the usual set.
+        """
+        self._timeout_s, self._max_bytes, self._ports = timeout_s, max_bytes, frozenset(ports)
+        self._clock = Clock()
+        self._backend = PinnedBackend(
+            self._clock, [ipaddress.ip_network(each) for each in allow], connections
+        )
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=tls or httpx.create_ssl_context(),
+            max_connections=connections,
+            keepalive_expiry=5.0,
+            network_backend=self._backend,
+        )
+        self._hosts = _Places(per_host)
+
+    def __enter__(self) -> "Web":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+        self._backend.close()
+
+    def fetch(self, url: str, *, max_bytes: int | None = None, timeout_s: float | None = None) -> WebResponse:
+        """Get one address, following redirects. Retries are the caller's.
+
+        Args:
+            url: From data: anything.
+            max_bytes: Instead of the client's own limit.
+            timeout_s: Instead of the client's own limit.
+
+        Raises:
+            WebError: With a reason of REFUSALS, and the reply's status where there was one.
+        """
+        limit = self._max_bytes if max_bytes is None else max_bytes
+        left_s = self._timeout_s if timeout_s is None else timeout_s
+        here = self._parse(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            # The place at one host is given back before the next hop asks for its own: two requests
+            # that send each other's hosts on would otherwise wait for each other.
+            with self._hosts.place(here.host):
+                started = time.monotonic()
+                self._clock.start(left_s)
+                reply = self._get(here, limit)
+                left_s -= time.monotonic() - started
+            if isinstance(reply, WebResponse):
+                return reply
+            here = self._parse(reply, base=here)
+        raise WebError("too_many_redirects", f"{url}: sent on more than {MAX_REDIRECTS} times")
+
+    def _parse(self, text: str, base: httpx.URL | None = None) -> httpx.URL:
+        try:
+            url = httpx.URL(text) if base is None else base.join(text)
+            port = url.port or {"http": 80, "https": 443}.get(url.scheme)
+        except (httpx.InvalidURL, ValueError, TypeError) as error:
+            raise WebError("bad_url", f"{text!r}: no address ({error})") from None
+        if url.scheme not in ("http", "https") or not url.raw_host or b"%" in url.raw_host:
+            raise WebError("bad_url", f"{text!r}: not an http or https address")
+        if url.userinfo:
+            raise WebError("bad_url", f"{text!r}: carries a user name or password")
+        if port not in self._ports:
+            raise WebError("bad_url", f"{text!r}: port {port}, allowed are {sorted(self._ports)}")
+        return url
+
+    def _get(self, url: httpx.URL, limit: int) -> WebResponse | str:
+        """The reply, or where it sends us."""
+        request = httpcore.Request(
+            "GET",
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=[
+                (b"Host", url.netloc),
+                (b"User-Agent", _AGENT),
+                (b"Accept", b"image/*,*/*;q=0.5"),
+                (b"Accept-Encoding", b"identity"),
+            ],
+            extensions={"timeout": {"pool": self._clock.left_s(), "connect": CONNECT_S}},
+        )
+        with _as_web_error(url), contextlib.closing(self._pool.handle_request(request)) as reply:
+            headers = _headers(reply.headers)
+            if reply.status in _REDIRECTS and "location" in headers:
+                return headers["location"]
+            _check_status(url, reply.status, headers)
+            body = _body(url, reply, headers, limit)
+            kept = {name: headers[name] for name in KEPT_HEADERS if name in headers}
+            return WebResponse(body, str(url), reply.status, kept)
+
+
+class _Places:
+    """So many at the same time to each host; holds nothing of hosts that nobody asks."""
+
+    def __init__(self, per_host: int) -> None:
+        self._per_host, self._changed = per_host, threading.Condition()
+        self._taken: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def place(self, host: str) -> Iterator[None]:
+        """Wait for a place at the host, and give it back at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken.get(host, 0) < self._per_host)
+            self._taken[host] = self._taken.get(host, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken[host] -= 1
+                if not self._taken[host]:
+                    del self._taken[host]
+                self._changed.notify_all()
+
+
+@contextlib.contextmanager
+def _as_web_error(url: httpx.URL) -> Iterator[None]:
+    try:
+        yield
+    except NotPublic as error:
+        raise WebError("not_public", f"{url}: {error}, no public address") from None
+    except NoAddress as error:
+        raise WebError("dns", f"{url}: {error}") from None
+    except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+        raise WebError("connect", f"{url}: {str(error) or 'no connection in time'}") from None
+    except ssl.SSLError as error:
+        raise WebError("tls", f"{url}: {error}") from None
+    except httpcore.TimeoutException:
+        raise WebError("timeout", f"{url}: took longer than allowed") from None
+    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        raise WebError("broken_reply", f"{url}: {error}") from None
+
+
+def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+def _check_status(url: httpx.URL, status: int, headers: dict[str, str]) -> None:
+    if status in _GONE:
+        raise WebError("gone", f"{url}: HTTP {status}", status=status)
+    if not 200 <= status < 300:
+        wait = headers.get("retry-after", "")
+        wait_s = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else None
+        raise WebError("http_error", f"{url}: HTTP {status}", status=status, retry_after_s=wait_s)
+
+
+def _body(url: httpx.URL, reply: httpcore.Response, headers: dict[str, str], limit: int) -> bytes:
+    """The decoded body, read no further than the limit."""
+    too_large = WebError("too_many_bytes", f"{url}: more than {limit:,} bytes", status=reply.status)
+    length = headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length[:20]) > limit:
+        raise too_large
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip", "deflate"):
+        raise WebError("broken_reply", f"{url}: content encoding {encoding!r} wasn't asked for")
+    inflate = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
+    chunks, size = [], 0
+    try:
+        for chunk in reply.iter_stream():
+            if inflate is not None:
+                chunk = inflate.decompress(chunk, limit - size + 1)
+            size += len(chunk)
+            if size > limit:
+                raise too_large
+            chunks.append(chunk)
+    except zlib.error as error:
+        raise WebError("broken_reply", f"{url}: {encoding} is damaged ({error})") from None
+    if inflate is not None and not inflate.eof:
+        raise WebError("broken_reply", f"{url}: {encoding} breaks off")
+    return b"".join(chunks)
