@@ -1,0 +1,110 @@
+"""What a person can get wrong ends in one line that says what to do, and costs nothing else."""
+
+import subprocess
+import time
+
+import pytest
+from PIL import Image
+
+from spine.stage import read_manifest
+from tests.e2e.support import small_run
+
+
+def _pictures(folder, colours):
+    folder.mkdir()
+    for number, colour in enumerate(colours):
+        Image.new("RGB", (300, 300), colour).save(folder / f"{number}.png")
+    return folder
+
+
+def _one_line(done, *parts):
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("popfactory:")]
+    assert len(lines) == 1
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_an_empty_folder_is_named(popfactory, tmp_path):
+    (tmp_path / "none").mkdir()
+    run = small_run(tmp_path / "run", tmp_path / "none", tmp_path / "none")
+    _one_line(popfactory("run", run.folder), "none", "no pictures")
+
+
+def test_one_picture_is_enough_for_one_centroid(popfactory, tmp_path):
+    source = _pictures(tmp_path / "one", ["red"])
+    run = small_run(tmp_path / "run", source, source)
+    done = popfactory("run", run.folder)
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(run.centroids).facts["k"] == 1
+    assert "lower" in done.stderr
+
+
+def test_a_wrong_setting_stops_before_any_work(popfactory, tmp_path):
+    source = _pictures(tmp_path / "one", ["red"])
+    run = small_run(tmp_path / "run", source, source)
+    run.config.write_text(run.config.read_text().replace("iterations", "iteration"))
+    _one_line(
+        popfactory("run", run.folder),
+        "popfactory.toml",
+        "[centroids]",
+        "iteration",
+        "did you mean iterations?",
+    )
+    assert not run.concepts.exists()
+
+
+def test_a_folder_that_is_no_run_is_named(popfactory, tmp_path):
+    for command in ("run", "status", "centroids", "verify", "ui"):
+        _one_line(popfactory(command, tmp_path / "nowhere"), "nowhere", "popfactory init")
+
+
+def test_stages_out_of_order_say_what_is_missing(popfactory, tmp_path):
+    source = _pictures(tmp_path / "some", ["red", "blue"])
+    run = small_run(tmp_path / "run", source, source)
+    for command in ("centroids", "index", "retrieve", "fetch", "score", "select", "caption", "release"):
+        _one_line(popfactory(command, run.folder), str(run.folder))
+
+
+def test_wrong_usage_exits_2(popfactory, tmp_path):
+    for arguments in (["nonsense"], ["embed", tmp_path, "neither"], ["run"], ["serve", "--port", "x"]):
+        done = popfactory(*arguments)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_only_one_command_works_on_a_run(popfactory, drawings, tmp_path):
+    import sys
+
+    run = small_run(tmp_path / "run", drawings / "concepts", drawings / "pool")
+    first = subprocess.Popen(
+        [sys.executable, "-m", "popfactory", "run", str(run.folder), "--quiet"], stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(300):
+            if list(run.jobs.glob("*.jsonl")):
+                break
+            time.sleep(0.1)
+        _one_line(popfactory("centroids", run.folder), "at work here")
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(popfactory, drawings, tmp_path):
+    """A small file system of its own, where the tests may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no small file system here: {mounted.stderr.decode().strip()}")
+    try:
+        run = small_run(disk / "run", drawings / "concepts", drawings / "pool")
+        _one_line(popfactory("run", run.folder), "No space left", "run it again")
+        subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
+        done = popfactory("run", run.folder)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)

@@ -1,0 +1,90 @@
+"""Killed at any moment and started again, a run ends with the very same release."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.support import call, small_run
+
+
+def _kill_after(folder, seconds, sign=signal.SIGKILL):
+    """Start a run in a process group of its own and end the whole group; True if it was still at work."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "popfactory", "run", str(folder), "--quiet"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, sign)
+        process.wait()
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def unbroken(drawings, tmp_path_factory):
+    """A run never stopped, and the seconds it took."""
+    run = small_run(tmp_path_factory.mktemp("unbroken") / "run", drawings / "concepts", drawings / "pool")
+    begun = time.monotonic()
+    done = call("run", run.folder)
+    assert done.returncode == 0, done.stderr
+    return run, time.monotonic() - begun
+
+
+def _check_kills(unbroken, drawings, folder, kills, seed):
+    reference, took_s = unbroken
+    run = small_run(folder, drawings / "concepts", drawings / "pool")
+    generator = random.Random(seed)
+    killed = sum(_kill_after(run.folder, generator.uniform(0.15, 0.75) * took_s) for _ in range(kills))
+    assert killed > 0
+    done = call("run", run.folder)
+    assert done.returncode == 0, done.stderr
+
+    expected = pq.read_table(reference.release("pop", "1.0") / "dataset.parquet")
+    assert pq.read_table(run.release("pop", "1.0") / "dataset.parquet").equals(expected)
+    assert expected.num_rows > 0
+    for stage in ("selection/selection.parquet", "centroids/centroids.parquet"):
+        assert pq.read_table(run.folder / stage).equals(pq.read_table(reference.folder / stage))
+    assert not list(run.folder.rglob(".*.part-*"))
+    assert call("verify", run.folder).returncode == 0
+
+
+def test_killed_three_times_a_run_ends_with_the_same_release(unbroken, drawings, tmp_path):
+    _check_kills(unbroken, drawings, tmp_path / "run", kills=3, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_many_times_a_run_ends_with_the_same_release(unbroken, drawings, tmp_path, seed):
+    _check_kills(unbroken, drawings, tmp_path / "run", kills=6, seed=seed)
+
+
+def test_ctrl_c_says_that_it_can_go_on(drawings, tmp_path):
+    run = small_run(tmp_path / "run", drawings / "concepts", drawings / "pool")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "popfactory", "run", str(run.folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    journals = run.jobs
+    for _ in range(600):
+        if any('"event": "stage"' in path.read_text() for path in journals.glob("*.jsonl")):
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal sends: to every process of the group
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
