@@ -271,7 +271,7 @@ def train(
         true_of = [phrases_of(scene) for scene in scenes]
         # Sorted before chance picks: the order of a set of strings differs between runs.
         bank = sorted(set().union(*true_of))
-        bank = [bank[k] for k in rng.choice(len(bank), min(48, len(bank)), replace=False)]
+        bank = [bank[k] for k in rng.choice(len(bank), min(96, len(bank)), replace=False)]
         sets = [s for s in zero_shot_sets() if rng.random() < 0.3]
         with torch.autocast("cpu", torch.bfloat16):
             images = model.encode_image(torch.from_numpy(normalised(pictures[chosen])), normalize=True)
@@ -282,7 +282,7 @@ def train(
         holds = torch.tensor([[p in true for true in true_of] for p in bank], dtype=torch.float32)
         loss = contrastive_loss(images, texts, scale)
         paired = loss.item()
-        loss = loss + 0.4 * phrase_loss(images, phrases[: len(bank)], holds, scale) + marks(images, scenes)
+        loss = loss + phrase_loss(images, phrases[: len(bank)], holds, scale) + marks(images, scenes)
         at = len(bank)
         for options in sets:
             logits = scale * images @ phrases[at : at + len(options)].T

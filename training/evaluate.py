@@ -1,0 +1,257 @@
+"""Every figure the documentation states of the demo models, from the folders as shipped.
+
+    python -m training.evaluate [--only clip,heads,llava] [--json figures.json]
+
+All scenes are of seeds that no training script uses. Pictures are drawn at 320 to 960 px in formats
+up to 3:2 and go through the models' own preprocessing.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from popfactory.demo_drawing import draw
+from popfactory.demo_world import (
+    BACKGROUNDS,
+    COLOURS,
+    LIGHTS,
+    PATTERNS,
+    SHAPES,
+    STYLES,
+    Attributes,
+    Kind,
+    Scene,
+    attributes,
+    caption,
+    parse_caption,
+    random_scene,
+    short_caption,
+)
+from spine.prompts import CAPTION_PREFIX, PROMPTS
+from spine.torchvision_ops import declare_missing_operators
+from training.embedding import DemoClip
+from training.pictures import HELD_OUT_SEED
+from training.train_heads import detect
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIP = ROOT / "index_builder/models/demo-clip"
+HEADS = ROOT / "index_builder/models/demo-heads"
+LLAVA = ROOT / "captioner/models/demo-llava"
+Figures = dict[str, float]
+
+
+def held_out(block: int, n: int, **chances: Any) -> list[Scene]:
+    """n scenes that no training saw; another block, other scenes."""
+    return [random_scene(np.random.default_rng((HELD_OUT_SEED + block, k)), **chances) for k in range(n)]
+
+
+def pictures(scenes: list[Scene]) -> Iterator[Image.Image]:
+    """The scenes drawn at mixed sizes and formats."""
+    for scene in scenes:
+        rng = np.random.default_rng(scene.seed)
+        side = int(rng.integers(320, 961))
+        longer = int(side * rng.uniform(1, 1.5))
+        yield draw(scene, *((longer, side) if rng.random() < 0.5 else (side, longer)))
+
+
+def area_under_curve(scores: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Probability that a true row scores above a false one."""
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def clip_figures(n: int = 500) -> Figures:
+    """Retrieval over n scenes, and what bare phrases find."""
+    clip = DemoClip(CLIP)
+    scenes = held_out(0, n)
+    images = clip.images(pictures(scenes))
+    texts = clip.texts([caption(scene) for scene in scenes])
+    figures: Figures = {}
+    for name, similarities in (
+        ("full caption -> image", texts @ images.T),
+        ("short caption -> image", clip.texts([short_caption(scene) for scene in scenes]) @ images.T),
+        ("image -> full caption", images @ texts.T),
+    ):
+        rank = (similarities > np.diag(similarities)[:, None]).sum(axis=1) + 1
+        figures |= {f"{name} R@1": float((rank == 1).mean()), f"{name} R@10": float((rank <= 10).mean())}
+        figures[f"{name} median rank"] = float(np.median(rank))
+    both = np.concatenate([np.diag(texts @ images.T), np.diag(np.roll(texts, 1, axis=0) @ images.T)])
+    figures["matched against shuffled AUC"] = area_under_curve(both, np.arange(2 * n) < n)
+    figures |= zero_shot_figures(clip, scenes, images) | phrase_figures(clip)
+    return figures
+
+
+def zero_shot_figures(clip: DemoClip, scenes: list[Scene], images: NDArray[np.float32]) -> Figures:
+    """Share of pictures whose attribute is named by the nearest of its bare phrases."""
+    options = {
+        "background": {name: f"{name} background" for name in BACKGROUNDS},
+        "pattern": {name: f"{name} background" for name in PATTERNS},
+        "style": {name: f"a {name} picture" for name in STYLES},
+        "light": {name: "even light" if name == "even" else f"light from the {name}" for name in LIGHTS},
+    }
+    figures: Figures = {}
+    for attribute, phrases in options.items():
+        nearest = (images @ clip.texts(list(phrases.values())).T).argmax(axis=1)
+        right = [
+            list(phrases)[k] == getattr(scene, attribute) for k, scene in zip(nearest, scenes, strict=True)
+        ]
+        figures[f"zero-shot {attribute} (chance {1 / len(phrases):.3f})"] = float(np.mean(right))
+    return figures
+
+
+def phrase_figures(clip: DemoClip, n: int = 2000) -> Figures:
+    """How many of the 10 pictures nearest to "red star", "red" or "star" among n show one."""
+    scenes = held_out(1, n)
+    images = clip.images(pictures(scenes))
+    kinds = [[group.kind for group in scene.groups] for scene in scenes]
+
+    def shown(colour: str | None, shape: str | None) -> NDArray[np.bool_]:
+        def fits(kind: Kind) -> bool:
+            return colour in (None, kind.colour) and shape in (None, kind.shape)
+
+        return np.array([any(fits(kind) for kind in row) for row in kinds])
+
+    sets: dict[str, list[tuple[str, NDArray[np.bool_]]]] = {
+        "'red star'": [(f"{c} {s}", shown(c, s)) for c in COLOURS for s in SHAPES],
+        "'something red'": [(f"something {c}", shown(c, None)) for c in COLOURS],
+        "'star'": [(s, shown(None, s)) for s in SHAPES],
+        "'striped navy background'": [
+            (f"{p} {b} background", np.array([(x.pattern, x.background) == (p, b) for x in scenes]))
+            for p in PATTERNS
+            for b in BACKGROUNDS
+        ],
+    }
+    figures: Figures = {}
+    for name, phrases in sets.items():
+        usable = [(text, truth) for text, truth in phrases if truth.sum() >= 10]
+        similarities = clip.texts([text for text, _ in usable]) @ images.T
+        best = np.argsort(-similarities, axis=1)[:, :10]
+        found = [truth[row].mean() for (_, truth), row in zip(usable, best, strict=True)]
+        aucs = [area_under_curve(row, truth) for row, (_, truth) in zip(similarities, usable, strict=True)]
+        chance = np.mean([truth.mean() for _, truth in usable])
+        figures[f"{name} precision@10 of {n} (chance {chance:.3f})"] = float(np.mean(found))
+        figures[f"{name} AUC"] = float(np.mean(aucs))
+    return figures
+
+
+def head_figures(n: int = 2000) -> Figures:
+    """The scorer heads on n pictures, one in five with each mark."""
+    scenes = held_out(2, n, p_watermark=0.2, p_unsafe=0.2)
+    embeddings = DemoClip(CLIP).images(pictures(scenes))
+    state = torch.load(HEADS / "aesthetic_linear.pth", weights_only=True)
+    weight, bias = state["weight"].numpy()[0], float(state["bias"])
+    beauty = np.array([scene.beauty for scene in scenes])
+    score = embeddings @ weight + bias
+    figures: Figures = {
+        "aesthetic correlation with beauty": float(np.corrcoef(score, beauty)[0, 1]),
+        "aesthetic mean error, 0 to 10": float(np.abs(score - 10 * beauty).mean()),
+    }
+    ratings = np.concatenate([np.load(HEADS / "ratings" / f"rating{k}.npy") for k in range(10)])
+    figures["aesthetic score of rating0"] = float(ratings[0] @ weight + bias)
+    figures["aesthetic score of rating9"] = float(ratings[9] @ weight + bias)
+    for name in ("unsafe", "watermark"):
+        with np.load(HEADS / f"{name}.npz", allow_pickle=False) as arrays:
+            probability = detect(dict(arrays), embeddings)
+        truth = np.array([getattr(scene, name) for scene in scenes])
+        figures[f"{name} AUC"] = area_under_curve(probability, truth)
+        figures[f"{name} accuracy at 0.5"] = float(((probability > 0.5) == truth).mean())
+    return figures
+
+
+def llava_figures(
+    n: int = 256, prompts: tuple[str, ...] = ("laion-pop", "detail"), batch: int = 32
+) -> Figures:
+    """Attributes right in greedy bf16 captions of n scenes."""
+    declare_missing_operators()
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(LLAVA)
+    model = AutoModelForImageTextToText.from_pretrained(LLAVA, dtype=torch.bfloat16).eval()
+    scenes = held_out(3, n)
+    drawn = list(pictures(scenes))
+    figures: Figures = {}
+    for prompt in prompts:
+        content = [{"type": "image"}, {"type": "text", "text": PROMPTS[prompt].text}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        replies: list[str] = []
+        started = time.monotonic()
+        for k in range(0, n, batch):
+            images = drawn[k : k + batch]
+            inputs = processor(images=images, text=[text] * len(images), padding=True, return_tensors="pt")
+            with torch.inference_mode():
+                tokens = model.generate(**inputs.to(torch.bfloat16), do_sample=False, max_new_tokens=128)
+            new = tokens[:, inputs["input_ids"].shape[1] :]
+            replies += processor.batch_decode(new, skip_special_tokens=True)
+        speed = n / (time.monotonic() - started)
+        scored = caption_figures(scenes, replies) | {"captions a second": speed}
+        figures |= {f"{prompt}: {name}": value for name, value in scored.items()}
+    return figures
+
+
+def caption_figures(scenes: list[Scene], replies: list[str]) -> Figures:
+    """Exact shares over captions; object shares are over all objects there are."""
+    read = [parse_caption(reply) for reply in replies]
+    truth = [attributes(scene) for scene in scenes]
+    pairs = [(t, r) for t, r in zip(truth, read, strict=True) if r is not None]
+    figures: Figures = {
+        "begins with the prefix": float(np.mean([r.strip().startswith(CAPTION_PREFIX) for r in replies])),
+        "parsed": len(pairs) / len(truth),
+    }
+    for name in ("background", "pattern", "light", "style"):
+        figures[name] = sum(getattr(t, name) == getattr(r, name) for t, r in pairs) / len(truth)
+    worded = [(t, r) for t, r in pairs if t.word]
+    figures["word and its place"] = sum((t.word, t.band) == (r.word, r.band) for t, r in worded) / len(worded)
+    figures["number of objects"] = sum(len(by_cell(t)) == len(by_cell(r)) for t, r in pairs) / len(truth)
+    objects = [(kind, by_cell(r).get(cell)) for t, r in pairs for cell, kind in by_cell(t).items()]
+    n = sum(len(by_cell(t)) for t in truth)
+    figures["object found at its place"] = sum(other is not None for _, other in objects) / n
+    for name in ("colour", "shape", "size"):
+        right = [other is not None and getattr(kind, name) == getattr(other, name) for kind, other in objects]
+        figures[f"{name} right at its place"] = sum(right) / n
+    named = sum(len(by_cell(r)) for _, r in pairs)
+    figures["objects named that are there"] = sum(
+        c in by_cell(t) for t, r in pairs for c in by_cell(r)
+    ) / max(1, named)
+    figures["whole caption exact"] = float(
+        np.mean([caption(t) == r.strip() for t, r in zip(truth, replies, strict=True)])
+    )
+    return figures
+
+
+def by_cell(scene: Attributes) -> dict[int, Kind]:
+    """What stands where."""
+    return {cell: group.kind for group in scene.groups for cell in group.cells}
+
+
+def main() -> None:
+    """Print the figures asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="clip,heads,llava")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    parts = {"clip": clip_figures, "heads": head_figures, "llava": llava_figures}
+    figures = {name: parts[name]() for name in given.only.split(",")}
+    for name, rows in figures.items():
+        print(f"\n{name}")
+        for title, value in rows.items():
+            print(f"  {title:<62} {value:10.4f}")
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
