@@ -1,0 +1,100 @@
+"""The board as one FastAPI app: our routes, and Gradio's pages mounted over them. Wiring only."""
+
+import os
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+# Read when Gradio is imported: no figures about the run or the machine go anywhere.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
+
+from spine.run import Run
+from ui.access import Guard, SecurityHeaders
+from ui.api import Board, add_routes
+
+_THEME = gr.themes.Base(
+    primary_hue="blue",
+    neutral_hue="slate",
+    font=["system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+)
+
+
+def build_app(
+    run: Run, *, server_url: str | None = None, base: str = "", token: str | None = None
+) -> FastAPI:
+    """The board over a run, as an app of its own.
+
+    Args:
+        run: What is curated.
+        server_url: A retrieval server to show on the board; None where there is none.
+        base: Where another app mounts this one, such as "/ui"; "" at the root. The outer app must enter
+            this one's lifespan: `app.router.lifespan_context(app)`.
+        token: Asked for at /login; None lets in who reaches it under a loopback name.
+    """
+    board = Board(run.require(), server_url=server_url)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        board.close()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(GZipMiddleware, minimum_size=2_000)
+    # Gradio sees this and leaves out its own, which reflects any origin with credentials.
+    app.add_middleware(CORSMiddleware, allow_origins=[])
+    app.add_middleware(Guard, token=token)
+    app.add_middleware(SecurityHeaders)
+    add_routes(app, board)
+    version = board.static_version()
+    with warnings.catch_warnings():
+        # It says that it does without server-side rendering, which nobody asked for.
+        warnings.filterwarnings("ignore", message="SSR mode")
+        gr.mount_gradio_app(
+            app,
+            _pages(base),
+            path="/",
+            run_history=False,
+            footer_links=[],
+            show_error=False,
+            enable_monitoring=False,
+            max_file_size="5mb",
+            theme=_THEME,
+            head=(
+                f'<link rel="stylesheet" href="{base}/static/board.css?{version}">'
+                f'<script src="{base}/static/board.js?{version}"></script>'
+            ),
+        )
+    return app
+
+
+def _pages(base: str) -> gr.Blocks:
+    with gr.Blocks(title="popfactory", analytics_enabled=False, fill_width=True) as pages:
+        _panel("header", base)
+        with gr.Row(elem_classes=["pf-columns"]):
+            _panel("centroids", base)
+            _panel("grid", base)
+            _panel("side", base)
+    with pages.route("Jobs", "/jobs"):
+        _panel("header", base)
+        _panel("jobs", base)
+    return pages
+
+
+# A function and no subclass of gr.HTML: Gradio writes a stub file beside the source of every subclass.
+def _panel(part: str, base: str) -> gr.HTML:
+    """A part of the page that our script draws into; it gets the base address and nothing of the data."""
+    return gr.HTML(
+        "",
+        # Constants: a template with text from a pool in it would run that text.
+        html_template=f'<div class="pf-panel" data-part="{part}"></div>',
+        js_on_load="Popfactory.panel(element.querySelector('.pf-panel') || element, props.base)",
+        apply_default_css=False,
+        elem_classes=["pf-host", f"pf-host-{part}"],
+        base=base,
+    )

@@ -1,0 +1,242 @@
+"""What is on the screen: rows of centroids and neighbours, counts and the funnel, from tables alone.
+
+Nothing here reads a file. Ids leave as decimal text, since a browser's numbers hold 53 bits.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spine.filters import RULES, judge
+from spine.settings import Config, FiltersConfig
+
+UNSAFE_LIMIT = 0.5
+"""Unsafe score from which a picture is blurred where [filters] punsafe_max is not set."""
+
+READY, GONE, PENDING, BLOCKED = "ready", "gone", "pending", "blocked"
+"""States of a tile: there; could not be had; not asked for yet; kept out by a list."""
+
+Row = dict[str, Any]
+Blocks = Callable[[int, str | None, str | None], str | None]
+"""Picture id, address and SHA-256 to the list rule that keeps the picture out, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a curator last said of a picture."""
+
+    action: str
+    """keep or reject."""
+    curator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Tables about the neighbours of one centroid, each with one row a neighbour, nulls where unknown."""
+
+    images: pa.Table
+    scores: pa.Table
+    groups: pa.Table
+    captions: pa.Table
+
+
+def unsafe_limit(config: FiltersConfig) -> float:
+    """The unsafe score above which a picture is blurred until it is revealed."""
+    return UNSAFE_LIMIT if config.punsafe_max is None else config.punsafe_max
+
+
+def centroid_rows(
+    centroids: pa.Table,
+    neighbour_counts: Mapping[int, int],
+    selection: pa.Table,
+    decided: Mapping[int, tuple[int, int]],
+    exemplars: pa.Table,
+    limit: float,
+) -> list[Row]:
+    """The list of centroids, in order of id.
+
+    Args:
+        centroids: centroid_id, size, label, exemplar_ids.
+        neighbour_counts: Neighbours by centroid.
+        selection: Every candidate with its verdict; may be empty.
+        decided: Pictures kept and rejected by people, by centroid.
+        exemplars: id, sha256 and punsafe of concept pictures.
+        limit: Unsafe score above which a picture is blurred. A concept picture without a score is shown
+            clear, unlike a neighbour: its owner chose it.
+    """
+    pictures = {row["id"]: row for row in exemplars.to_pylist() if row["sha256"]}
+    chosen = _counts(selection, "selected")
+    rows = []
+    for row in centroids.to_pylist():
+        number = row["centroid_id"]
+        kept, rejected = decided.get(number, (0, 0))
+        shown = [pictures[picture] for picture in row["exemplar_ids"] or [] if picture in pictures]
+        rows.append(
+            {
+                "centroid": str(number),
+                "label": row["label"] or f"centroid {number}",
+                "size": row["size"],
+                "neighbours": neighbour_counts.get(number, 0),
+                "selected": chosen.get(number, 0),
+                "kept": kept,
+                "rejected": rejected,
+                "exemplars": [
+                    {"sha256": picture["sha256"], "blurred": (picture["punsafe"] or 0.0) > limit}
+                    for picture in shown[:3]
+                ],
+            }
+        )
+    return rows
+
+
+def judged_values(neighbours: pa.Table, measured: Measured) -> pa.Table:
+    """What the filters judge, columns as `spine.filters.judge` reads them.
+
+    As in `curation.picture_values`: what was measured counts before what the pool says.
+    """
+    own = measured.scores.column("aesthetic")
+    return pa.table(
+        {
+            "width": pc.coalesce(measured.images.column("width"), neighbours.column("width")),
+            "height": pc.coalesce(measured.images.column("height"), neighbours.column("height")),
+            "pwatermark": pc.coalesce(measured.scores.column("watermark"), neighbours.column("pwatermark")),
+            "punsafe": pc.coalesce(measured.scores.column("unsafe"), neighbours.column("punsafe")),
+            "aesthetic": pc.coalesce(own, neighbours.column("aesthetic")),
+            "aesthetic_model": pc.if_else(own.is_valid(), measured.scores.column("aesthetic_model"), None),
+        }
+    )
+
+
+def neighbour_rows(
+    neighbours: pa.Table,
+    measured: Measured,
+    selection: pa.Table,
+    verdicts: Mapping[int, Verdict],
+    config: Config,
+    blocks: Blocks,
+) -> list[Row]:
+    """The neighbours of one centroid as the grid shows them, in order of rank.
+
+    Args:
+        neighbours: Its rows of spine.tables.NEIGHBOURS.
+        measured: What the stages after found out about them.
+        selection: Its rows of spine.tables.SELECTION; may be empty.
+        verdicts: What people said, by picture id.
+        config: The settings; the filters' head and the limit of blurring come from there.
+        blocks: Tells which pictures a list keeps out: their address, text and hash don't leave.
+    """
+    limit = unsafe_limit(config.filters)
+    decided = {row["id"]: row for row in selection.to_pylist()}
+    values = judged_values(neighbours, measured).to_pylist()
+    head = config.filters.aesthetic_min.head
+    rows = []
+    for found, image, value, group, caption in zip(
+        neighbours.to_pylist(),
+        measured.images.to_pylist(),
+        values,
+        measured.groups.to_pylist(),
+        measured.captions.to_pylist(),
+        strict=True,
+    ):
+        picture = found["id"]
+        row: Row = {"id": str(picture), "rank": found["rank"], "similarity": _number(found["similarity"])}
+        row |= _verdict_of(decided.get(picture), verdicts.get(picture))
+        rule = blocks(picture, found["url"] or image["url"], image["sha256"] or found["sha256"])
+        if rule is not None:
+            row |= {"state": BLOCKED, "reason": RULES[rule]}
+        else:
+            row |= _state_of(image) | _about(found, group, caption)
+            row |= _values_of(value, head, config.filters)
+            unsafe = row["punsafe"]
+            row["blurred"] = unsafe is None or unsafe > limit
+        rows.append(row)
+    return rows
+
+
+def filter_settings(config: FiltersConfig) -> Row:
+    """The [filters] as the page's controls begin with them."""
+    return {
+        "side_px": config.min_side_px or None,
+        "pwatermark": config.pwatermark_max,
+        "punsafe": config.punsafe_max,
+        "aesthetic": config.aesthetic_min.value,
+        "unknown": config.unknown,
+        "unsafe_limit": unsafe_limit(config),
+    }
+
+
+def passing(neighbours: pa.Table, measured: Measured, config: FiltersConfig) -> int:
+    """How many pictures pass every filter, by `spine.filters`."""
+    return int(judge(judged_values(neighbours, measured), config).passed.sum())
+
+
+def decided_counts(events: Iterable[tuple[int, str]]) -> dict[int, tuple[int, int]]:
+    """Pictures kept and rejected, by centroid, from pairs of centroid and keep or reject."""
+    counts: dict[int, tuple[int, int]] = {}
+    for centroid, action in events:
+        kept, rejected = counts.get(centroid, (0, 0))
+        counts[centroid] = (kept + (action == "keep"), rejected + (action == "reject"))
+    return counts
+
+
+def _counts(selection: pa.Table, verdict: str) -> dict[int, int]:
+    if not selection.num_rows:
+        return {}
+    mask = np.asarray(selection.column("verdict").to_pylist(), dtype=object) == verdict
+    chosen = np.asarray(selection.column("centroid_id").to_numpy(zero_copy_only=False))[mask]
+    numbers, counts = np.unique(chosen, return_counts=True)
+    return {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}
+
+
+def _verdict_of(selected: Row | None, verdict: Verdict | None) -> Row:
+    row: Row = {"verdict": None, "rule": None, "detail": None, "decision": None, "curator": None}
+    if selected is not None:
+        row |= {name: selected[name] for name in ("verdict", "rule", "detail")}
+        row["meaning"] = RULES.get(selected["rule"] or "", "")
+    if verdict is not None:
+        row |= {"decision": verdict.action, "curator": verdict.curator}
+    return row
+
+
+def _state_of(image: Row) -> Row:
+    if image["status"] is None:
+        return {"state": PENDING, "reason": "not fetched yet", "sha256": None}
+    if image["status"] != "fetched":
+        return {
+            "state": GONE,
+            "reason": image["reason"] or "failed",
+            "message": image["message"],
+            "sha256": None,
+        }
+    return {"state": READY, "reason": None, "sha256": image["sha256"]}
+
+
+def _about(found: Row, group: Row, caption: Row) -> Row:
+    stands_for_it = group["group"] if group["group"] is not None else found["duplicate_of"]
+    return {
+        "duplicate_of": str(stands_for_it) if stands_for_it not in (None, found["id"]) else None,
+        "group_size": group["group_size"] or 1,
+        "text": found["caption"],
+        "caption": caption["caption"],
+        "address": found["url"] or found["key"],
+    }
+
+
+def _values_of(value: Row, head: str, filters: FiltersConfig) -> Row:
+    known = value["aesthetic"] if not head or value["aesthetic_model"] == head else None
+    return {
+        "width": value["width"],
+        "height": value["height"],
+        "aesthetic": _number(known),
+        "pwatermark": _number(value["pwatermark"]),
+        "punsafe": _number(value["punsafe"]),
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """As it is, so that the browser compares what Python compares; NaN is unknown."""
+    return None if value is None or value != value else float(value)

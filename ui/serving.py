@@ -1,0 +1,46 @@
+"""The board on an address of this machine."""
+
+import os
+import tempfile
+
+from spine.errors import ConfigError
+from spine.run import Run
+from ui.access import is_loopback
+
+
+def serve(
+    run: Run,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    token: str | None = None,
+    server_url: str | None = None,
+) -> None:
+    """Serve the board over a run until it is stopped.
+
+    Args:
+        run: What is curated.
+        host: Address to listen on; other than loopback needs a token.
+        port: 1 to 65535.
+        token: Asked for at /login.
+        server_url: A retrieval server to show on the board.
+
+    Raises:
+        ConfigError: The address can be reached from other machines and there is no token.
+        DataError: The folder is no run.
+    """
+    if not is_loopback(host) and not token:
+        raise ConfigError(
+            f"--host {host}: other machines can reach it, so a token is needed; add --token or set POPFACTORY_TOKEN"
+        )
+    run.require()
+    # Gradio puts files of its own there; a folder that goes with this process leaves nothing to others.
+    with tempfile.TemporaryDirectory(prefix="popfactory-board-") as own:
+        os.environ["GRADIO_TEMP_DIR"] = own
+        import uvicorn
+
+        from ui.app import build_app
+
+        app = build_app(run, server_url=server_url, token=token)
+        shown = f"[{host}]" if ":" in host else host
+        print(f"the board on {run.folder}: http://{shown}:{port}/   (Ctrl-C stops it)", flush=True)  # noqa: T201
+        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)

@@ -1,0 +1,283 @@
+"""The tables of a run as the board reads them: each read once, and again when its stage is published anew.
+
+Only finished stages are read. Where a stage has not run, or is at work, its rows are missing and the
+board says so; nothing here ever writes.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from spine.config import load_config
+from spine.lists import BlockLists
+from spine.run import Run, part_paths
+from spine.settings import Config
+from spine.shards import shards
+from spine.stage import MANIFEST, Manifest, find_manifest
+from spine.tables import CAPTIONS, GROUPS, IMAGES, METADATA, NEIGHBOURS, SELECTION, read_parts, read_table
+
+_CENTROIDS = pa.schema(
+    [
+        ("centroid_id", pa.int32()),
+        ("size", pa.int64()),
+        ("label", pa.string()),
+        ("exemplar_ids", pa.list_(pa.int64())),
+    ]
+)
+_IMAGES = ("id", "status", "reason", "message", "image_path", "url", "sha256", "width", "height", "format")
+_SCORES = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("aesthetic", pa.float32()),
+        ("aesthetic_model", pa.string()),
+        ("unsafe", pa.float32()),
+        ("watermark", pa.float32()),
+    ]
+)
+_CAPTIONS = ("id", "status", "caption", "prompt_id", "model")
+_EXEMPLARS = ("id", "image_path", "url", "sha256", "punsafe")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ById:
+    """A table whose rows are looked up by picture id."""
+
+    ids: npt.NDArray[np.int64]
+    table: pa.Table
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "ById":
+        """Sort a table by its id column; of several rows with one id the last counts."""
+        ids = np.asarray(table.column("id").to_numpy(zero_copy_only=False), dtype=np.int64)
+        order = np.argsort(ids, kind="stable")
+        return cls(ids[order], table.take(pa.array(order)))
+
+    def rows(self, wanted: npt.NDArray[np.int64]) -> pa.Table:
+        """The rows of these ids, in their order; a row of nulls where there is none."""
+        if not len(self.ids):
+            return self.table.take(pa.nulls(len(wanted), pa.int64()))
+        places = np.maximum(np.searchsorted(self.ids, wanted, side="right") - 1, 0)
+        return self.table.take(pa.array(places, mask=self.ids[places] != wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Where a picture's bytes are, and what block lists know it by."""
+
+    picture_id: int
+    sha256: str
+    place: str
+    url: str | None
+
+
+class Pictures:
+    """Pictures by the SHA-256 of their bytes."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Args: table: Rows with id, sha256, image_path and url; those without a hash or place are left out."""
+        present = pc.and_(pc.is_valid(table.column("sha256")), pc.is_valid(table.column("image_path")))
+        self._table = table.filter(present)
+        keys = np.array([_key(text) for text in self._table.column("sha256").to_pylist()], dtype=np.uint64)
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def find(self, sha256: str) -> Picture | None:
+        """The picture with this hash, None where the run has none."""
+        first = int(np.searchsorted(self._keys, np.uint64(_key(sha256)), side="left"))
+        for place in range(first, len(self._keys)):
+            if self._keys[place] != _key(sha256):
+                break
+            row = self._table.slice(int(self._order[place]), 1).to_pylist()[0]
+            if row["sha256"] == sha256:
+                return Picture(row["id"], sha256, row["image_path"], row["url"])
+        return None
+
+
+class Snapshot:
+    """The finished stages of a run, read when first asked for and again when published anew."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._lock = threading.RLock()
+        self._kept: dict[str, tuple[tuple[int, ...], Any]] = {}
+
+    def config(self) -> Config:
+        """popfactory.toml as it stands.
+
+        Raises:
+            ConfigError: It is missing or wrong.
+        """
+        return self._once("config", (self.run.config,), lambda: load_config(self.run.config))
+
+    def lists(self) -> BlockLists:
+        """The block lists in force, read anew when a file of them changes.
+
+        Raises:
+            ConfigError: One can't be read; then no picture may be shown.
+        """
+        config = self.config().lists
+        files = [self.run.folder / Path(name).expanduser() for name in (*config.takedown, *config.hash_block)]
+        return self._once(
+            "lists", (self.run.config, *files), lambda: BlockLists.load(config, self.run.folder)
+        )
+
+    def manifest(self, folder: Path) -> Manifest | None:
+        """A stage's manifest, None where it isn't finished."""
+        return self._once(f"manifest {folder.name}", (folder / MANIFEST,), lambda: find_manifest(folder))
+
+    def centroids(self) -> pa.Table:
+        """One row a centroid, without the embeddings; empty where the stage isn't finished."""
+        return self._stage(
+            "centroids",
+            self.run.centroids,
+            lambda: read_table(self.run.centroids_table, _CENTROIDS),
+            _CENTROIDS.empty_table(),
+        )
+
+    def neighbour_counts(self) -> dict[int, int]:
+        """Neighbours found for each centroid."""
+
+        def count() -> dict[int, int]:
+            column = read_parts(self.run.neighbours, NEIGHBOURS, ["centroid_id"]).column("centroid_id")
+            return {int(pair["values"]): int(pair["counts"]) for pair in column.value_counts().to_pylist()}
+
+        return self._stage("neighbour counts", self.run.neighbours, count, {})
+
+    def neighbours(self, centroid_id: int) -> pa.Table:
+        """A centroid's neighbours in order of rank, read from disk; empty where there are none."""
+        if self.manifest(self.run.neighbours) is None:
+            return NEIGHBOURS.empty_table()
+        paths = [str(path) for path in part_paths(self.run.neighbours)]
+        if not paths:
+            return NEIGHBOURS.empty_table()
+        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        parts = ds.dataset(
+            paths, schema=NEIGHBOURS, format=ds.ParquetFileFormat(default_fragment_scan_options=options)
+        )
+        return parts.to_table(filter=ds.field("centroid_id") == centroid_id).sort_by("rank")
+
+    def images(self) -> ById:
+        """Fetched pictures and failures, by id."""
+        return self._stage(
+            "images",
+            self.run.images,
+            lambda: ById.of(read_parts(self.run.images, IMAGES, _IMAGES)),
+            _nothing(IMAGES, _IMAGES),
+        )
+
+    def scores(self) -> ById:
+        """Scores by id."""
+
+        def read() -> ById:
+            tables = [read_table(path, _SCORES) for path in part_paths(self.run.scores)]
+            return ById.of(pa.concat_tables(tables) if tables else _SCORES.empty_table())
+
+        return self._stage("scores", self.run.scores, read, _nothing(_SCORES, _SCORES.names))
+
+    def groups(self) -> ById:
+        """Near-duplicate groups by id."""
+        return self._stage(
+            "groups",
+            self.run.scores,
+            lambda: ById.of(read_table(self.run.groups_table, GROUPS)),
+            _nothing(GROUPS, GROUPS.names),
+        )
+
+    def selection(self) -> pa.Table:
+        """Every candidate with its verdict; empty where nothing was selected yet."""
+        return self._stage(
+            "selection",
+            self.run.selection,
+            lambda: read_table(self.run.selection_table, SELECTION),
+            SELECTION.empty_table(),
+        )
+
+    def captions(self) -> ById:
+        """Captions by picture id, of several the last."""
+
+        def read() -> ById:
+            table = read_parts(self.run.captions, CAPTIONS, _CAPTIONS)
+            return ById.of(table.filter(pc.equal(table.column("status"), "captioned")))
+
+        return self._stage("captions", self.run.captions, read, _nothing(CAPTIONS, _CAPTIONS))
+
+    def exemplars(self) -> ById:
+        """The concept pictures that stand for a centroid, by id."""
+
+        def read() -> ById:
+            wanted = pc.unique(pc.list_flatten(self.centroids().column("exemplar_ids")))
+            tables = []
+            for shard in shards(self.run.concepts):
+                present = set(pq.read_schema(shard.metadata_path).names)
+                table = shard.metadata(
+                    pa.schema([METADATA.field(name) for name in _EXEMPLARS if name in present])
+                )
+                for name in _EXEMPLARS:
+                    if name not in table.column_names:
+                        table = table.append_column(name, pa.nulls(table.num_rows, METADATA.field(name).type))
+                tables.append(table.select(list(_EXEMPLARS)).filter(pc.is_in(table.column("id"), wanted)))
+            return ById.of(pa.concat_tables(tables)) if tables else _nothing(METADATA, _EXEMPLARS)
+
+        return self._stage("exemplars", self.run.centroids, read, _nothing(METADATA, _EXEMPLARS))
+
+    def find_picture(self, sha256: str) -> Picture | None:
+        """The fetched picture or exemplar with this hash, None where there is none."""
+        columns = ["id", "sha256", "image_path", "url"]
+        for name, folder, table in (
+            ("fetched", self.run.images, lambda: self.images().table),
+            ("shown", self.run.centroids, lambda: self.exemplars().table),
+        ):
+            found = self._stage(
+                f"{name} by hash",
+                folder,
+                lambda table=table: Pictures(table().select(columns)),  # type: ignore[misc]
+                None,
+            )
+            picture = found.find(sha256) if found is not None else None
+            if picture is not None:
+                return picture
+        return None
+
+    def _stage(self, name: str, folder: Path, read: Callable[[], T], missing: T) -> T:
+        if self.manifest(folder) is None:
+            return missing
+        return self._once(name, (folder / MANIFEST,), read)
+
+    def _once(self, name: str, paths: tuple[Path, ...], read: Callable[[], T]) -> T:
+        """What `read` gave, until one of the files changes."""
+        state = tuple(number for path in paths for number in _state_of(path))
+        with self._lock:
+            kept = self._kept.get(name)
+            if kept is not None and kept[0] == state:
+                value: T = kept[1]
+                return value
+            value = read()
+            self._kept[name] = (state, value)
+            return value
+
+
+def _nothing(schema: pa.Schema, columns: list[str] | tuple[str, ...]) -> ById:
+    return ById.of(pa.schema([schema.field(name) for name in columns]).empty_table())
+
+
+def _key(sha256: str) -> int:
+    return int(sha256[:16], 16)
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (found.st_mtime_ns, found.st_size, found.st_ino)

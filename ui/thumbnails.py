@@ -1,0 +1,156 @@
+"""Thumbnails by the SHA-256 of the picture, made in processes that can be killed, kept in memory and in a cache.
+
+Decoders are the part of a program that pictures from strangers attack first: they run in processes of
+their own, with limits on time and memory, that answer in plain bytes.
+"""
+
+import json
+import multiprocessing
+import queue
+import resource
+import threading
+from collections import OrderedDict
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from spine.errors import DataError, FactoryError
+from spine.images import thumbnail
+from spine.places import read_bytes
+from spine.publish import publish_bytes
+
+SIDE_PX = 256
+"""Longer side of a thumbnail."""
+
+_MEMORY_BYTES = 64_000_000
+_ADDRESS_SPACE_BYTES = 4 << 30
+_MADE, _REFUSED = b"+", b"-"
+
+
+class Decoder:
+    """One process that opens pictures, started when first needed and again after it was killed."""
+
+    def __init__(self, time_limit_s: float) -> None:
+        self._time_limit_s = time_limit_s
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def make(self, place: str, side_px: int, *, blurred: bool) -> bytes:
+        """A picture's thumbnail as WebP.
+
+        Args:
+            place: Where its bytes are; see `spine.places`.
+            side_px: Longer side at most.
+            blurred: Whether nothing but colours may be left to see.
+
+        Raises:
+            DataError: The picture can't be opened, or took too long or too much memory.
+        """
+        pipe = self._pipe or self._start()
+        try:
+            pipe.send_bytes(json.dumps([place, side_px, blurred]).encode())
+            if not pipe.poll(self._time_limit_s):
+                raise TimeoutError
+            answer = pipe.recv_bytes()
+        except TimeoutError:
+            self.stop()
+            raise DataError(f"{place}: opening it took over {self._time_limit_s:g} s; given up") from None
+        except (EOFError, OSError):
+            self.stop()
+            raise DataError(f"{place}: opening it took too much memory or broke the decoder") from None
+        if answer[:1] == _REFUSED:
+            raise DataError(answer[1:].decode("utf-8", "replace"))
+        return answer[1:]
+
+    def stop(self) -> None:
+        """Kill the process, whatever it is doing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+    def _start(self) -> Connection:
+        # spawn: a forked child would inherit the server's threads' locks.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_decode, args=(theirs,), name="thumbnails", daemon=True)
+        process.start()
+        theirs.close()
+        self._process, self._pipe = process, ours
+        return ours
+
+
+def _decode(pipe: Connection) -> None:
+    """Answer requests until the other side is gone."""
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
+    while True:
+        try:
+            place, side_px, blurred = json.loads(pipe.recv_bytes())
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            answer = _MADE + thumbnail(read_bytes(place), side_px, blurred=blurred)
+        except FactoryError as error:
+            answer = _REFUSED + str(error).encode()
+        pipe.send_bytes(answer)
+
+
+class Thumbnails:
+    """Thumbnails of a run, made once. Used from several threads."""
+
+    def __init__(self, cache: Path, *, decoders: int = 2, time_limit_s: float = 10.0) -> None:
+        """Args: cache: Folder of those made before. decoders: Processes. time_limit_s: For one picture."""
+        self._cache = cache
+        self._free: queue.Queue[Decoder] = queue.Queue()
+        self._decoders = [Decoder(time_limit_s) for _ in range(decoders)]
+        for decoder in self._decoders:
+            self._free.put(decoder)
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[str, bytes] = OrderedDict()
+        self._recent_bytes = 0
+
+    def get(self, sha256: str, place: str, *, blurred: bool) -> bytes:
+        """The thumbnail of the picture with this hash, as WebP.
+
+        Args:
+            sha256: Of the picture's bytes.
+            place: Where they are.
+            blurred: A blurred thumbnail is a picture of its own, so that no clear pixel travels with it.
+
+        Raises:
+            DataError: The picture can't be opened.
+        """
+        name = f"{sha256}.blurred.webp" if blurred else f"{sha256}.webp"
+        with self._lock:
+            content = self._recent.get(name)
+            if content is not None:
+                self._recent.move_to_end(name)
+                return content
+        path = self._cache / sha256[:2] / name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            content = self._make(place, blurred)
+            publish_bytes(path, content)
+        self._remember(name, content)
+        return content
+
+    def close(self) -> None:
+        """Stop the decoders."""
+        for decoder in self._decoders:
+            decoder.stop()
+
+    def _make(self, place: str, blurred: bool) -> bytes:
+        decoder = self._free.get()
+        try:
+            return decoder.make(place, SIDE_PX, blurred=blurred)
+        finally:
+            self._free.put(decoder)
+
+    def _remember(self, name: str, content: bytes) -> None:
+        with self._lock:
+            self._recent_bytes += len(content) - len(self._recent.pop(name, b""))
+            self._recent[name] = content
+            while self._recent_bytes > _MEMORY_BYTES:
+                self._recent_bytes -= len(self._recent.popitem(last=False)[1])
