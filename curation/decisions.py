@@ -21,6 +21,8 @@ from spine.errors import DataError
 MAX_BATCH = 500
 """Events in one batch at most."""
 
+__all__ = ["Conflict", "Decisions", "Event", "Outcome", "Verdicts"]
+
 _SCHEMA_VERSION = 1
 _BUSY_TRIES = 40
 _WAIT_S = 5.0

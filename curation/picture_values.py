@@ -1,0 +1,93 @@
+"""What is known of each candidate picture: measured where it was fetched, else as the pool says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.assignment import Mask
+from curation.candidates import Ints, Pictures, read_candidates, rows_of
+from spine.run import Run, part_paths
+from spine.tables import GROUPS, IMAGES, read_parts, read_table
+
+_POOL = ("id", "url", "sha256", "width", "height", "aesthetic", "pwatermark", "punsafe")
+_IMAGE = ("id", "status", "reason", "sha256", "width", "height")
+_SCORES = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("aesthetic", pa.float32()),
+        ("aesthetic_model", pa.string()),
+        ("unsafe", pa.float32()),
+        ("unsafe_model", pa.string()),
+        ("watermark", pa.float32()),
+        ("watermark_model", pa.string()),
+    ]
+)
+"""Columns of spine.tables.scores_schema but the embedding, which is not needed to decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureValues:
+    """One entry a picture, in the order of their ids."""
+
+    table: pa.Table
+    """What spine.filters.judge reads, m rows: width, height, pwatermark, punsafe, aesthetic, aesthetic_model."""
+    fetched: Mask
+    reason: Sequence[str | None]
+    """Why it could not be fetched."""
+    scored: Mask
+    group: Ints
+    """Id that stands for its near-duplicates; its own where it has none."""
+    area: Ints
+    """Pixels, 0 where unknown."""
+    url: Sequence[str | None]
+    sha256: Sequence[str | None]
+
+
+def read_values(run: Run, pictures: Pictures, depths: Sequence[int]) -> PictureValues:
+    """Join the pool's columns, the fetched pictures and their scores.
+
+    A score of the pictures themselves counts before the pool's own; a measured size likewise.
+
+    Args:
+        run: With finished neighbours, images and scores.
+        pictures: Of the candidates within depth.
+        depths: That depth.
+    """
+    pool = read_candidates(run, depths, _POOL).take(pa.array(pictures.first_row))
+    image = rows_of(read_parts(run.images, IMAGES, _IMAGE), pictures.ids)
+    score = rows_of(read_scores(run), pictures.ids)
+    group = rows_of(read_table(run.groups_table, GROUPS), pictures.ids).column("group")
+    fetched = pc.equal(image.column("status"), "fetched").fill_null(False)
+    width, height = (pc.coalesce(image.column(name), pool.column(name)) for name in ("width", "height"))
+    own = score.column("aesthetic")
+    table = pa.table(
+        {
+            "width": width,
+            "height": height,
+            "aesthetic": pc.coalesce(own, pool.column("aesthetic")),
+            # The pool doesn't say whose its own score is.
+            "aesthetic_model": pc.if_else(own.is_valid(), score.column("aesthetic_model"), None),
+            "pwatermark": pc.coalesce(score.column("watermark"), pool.column("pwatermark")),
+            "punsafe": pc.coalesce(score.column("unsafe"), pool.column("punsafe")),
+        }
+    )
+    area = pc.multiply(width.cast(pa.int64()), height.cast(pa.int64())).fill_null(0)
+    return PictureValues(
+        table=table,
+        fetched=np.asarray(fetched.to_numpy(), dtype=bool),
+        reason=pc.coalesce(image.column("reason"), pa.scalar("not asked for")).to_pylist(),
+        scored=np.asarray(score.column("id").is_valid().to_numpy(), dtype=bool),
+        group=np.asarray(pc.coalesce(group, pa.chunked_array([pictures.ids])).to_numpy(), dtype=np.int64),
+        area=np.asarray(area.to_numpy(), dtype=np.int64),
+        url=pool.column("url").to_pylist(),
+        sha256=pc.coalesce(image.column("sha256"), pool.column("sha256")).to_pylist(),
+    )
+
+
+def read_scores(run: Run) -> pa.Table:
+    """Scores of the fetched pictures, without their embeddings."""
+    parts = [read_table(path, _SCORES) for path in part_paths(run.scores)]
+    return pa.concat_tables(parts) if parts else _SCORES.empty_table()
