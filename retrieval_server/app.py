@@ -1,0 +1,174 @@
+"""The application: which route does what, and how a refusal looks. Wiring only."""
+
+import contextlib
+import io
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+import numpy as np
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+
+from retrieval_server.bodies import read_body
+from retrieval_server.front_page import front_page
+from retrieval_server.guard import LOOPBACK, Guard
+from retrieval_server.refusals import Refusal
+from retrieval_server.service import Service
+from retrieval_server.settings import ServerSettings
+from spine.errors import FactoryError
+from spine.protocol import ARROW_STREAM, NPY
+
+_log = logging.getLogger("popfactory.server")
+
+WARNING_HEADER = "X-Popfactory-Warning"
+"""On an answer that left out something that was asked for."""
+
+
+def build_app(settings: ServerSettings, *, token: str = "", any_host: bool = False) -> FastAPI:
+    """Open the indices and wire the routes.
+
+    Args:
+        settings: What to serve.
+        token: Bearer token that requests must carry; empty for none.
+        any_host: Answer whatever name the server is asked by; false is the loopback's names and settings.hosts.
+
+    Raises:
+        ConfigError: An index is set up wrong.
+        DataError: An index can't be read.
+    """
+    service = Service(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="popfactory retrieval server", lifespan=lifespan, redirect_slashes=False, redoc_url=None
+    )
+    _add_clip_retrieval_routes(app, service)
+    _add_own_routes(app, service)
+    _add_refusals(app)
+    hosts = settings.hosts if any_host else (*LOOPBACK, *settings.hosts)
+    app.add_middleware(Guard, token=token, hosts=hosts)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
+    return app
+
+
+def _add_clip_retrieval_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/knn-service")
+    async def knn_service(request: Request) -> Response:
+        """The nearest pictures of a text, a picture or an embedding."""
+        content, warnings = await service.knn(await read_body(request))
+        headers = {WARNING_HEADER: "; ".join(warnings)} if warnings else None
+        return Response(content, media_type="application/json", headers=headers)
+
+    @app.post("/metadata")
+    async def metadata(request: Request) -> Response:
+        """Metadata of rows."""
+        return Response(await service.rows(await read_body(request)), media_type="application/json")
+
+    @app.get("/indices-list")
+    async def indices_list() -> list[str]:
+        """Names of the indices; the first serves requests that name none."""
+        return list(service.indices)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/metrics-summary")
+    async def metrics_summary() -> PlainTextResponse:
+        """Where the time of requests goes, for a person."""
+        return PlainTextResponse(service.metrics.summary())
+
+    @app.get("/", include_in_schema=False)
+    async def front(request: Request) -> HTMLResponse:
+        page = front_page(service.indices.values(), str(request.base_url).rstrip("/"))
+        policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+
+def _add_own_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/knn-batch")
+    async def knn_batch(
+        request: Request,
+        k: int,
+        indice_name: str | None = None,
+        nprobe: int = 0,
+        columns: Annotated[list[str] | None, Query()] = None,
+    ) -> Response:
+        """The nearest pictures of many embeddings: .npy of shape (n, d) in, an Arrow stream out."""
+        body = await read_body(request)
+        content = await service.batch(body, name=indice_name, k=k, nprobe=nprobe, columns=columns)
+        return Response(content, media_type=ARROW_STREAM)
+
+    @app.post("/embed")
+    async def embed(request: Request) -> Response:
+        """Unit vectors of texts or pictures, as JSON or .npy by the Accept header."""
+        vectors, model = await service.embed(await read_body(request))
+        if NPY in request.headers.get("accept", ""):
+            file = io.BytesIO()
+            np.save(file, vectors, allow_pickle=False)
+            return Response(file.getvalue(), media_type=NPY)
+        return JSONResponse({"model": model, "embeddings": vectors.tolist()})
+
+    @app.get("/live")
+    async def live() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "live"}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, object]:
+        """Whether every index is open, and how large it is."""
+        return {
+            "status": "ready",
+            "indices": {name: index.folder.n for name, index in service.indices.items()},
+        }
+
+
+def _add_refusals(app: FastAPI) -> None:
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, error: Refusal) -> JSONResponse:
+        headers = {"Retry-After": "1"} if error.status == 503 else None
+        return JSONResponse({"message": str(error), "code": error.code}, error.status, headers)
+
+    @app.exception_handler(FactoryError)
+    async def not_possible(_: Request, error: FactoryError) -> JSONResponse:
+        # Such a message is for the server's operator: it may name files.
+        _log.error("%s", error)
+        words = "this server can't do that as it is set up; its log says why"
+        return JSONResponse({"message": words, "code": "not_possible"}, 400)
+
+    @app.exception_handler(RequestValidationError)
+    async def not_valid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"message": _first_problem(error.errors()), "code": "bad_request"}, 400)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"message": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody reads it
+
+    @app.exception_handler(Exception)
+    async def a_bug(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"message": "Internal Server Error", "code": "internal"}, 500)
+
+
+def _first_problem(errors: Sequence[dict[str, object]]) -> str:
+    if not errors:
+        return "the request is not valid"
+    place = errors[0].get("loc")
+    name = place[-1] if isinstance(place, tuple | list) and place else "request"
+    return f"{name}: {errors[0].get('msg')}"

@@ -1,0 +1,131 @@
+"""An index as it is served: its vectors, metadata under the wire's names, and what filters its answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from index_builder.heads import load_head, load_rating_vector
+from index_builder.index_folder import INDEX_FILE, IndexFolder
+from retrieval_server.settings import IndexSettings
+from spine.errors import ConfigError
+from spine.tables import Vectors
+
+RATINGS = range(10)
+"""Of an aesthetic query: rating0.npy to rating9.npy."""
+
+_WIRE_NAMES = {"id": "hash", "similarity": "alt_txt_similarity"}
+_RESERVED = ("id", "similarity", "query", "rank", "row")
+
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedIndex:
+    """One index, open."""
+
+    settings: IndexSettings
+    folder: IndexFolder
+    columns: dict[str, str]
+    """Metadata of an answer: name on the wire to column in the file."""
+    unsafe: Callable[[Vectors], Scores] | None
+    """Unit vectors (m, d) to the probability of being unsafe, (m,)."""
+    violence: Vectors | None
+    """(2, d): what harmless and violent pictures are near to."""
+    ratings: Vectors | None
+    """(10, d): the direction of each aesthetic rating."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the wire."""
+        return self.settings.name
+
+    def metadata(self, rows: npt.NDArray[np.int64], wanted: list[str] | None = None) -> pa.Table:
+        """Metadata of rows, under the wire's names.
+
+        Args:
+            rows: Each from 0 to n - 1.
+            wanted: Wire names; those the index lacks are left out. None for all that are served.
+        """
+        names = [name for name in (self.columns if wanted is None else wanted) if name in self.columns]
+        table = self.folder.metadata(rows, [self.columns[name] for name in names])
+        return table.rename_columns(names)
+
+
+def open_index(settings: IndexSettings) -> ServedIndex:
+    """Open an index and everything that belongs to it.
+
+    Raises:
+        ConfigError: Violence vectors can't be read or don't fit.
+        ModelError: A head or rating vectors can't be read or don't fit.
+        DataError: The index can't be read, or vectors and metadata don't fit each other.
+    """
+    folder = IndexFolder.open(settings.folder, memory_map=settings.memory_map)
+    return ServedIndex(
+        settings=settings,
+        folder=folder,
+        columns=_wire_columns(folder.columns, settings.columns),
+        unsafe=_unsafe(settings, folder.d),
+        violence=_violence(settings, folder.d),
+        ratings=_ratings(settings, folder.d),
+    )
+
+
+def describe(index: ServedIndex) -> str:
+    """One line that says what is served."""
+    folder = index.folder
+    size = sum(path.stat().st_size for path in _index_files(folder.folder))
+    clip = index.settings.clip
+    return (
+        f"{index.name}: {folder.n:,} vectors of d = {folder.d}, {folder.metric}, index of {size / 1e6:,.0f} MB"
+        f"{' left on disk' if index.settings.memory_map else ' in memory'}, "
+        f"model {clip.model if clip is not None else 'none'}, columns {', '.join(index.columns) or 'none'}"
+    )
+
+
+def _index_files(folder: Path) -> list[Path]:
+    path = folder / INDEX_FILE
+    return [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+
+
+def _wire_columns(present: list[str], served: tuple[str, ...] | None) -> dict[str, str]:
+    """Names on the wire to columns, none of which hides the kNN's own id and similarity."""
+    names: dict[str, str] = {}
+    for column in present:
+        name = column
+        if column in _RESERVED:
+            name = _WIRE_NAMES.get(column, f"metadata_{column}")
+            if name in present:
+                name = f"metadata_{column}"
+        if served is None or column in served or name in served:
+            names[name] = column
+    return names
+
+
+def _unsafe(settings: IndexSettings, d: int) -> Callable[[Vectors], Scores] | None:
+    if not settings.safety_head:
+        return None
+    return load_head(settings.safety_head, "unsafe", d).score
+
+
+def _violence(settings: IndexSettings, d: int) -> Vectors | None:
+    if not settings.violence_vectors:
+        return None
+    try:
+        vectors = np.load(settings.violence_vectors, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{settings.name}: {settings.violence_vectors} can't be read ({error})") from None
+    if vectors.shape != (2, d) or vectors.dtype.kind != "f":
+        raise ConfigError(
+            f"{settings.name}: {settings.violence_vectors} is {vectors.shape}, (2, {d}) was needed"
+        )
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def _ratings(settings: IndexSettings, d: int) -> Vectors | None:
+    if not settings.aesthetic_vectors:
+        return None
+    return np.stack([load_rating_vector(settings.aesthetic_vectors, rating, d) for rating in RATINGS])

@@ -1,0 +1,242 @@
+"""What the routes do: open indices, the threads that search them, and each request from body to answer.
+
+A single query runs in one of a few threads, each with one FAISS thread: under many clients that is the
+fastest. A batch has all FAISS threads to itself, one batch at a time.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from PIL import Image
+
+from index_builder.faiss_library import load_faiss
+from retrieval_server import bodies, search
+from retrieval_server.encoders import Encoders
+from retrieval_server.indices import ServedIndex, describe, open_index
+from retrieval_server.metrics import Metrics
+from retrieval_server.refusals import Refusal
+from retrieval_server.settings import ServerSettings
+from spine.errors import ConfigError, DataError, WebError
+from spine.knn_query import KnnQuery, check_k
+from spine.tables import Vectors
+from spine.web import Web
+
+_log = logging.getLogger("popfactory.server")
+_SMALL_BODY = 100_000  # bytes parsed on the event loop: a millisecond at most
+_MAX_NPROBE = 1_000_000
+
+T = TypeVar("T")
+
+
+class Service:
+    """Open indices and the threads that serve them.
+
+    Attributes:
+        indices: By name, in the order of the settings.
+        metrics: What requests cost.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Open every index and say what it is.
+
+        Raises:
+            ConfigError: There are none, or one is set up wrong.
+            DataError: An index can't be read or doesn't fit its metadata.
+        """
+        if not settings.indices:
+            raise ConfigError("no index to serve")
+        self.indices: dict[str, ServedIndex] = {}
+        for one in settings.indices:
+            self.indices[one.name] = open_index(one)
+            _log.info("%s", describe(self.indices[one.name]))
+        self.metrics = Metrics()
+        self._settings = settings
+        self._encoders = Encoders(self.metrics)
+        self._searches = ThreadPoolExecutor(
+            settings.search_threads or os.cpu_count() or 1, "search", initializer=_one_faiss_thread
+        )
+        self._batches = ThreadPoolExecutor(1, "batch")
+        self._web = Web() if settings.image_url else None
+        self._waiting = 0
+
+    def close(self) -> None:
+        """Let what runs end, then close the indices."""
+        for pool in (self._searches, self._batches):
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._encoders.close()
+        if self._web is not None:
+            self._web.close()
+        for index in self.indices.values():
+            index.folder.close()
+
+    def index(self, name: object) -> ServedIndex:
+        """The index of this name; None is the first.
+
+        Raises:
+            Refusal: There is no such index.
+        """
+        if name is None:
+            return next(iter(self.indices.values()))
+        index = self.indices.get(name) if isinstance(name, str) else None
+        if index is None:
+            raise Refusal(
+                f"no such index; there are: {', '.join(self.indices)}", status=404, code="unknown_index"
+            )
+        return index
+
+    async def knn(self, body: bytes) -> tuple[bytes, list[str]]:
+        """Answer POST /knn-service: the results as JSON, and warnings.
+
+        Raises:
+            Refusal: The query can't be answered.
+        """
+        with self.metrics.time("full_knn_request_time"):
+            query = await self._parsed(body, _knn_query)
+            index = self.index(query.indice_name)
+            if query.modality != "image":
+                raise Refusal(f"{index.name} has no {query.modality}.index", code="no_modality")
+            missing = search.missing_filters(index, query)
+            if self._settings.strict_safety and any("not filtered" in words for words in missing):
+                raise Refusal(missing[0], code="no_safety_model")
+            vector = await self._vector(index, query)
+            return await self._run(self._searches, lambda: self._knn_answer(index, query, vector))
+
+    async def rows(self, body: bytes) -> bytes:
+        """Answer POST /metadata: the rows' metadata as JSON.
+
+        Raises:
+            Refusal: A row or the index isn't there.
+        """
+        content = await self._parsed(body, lambda content: content)
+        index = self.index(content.get("indice_name") if isinstance(content, dict) else None)
+        ids = bodies.parse_metadata_query(content, index.folder.n)
+        return await self._run(self._searches, lambda: self._rows_answer(index, ids))
+
+    async def batch(
+        self, body: bytes, *, name: str | None, k: int, nprobe: int, columns: Sequence[str] | None
+    ) -> bytes:
+        """Answer POST /knn-batch: an Arrow IPC stream.
+
+        Raises:
+            Refusal: The array or a parameter isn't what it should be.
+        """
+        index = self.index(name)
+        _as_refusal(lambda: check_k(k, "k"))
+        if not 0 <= nprobe <= _MAX_NPROBE:
+            raise Refusal(f"nprobe is not in 0 to {_MAX_NPROBE:,}")
+        wanted = None if columns is None else list(dict.fromkeys(columns))
+
+        def work() -> bytes:
+            vectors = bodies.parse_npy(body, index.folder.d)
+            table = search.answer_batch(index, vectors, k, nprobe=nprobe, columns=wanted)
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            return bytes(sink.getvalue())
+
+        return await self._run(self._batches, work)
+
+    async def embed(self, body: bytes) -> tuple[Vectors, str]:
+        """Answer POST /embed: unit vectors, and the model they come from.
+
+        Raises:
+            Refusal: The body isn't what it should be, or there is no model.
+        """
+        content = await self._parsed(body, lambda content: content)
+        index = self.index(content.get("indice_name") if isinstance(content, dict) else None)
+        texts, images = bodies.parse_embed(content)
+        clip = index.settings.clip
+        if texts:
+            vectors = await self._encoders.texts(clip, texts)
+        else:
+            pictures = await self._run(self._searches, lambda: [bodies.parse_picture(one) for one in images])
+            vectors = await self._encoders.pictures(clip, pictures)
+        return vectors, clip.model if clip is not None else ""
+
+    async def _vector(self, index: ServedIndex, query: KnnQuery) -> Vectors:
+        """The query's vector, (d,): of its text, else its picture, else its address, else as given."""
+        clip = index.settings.clip
+        if query.text:
+            if query.use_mclip:
+                raise Refusal("use_mclip: no multilingual model is served here", code="no_model")
+            vectors = await self._encoders.texts(clip, [query.text])
+        elif query.image or query.image_url:
+            picture = await self._run(self._searches, lambda: self._picture(query))
+            vectors = await self._encoders.pictures(clip, [picture])
+        else:
+            vectors = np.asarray([query.embedding_input], dtype=np.float32)
+        vector: Vectors = vectors[0]
+        return vector
+
+    def _picture(self, query: KnnQuery) -> Image.Image:
+        if query.image:
+            return bodies.parse_picture(query.image)
+        return bodies.open_query_picture(self._fetched(query.image_url or ""))
+
+    def _fetched(self, address: str) -> bytes:
+        if self._web is None:
+            raise Refusal(
+                "image_url is switched off on this server; send the picture as image",
+                status=403,
+                code="switched_off",
+            )
+        try:
+            with self.metrics.time("download_time"):
+                return self._web.fetch(address).content
+        except WebError as error:
+            raise Refusal(f"image_url: {error.reason}", code="bad_image_url") from None
+
+    def _knn_answer(self, index: ServedIndex, query: KnnQuery, vector: Vectors) -> tuple[bytes, list[str]]:
+        answer = search.answer(index, query, vector, self.metrics)
+        return _json(answer.results), answer.warnings
+
+    def _rows_answer(self, index: ServedIndex, ids: list[int]) -> bytes:
+        with self.metrics.time("metadata_get_time"):
+            records = search.records(index.metadata(np.array(ids, dtype=np.int64)))
+        return _json(
+            [
+                {"id": row, "metadata": record}
+                for row, record in zip(ids, records or [{}] * len(ids), strict=True)
+            ]
+        )
+
+    async def _parsed(self, body: bytes, read: Callable[[Any], T]) -> T:
+        if len(body) <= _SMALL_BODY:
+            return read(bodies.parse_json(body))
+        return await self._run(self._searches, lambda: read(bodies.parse_json(body)))
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        if self._waiting >= self._settings.waiting:
+            raise Refusal("too many requests are waiting; try again", status=503, code="busy")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
+        finally:
+            self._waiting -= 1
+
+
+def _one_faiss_thread() -> None:
+    load_faiss().omp_set_num_threads(1)  # holds for the calling thread only
+
+
+def _knn_query(content: Any) -> KnnQuery:
+    return _as_refusal(lambda: KnnQuery.from_json(content))
+
+
+def _as_refusal(check: Callable[[], T]) -> T:
+    try:
+        return check()
+    except DataError as error:  # these messages are about the request alone
+        raise Refusal(str(error)) from None
+
+
+def _json(content: Any) -> bytes:
+    # orjson writes NaN as null: clip-retrieval's bare NaN is no JSON.
+    return orjson.dumps(content, default=str, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,85 @@
+"""Running the application: uvicorn on a port, until it is told to stop."""
+
+import ipaddress
+import logging
+import signal
+import sys
+import threading
+
+import uvicorn
+
+from retrieval_server.app import build_app
+from retrieval_server.guard import LOOPBACK
+from retrieval_server.settings import ServerSettings
+from spine.errors import ConfigError
+
+PORT = 1234
+"""clip-retrieval's."""
+
+_log = logging.getLogger("popfactory.server")
+
+
+def serve(
+    settings: ServerSettings, host: str = "127.0.0.1", port: int = PORT, token: str | None = None
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; requests in flight are answered first.
+
+    Args:
+        settings: What to serve.
+        host: Address to listen on; one that others can reach needs a token.
+        port: 0 takes a free one, and the log says which.
+        token: What requests must carry as Authorization: Bearer.
+
+    Raises:
+        ConfigError: The address is open to others and there is no token, or the port is taken.
+        DataError: An index can't be read.
+    """
+    local = is_loopback(host)
+    if not local and not token:
+        raise ConfigError(
+            f"{host} can be reached by others: set a token, or serve on 127.0.0.1 behind a proxy that asks who it is"
+        )
+    if not logging.getLogger().handlers:
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    app = build_app(settings, token=token or "", any_host=not local)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop" if sys.platform != "win32" else "auto",
+        http="httptools",
+        log_level="warning",
+        access_log=False,  # queries are nobody's business
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=512,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=20,
+    )
+    server = _Server(config)
+    if threading.current_thread() is threading.main_thread():
+        # uvicorn raises a signal it caught once more when it has stopped; to stop when asked is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn's way to say that it can't listen
+        raise ConfigError(f"{host}:{port}: can't listen there; is the port taken?") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets)  # type: ignore[arg-type]
+        for server in getattr(self, "servers", []):
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                _log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
