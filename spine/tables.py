@@ -158,7 +158,7 @@ CAPTIONS = pa.schema(
         ("attempts", pa.int32()),
     ]
 )
-"""captions/part-*.parquet: one row a caption id."""
+"""captions/part-*.parquet: one row a picture; pictures of one content share their caption id."""
 
 
 def read_parts(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

@@ -1,0 +1,308 @@
+import shutil
+
+import pytest
+from PIL import Image
+
+from captioner import captions as stage
+from captioner.captions import caption, caption_row
+from captioner.embedded import EmbeddedEngine
+from captioner.engine import CaptionFailure, Reply
+from captioner.worklist import caption_id
+from spine.config import load_config, write_config
+from spine.errors import ConfigError, DataError, ModelError
+from spine.prompts import PROMPTS, Prompt
+from spine.publish import sha256_of
+from spine.settings import CaptionConfig, Config
+from spine.stage import MANIFEST, find_manifest, read_manifest, verify
+from spine.tables import CAPTIONS, read_parts
+from tests.unit.captioner.runs import noise, picture_id, publish_images, publish_selection
+
+LAION = PROMPTS["laion-pop"]
+
+
+class Counting:
+    """Counts what a stage tells, and can stop it after so many batches."""
+
+    def __init__(self, stop_after=None):
+        self.total, self.done, self.units, self.failures, self.ended = None, 0, 0, {}, False
+        self.batches, self.stop_after = 0, stop_after
+
+    def begin(self, stage, total, unit, done=0):
+        self.total, self.done = total, done
+
+    def advance(self, units, failures=None):
+        self.units += units
+        self.batches += 1
+        for reason, n in (failures or {}).items():
+            self.failures[reason] = self.failures.get(reason, 0) + n
+        if self.batches == self.stop_after:
+            raise KeyboardInterrupt
+
+    def say(self, line):
+        pass
+
+    def end(self):
+        self.ended = True
+
+
+def rows(run):
+    return read_parts(run.captions, CAPTIONS).to_pylist()
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(stage, "BATCHES_A_PART", 1)
+
+
+def test_each_picture_has_the_caption_the_engine_gives_of_it(make_run, pictures, tiny_llava):
+    run = make_run(pictures)
+    progress = Counting()
+
+    manifest = caption(run, progress=progress)
+
+    engine = EmbeddedEngine.load(load_config(run.config).caption)
+    by_id = {row["id"]: row for row in rows(run)}
+    assert len(by_id) == len(pictures)
+    for file in pictures:
+        [reply] = engine.describe([Image.open(file)], LAION, 8)
+        row = by_id[picture_id(file)]
+        assert row["raw_caption"] == reply.text
+        assert row["caption"] == reply.text.strip()
+        assert (row["tokens"], row["finish_reason"]) == (reply.tokens, reply.finish_reason)
+        assert row["caption_id"] == caption_id(sha256_of(file), LAION, engine.fingerprint, 8)
+        assert row["words"] == len(row["caption"].split())
+        assert (row["engine"], row["model"], row["family"]) == ("embedded", "tiny-llava", "llava")
+        assert (row["prompt_id"], row["prefix_found"], row["attempts"]) == ("laion-pop", False, 1)
+    assert (
+        manifest.counts["selected"] == manifest.counts["captioned"] == manifest.counts["prefix_missing"] == 7
+    )
+    assert manifest.counts["failed"] == 0
+    assert manifest.facts["model"] == "tiny-llava" and manifest.facts["demo_models"] is False
+    assert (progress.total, progress.units, progress.ended) == (7, 7, True)
+    assert verify(run.captions) == []
+
+
+def test_a_finished_stage_does_nothing(make_run, pictures):
+    run = make_run(pictures)
+    first = caption(run)
+    progress = Counting()
+
+    assert caption(run, progress=progress) == first
+    assert progress.total is None
+
+
+def test_a_stopped_run_goes_on_with_the_same_rows_as_an_unbroken_one(make_run, pictures, small_parts):
+    unbroken = make_run(pictures, name="unbroken")
+    caption(unbroken)
+    run = make_run(pictures, name="stopped")
+    with pytest.raises(KeyboardInterrupt):
+        caption(run, progress=Counting(stop_after=3))
+    assert len(rows(run)) == 4 and not (run.captions / MANIFEST).exists()
+    progress = Counting()
+
+    caption(run, progress=progress)
+
+    assert rows(run) == rows(unbroken)
+    assert (progress.total, progress.done, progress.units) == (7, 4, 3)
+    assert read_manifest(run.captions).files == read_manifest(unbroken.captions).files
+
+
+def test_one_bad_picture_fails_alone_and_the_counts_add_up(make_run, pictures, tmp_path):
+    pictures[1].write_bytes(pictures[1].read_bytes()[:300])
+    run = make_run(pictures)
+    noise(99).save(pictures[4])
+    publish_selection(run, [*pictures, tmp_path / "never.png"])
+    progress = Counting()
+
+    manifest = caption(run, progress=progress)
+
+    by_id = {row["id"]: row for row in rows(run)}
+    failed = {row["id"]: row["reason"] for row in by_id.values() if row["status"] == "failed"}
+    assert failed == {
+        picture_id(pictures[1]): "truncated",
+        picture_id(pictures[4]): "changed",
+        picture_id(tmp_path / "never.png"): "not_fetched",
+    }
+    assert all(by_id[number]["caption"] is None and by_id[number]["message"] for number in failed)
+    assert manifest.counts["selected"] == 8 == manifest.counts["captioned"] + manifest.counts["failed"]
+    assert progress.failures == {"truncated": 1, "changed": 1, "not_fetched": 1}
+    assert manifest.counts["failed"] == sum(manifest.counts[f"failed_{reason}"] for reason in failed.values())
+
+
+def test_pictures_of_one_content_are_asked_once_and_all_have_the_caption(make_run, pictures):
+    pictures[3].write_bytes(pictures[0].read_bytes())
+    run = make_run(pictures[:4], batch_size=8)
+
+    manifest = caption(run)
+
+    by_id = {row["id"]: row for row in rows(run)}
+    first, copy = by_id[picture_id(pictures[0])], by_id[picture_id(pictures[3])]
+    assert {**first, "id": None} == {**copy, "id": None}
+    assert len({row["caption_id"] for row in by_id.values()}) == 3
+    assert manifest.counts["captioned"] == len(by_id) == 4
+
+
+def test_a_grown_selection_keeps_what_is_captioned_and_adds_the_rest(make_run, pictures):
+    run = make_run(pictures[:4])
+    caption(run)
+    before = rows(run)
+    more = [*pictures[:6], shutil.copy(pictures[0], pictures[0].with_name("copy.png"))]
+    publish_images(run, more)
+    publish_selection(run, more)
+    progress = Counting()
+
+    manifest = caption(run, progress=progress)
+
+    after = rows(run)
+    assert after[:4] == before
+    assert {row["id"] for row in after} == {picture_id(file) for file in more}
+    assert manifest.counts["captioned"] == 7
+    assert progress.units == 2, "the copy of a captioned picture is not asked again"
+
+
+def test_a_picture_that_left_the_selection_is_not_counted_and_needs_no_new_caption_when_it_returns(
+    make_run, pictures
+):
+    run = make_run(pictures)
+    caption(run)
+    publish_selection(run, pictures, not_selected=3)
+    assert caption(run).counts["selected"] == 4
+    publish_selection(run, pictures)
+    progress = Counting()
+
+    manifest = caption(run, progress=progress)
+
+    assert manifest.counts["captioned"] == 7 and progress.units == 0
+
+
+def test_a_picture_with_new_content_gets_a_new_caption_in_place_of_the_old(make_run, pictures):
+    run = make_run(pictures)
+    caption(run)
+    noise(50).save(pictures[2])
+    publish_images(run, pictures)
+
+    caption(run)
+
+    found = [row for row in rows(run) if row["id"] == picture_id(pictures[2])]
+    fingerprint = read_manifest(run.captions).parameters["fingerprint"]
+    assert [row["caption_id"] for row in found] == [caption_id(sha256_of(pictures[2]), LAION, fingerprint, 8)]
+    assert len(rows(run)) == 7
+
+
+def test_a_part_of_the_selection_is_published_without_saying_that_all_is_done(make_run, pictures):
+    run = make_run(pictures)
+    wanted = {picture_id(pictures[5]), picture_id(pictures[1])}
+
+    part = caption(run, ids=wanted)
+
+    assert {row["id"] for row in rows(run)} == wanted
+    assert (part.counts["captioned"], part.counts["missing"]) == (2, 5)
+    assert find_manifest(run.captions) is None
+
+    assert caption(run, limit=4).counts["missing"] == 1
+    whole = caption(run, limit=4)
+
+    assert whole == find_manifest(run.captions)
+    assert whole.counts["captioned"] == 7 and "missing" not in whole.counts
+    assert len(rows(run)) == len({row["id"] for row in rows(run)}) == 7
+
+
+def test_an_id_that_is_not_selected_is_refused_before_any_work(make_run, pictures):
+    run = make_run(pictures, not_selected=1)
+
+    with pytest.raises(DataError, match="not selected"):
+        caption(run, ids=[picture_id(pictures[6])])
+    assert not run.captions.exists()
+
+
+def test_another_prompt_or_force_starts_over(make_run, pictures):
+    run = make_run(pictures[:3])
+    first = caption(run)
+    progress = Counting()
+    assert caption(run, force=True, progress=progress).digest == first.digest
+    assert progress.units == 3
+    config = load_config(run.config).caption
+    write_config(
+        run.config, Config(caption=CaptionConfig(model=config.model, max_new_tokens=8, prompt="short"))
+    )
+
+    caption(run)
+
+    assert {row["prompt_id"] for row in rows(run)} == {"short"}
+    assert len(rows(run)) == 3
+
+
+def test_another_batch_size_asks_nothing_again(make_run, pictures):
+    run = make_run(pictures)
+    caption(run)
+    make_run(pictures, batch_size=5)
+    progress = Counting()
+
+    manifest = caption(run, progress=progress)
+
+    assert progress.units == 0 and manifest.parameters["batch_size"] == 5
+
+
+def test_what_stops_a_run_is_said_before_anything_is_touched(make_run, pictures, tmp_path):
+    run = make_run(pictures, model=str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match="no such folder"):
+        caption(run)
+    unselected = make_run(pictures, name="unselected", not_selected=7)
+    with pytest.raises(DataError, match="nothing to caption"):
+        caption(unselected)
+    unfinished = make_run(pictures, name="unfinished")
+    (unfinished.selection / MANIFEST).unlink()
+    with pytest.raises(DataError, match="not finished"):
+        caption(unfinished)
+
+    assert not any(each.captions.exists() for each in (run, unselected, unfinished))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_llava):
+    return EmbeddedEngine.load(CaptionConfig(model=str(tiny_llava), device="cpu"))
+
+
+def test_a_row_keeps_the_raw_text_beside_the_trimmed_one(engine):
+    row = caption_row("c", Reply(" ‘This image showcases’: a Red star.", "stop", 9), LAION, engine)
+
+    assert row["raw_caption"] == " ‘This image showcases’: a Red star."
+    assert (row["caption"], row["prefix_found"], row["words"]) == ("a Red star.", True, 3)
+    assert (row["status"], row["reason"]) == ("captioned", None)
+
+
+@pytest.mark.parametrize("text", ["", "  \n", " This image showcases: "])
+def test_an_answer_that_says_nothing_is_a_failure_that_keeps_its_text(engine, text):
+    row = caption_row("c", Reply(text, "stop", 1), LAION, engine)
+
+    assert (row["status"], row["reason"], row["raw_caption"], row["caption"]) == (
+        "failed",
+        "empty",
+        text,
+        None,
+    )
+
+
+def test_a_prompt_that_asks_for_no_prefix_has_none_to_miss(engine):
+    free = Prompt(prompt_id="free", text="What is it?", prefix="")
+
+    assert caption_row("c", Reply("a star", "stop", 2), free, engine)["prefix_found"] is None
+
+
+def test_a_failure_has_its_reason_and_no_text(engine):
+    row = caption_row("c", CaptionFailure("out_of_memory", "too large", attempts=1), LAION, engine)
+
+    assert (row["status"], row["reason"], row["message"], row["attempts"]) == (
+        "failed",
+        "out_of_memory",
+        "too large",
+        1,
+    )
+    assert row["caption"] is None and row["raw_caption"] is None
+
+
+def test_the_http_engine_is_refused_in_plain_words(make_run, pictures):
+    run = make_run(pictures, engine="http", endpoints=("http://127.0.0.1:9/v1",))
+
+    with pytest.raises(ConfigError, match='"embedded" alone'):
+        caption(run)

@@ -1,0 +1,203 @@
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from captioner.embedded import EmbeddedEngine, Setup, in_halves, is_out_of_memory
+from captioner.engine import CaptionFailure, Reply
+from spine.errors import ConfigError, ModelError
+from spine.prompts import PROMPTS, Prompt
+from spine.settings import CaptionConfig
+
+LAION = PROMPTS["laion-pop"]
+LENGTH = 12
+
+
+def settings(folder, **more):
+    return CaptionConfig(model=str(folder), device="cpu", **more)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_llava):
+    return EmbeddedEngine.load(settings(tiny_llava))
+
+
+@pytest.fixture(scope="module")
+def images():
+    import numpy as np
+
+    shapes = [(30, 40), (1, 1), (24, 24), (90, 31), (200, 3)]
+    return [
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8))
+        for seed, shape in enumerate(shapes)
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_llava, images):
+    """New tokens by transformers alone: one picture at a time, the prompt written out, greedy."""
+    import torch
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+    model = LlavaForConditionalGeneration.from_pretrained(tiny_llava, dtype=torch.float32).eval()
+    processor = LlavaProcessor.from_pretrained(tiny_llava)
+    rows = []
+    for image in images:
+        inputs = processor(images=image, text=f"USER: <image>\n{LAION.text} ASSISTANT:", return_tensors="pt")
+        tokens = inputs["input_ids"]
+        for _ in range(LENGTH):
+            with torch.no_grad():
+                logits = model(input_ids=tokens, pixel_values=inputs["pixel_values"]).logits
+            tokens = torch.cat([tokens, logits[:, -1:].argmax(-1)], dim=1)
+        rows.append(tokens[0, inputs["input_ids"].shape[1] :].tolist())
+    return processor, rows
+
+
+def test_a_batch_says_what_the_model_says_of_each_picture_alone(engine, images, expected):
+    processor, rows = expected
+
+    replies = engine.describe(images, LAION, LENGTH)
+
+    assert [reply.text for reply in replies] == [
+        processor.decode(row, skip_special_tokens=True) for row in rows
+    ]
+    assert len({reply.text for reply in replies}) > 2
+
+
+def test_a_reply_ends_before_the_closing_token_and_says_so(tiny_llava, images, expected, tmp_path):
+    processor, rows = expected
+    closing = rows[0][4]
+    folder = shutil.copytree(tiny_llava, tmp_path / "closing")
+    generation = json.loads((folder / "generation_config.json").read_text()) | {"eos_token_id": [closing, 2]}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+
+    replies = EmbeddedEngine.load(settings(folder)).describe(images, LAION, LENGTH)
+
+    for reply, row in zip(replies, rows, strict=True):
+        ended = closing in row or 2 in row
+        said = row[: min(row.index(token) for token in (closing, 2) if token in row)] if ended else row
+        text = processor.decode(said, skip_special_tokens=True)
+        assert reply == Reply(text, "stop" if ended else "length", len(said))
+    assert replies[0].finish_reason == "stop"
+
+
+def test_no_pictures_give_no_replies(engine):
+    assert engine.describe([], LAION, LENGTH) == []
+
+
+def test_a_prompt_with_the_mark_of_a_picture_is_refused(engine, images):
+    prompt = Prompt(prompt_id="trick", text="What is <image> here?", prefix="")
+
+    with pytest.raises(ConfigError, match="'trick' has <image> in its text"):
+        engine.describe(images, prompt, LENGTH)
+
+
+def test_a_length_that_the_model_has_no_room_for_is_refused(engine, images):
+    with pytest.raises(ConfigError, match=r"1,024 that tiny-llava can take; lower it to \d+"):
+        engine.describe(images, LAION, 1000)
+
+
+def test_prompts_of_several_lengths_are_padded_in_front(engine):
+    assert engine._processor.tokenizer.padding_side == "left"
+
+
+def test_what_an_older_checkpoint_leaves_out_comes_from_the_models_config(
+    tiny_llava, images, expected, tmp_path
+):
+    processor, rows = expected
+    folder = shutil.copytree(tiny_llava, tmp_path / "older")
+    kept = json.loads((folder / "processor_config.json").read_text())
+    for name in ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy"):
+        del kept[name]
+    (folder / "processor_config.json").write_text(json.dumps(kept))
+    (folder / "chat_template.jinja").unlink()
+
+    replies = EmbeddedEngine.load(settings(folder)).describe(images, LAION, LENGTH)
+
+    assert [reply.text for reply in replies] == [
+        processor.decode(row, skip_special_tokens=True) for row in rows
+    ]
+
+
+def test_weights_that_a_file_lacks_are_not_drawn_at_random(tiny_llava, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_llava, tmp_path / "lacking")
+    weights = load_file(folder / "model.safetensors")
+    lost = next(name for name in weights if "projector" in name)
+    del weights[lost]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match="1 weights missing or of another shape"):
+        EmbeddedEngine.load(settings(folder))
+
+
+def test_damaged_weights_are_named(tiny_llava, tmp_path):
+    folder = shutil.copytree(tiny_llava, tmp_path / "damaged")
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(ModelError, match=r"damaged: can't be loaded"):
+        EmbeddedEngine.load(settings(folder))
+
+
+def test_a_model_that_takes_no_pictures_is_named(tiny_llava, tmp_path):
+    folder = shutil.copytree(tiny_llava, tmp_path / "words")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    (folder / "config.json").write_text(json.dumps(text | {"architectures": ["LlamaForCausalLM"]}))
+
+    with pytest.raises(ModelError, match="words: can't be loaded"):
+        EmbeddedEngine.load(settings(folder))
+
+
+def test_a_missing_gpu_is_said_before_any_work(tiny_llava):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        Setup.of(CaptionConfig(model=str(tiny_llava), device="cuda"))
+
+
+def test_the_fingerprint_follows_weights_and_dtype(tiny_llava):
+    setup = Setup.of(settings(tiny_llava))
+
+    assert setup.dtype == "float32"
+    assert setup.fingerprint == EmbeddedEngine(setup).fingerprint
+    assert Setup(setup.checkpoint, "cpu", "bfloat16").fingerprint != setup.fingerprint
+
+
+def test_where_memory_runs_out_the_batch_is_halved_and_only_what_is_too_large_alone_fails():
+    import torch
+
+    asked = []
+
+    def work(sizes):
+        asked.append(len(sizes))
+        if sum(sizes) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [f"done {size}" for size in sizes]
+
+    outcomes = in_halves([4, 4, 99, 1, 8], work, lambda size: CaptionFailure("out_of_memory", str(size)))
+
+    assert outcomes == ["done 4", "done 4", CaptionFailure("out_of_memory", "99"), "done 1", "done 8"]
+    assert asked[0] == 5
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory():
+    def work(items):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        in_halves([1, 2], work, str)
+
+
+def test_a_cpu_out_of_memory_is_known_by_what_torch_says():
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+    assert is_out_of_memory(caught.value)
