@@ -32,7 +32,6 @@ METADATA_FOLDER = "metadata"
 K_MAX = 1_000_000
 """Neighbours one query may ask for."""
 
-_CANDIDATES = 10  # for each neighbour asked for, where candidates are ranked exactly afterwards
 _GATHERED = 2**26  # floats gathered at once for that: 256 MB
 _open_lock = threading.Lock()  # FAISS's limits on what a file may ask for are the process's
 
@@ -127,7 +126,7 @@ class IndexFolder:
         similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         if len(queries) and self.n:
-            depth = min(self.n, k if self._vectors is None else max(k * _CANDIDATES, 200))
+            depth = min(self.n, k if self._vectors is None else candidates_for(k))
             found, numbers = index.search(queries, depth, params=self._parameters(nprobe))
             found = 1 - found / 2 if self.metric == "l2" else found
             if self._vectors is not None:
@@ -244,6 +243,11 @@ class IndexFolder:
             if not self._mapped:
                 self._lists.make_direct_map()
                 self._mapped = True
+
+
+def candidates_for(k: int) -> int:
+    """How many candidates of coarse codes are ranked exactly for k neighbours."""
+    return 4 * k + 240
 
 
 def _read_index(path: Path, *, memory_map: bool) -> Any:

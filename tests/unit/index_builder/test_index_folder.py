@@ -81,7 +81,7 @@ def test_a_flat_index_gives_the_exact_neighbours(tmp_path, vectors, queries, met
     assert (index.n, index.d, index.nprobe, index.model) == (N, D, 0, None)
 
 
-@pytest.mark.parametrize("kind", ["IVF32,SQ8", "OPQ8_32,IVF32,SQ8", "IVF32,Flat", "IVF32_HNSW16,SQ8"])
+@pytest.mark.parametrize("kind", ["IVF32,SQ8", "RR32,IVF32,SQ8", "IVF32,Flat", "IVF32_HNSW16,SQ8"])
 def test_nprobe_travels_with_each_search_through_every_kind_of_lists(tmp_path, vectors, kind):
     queries = unit(np.random.default_rng(6).standard_normal((50, D)))  # between the lists
     index = IndexFolder.open(foreign(tmp_path, vectors, kind))
@@ -185,7 +185,7 @@ def test_no_queries_find_nothing(tmp_path, vectors, queries):
 
 
 @pytest.mark.parametrize(
-    ("kind", "tolerance"), [("Flat", 1e-6), ("IVF16,SQ8", 0.01), ("OPQ8_32,IVF16,SQ8", 0.01), ("SQ8", 0.01)]
+    ("kind", "tolerance"), [("Flat", 1e-6), ("IVF16,SQ8", 0.01), ("RR32,IVF16,SQ8", 0.01), ("SQ8", 0.01)]
 )
 def test_reconstruct_gives_unit_vectors_of_the_rows_asked_for(tmp_path, vectors, kind, tolerance):
     index = IndexFolder.open(foreign(tmp_path, vectors, kind))
