@@ -4,19 +4,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from index_builder.clip import ClipEncoder, clip_name
 from retrieval_server.metrics import Metrics
 from retrieval_server.refusals import Refusal
 from spine.errors import FactoryError
 from spine.settings import ClipConfig
 from spine.tables import Vectors
-
-if TYPE_CHECKING:
-    from index_builder.clip import ClipEncoder
 
 _log = logging.getLogger("popfactory.server")
 
@@ -62,9 +59,12 @@ class Encoders:
         with self._metrics.time("image_prepro_time"):
             pixels = np.stack([encoder.preprocess(picture) for picture in pictures])
         with self._metrics.time("image_clip_inference_time"):
-            return encoder.encode_images(pixels)
+            vectors = encoder.encode_images(pixels)
+        if not np.isfinite(vectors).all():
+            raise Refusal("the model gives no embedding for this picture", code="bad_image")
+        return vectors
 
-    def _encoder(self, clip: ClipConfig | None) -> "ClipEncoder":
+    def _encoder(self, clip: ClipConfig | None) -> ClipEncoder:
         if clip is not None and clip not in self._loaded:
             from index_builder.clip import (
                 ClipEncoder,
@@ -73,12 +73,12 @@ class Encoders:
             try:
                 self._loaded[clip] = ClipEncoder.load(clip)
             except FactoryError as error:  # the message may name paths of this machine
-                _log.error("CLIP model %s can't be loaded: %s", clip.model, error)
+                _log.error("CLIP model %s can't be loaded: %s", clip_name(clip), error)
                 self._loaded[clip] = None
         encoder = self._loaded.get(clip) if clip is not None else None
         if encoder is None:
             name = (
-                f"its CLIP model ({clip.model}) can't be loaded"
+                f"its CLIP model ({clip_name(clip)}) can't be loaded"
                 if clip is not None
                 else "it has no CLIP model"
             )

@@ -4,6 +4,7 @@ import html
 import json
 from collections.abc import Iterable
 
+from index_builder.clip import clip_name
 from retrieval_server.indices import ServedIndex
 
 _PAGE = """<!doctype html>
@@ -54,6 +55,4 @@ def front_page(indices: Iterable[ServedIndex], address: str) -> str:
 
 def _model(index: ServedIndex) -> str:
     clip = index.settings.clip
-    if clip is None:
-        return "none: embeddings only"
-    return f"{clip.model} {clip.pretrained}".strip()
+    return clip_name(clip) if clip is not None else "none: embeddings only"

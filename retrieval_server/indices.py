@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from index_builder.clip import clip_name
 from index_builder.heads import load_head, load_rating_vector
 from index_builder.index_folder import INDEX_FILE, IndexFolder
 from retrieval_server.settings import IndexSettings
@@ -59,11 +60,12 @@ def open_index(settings: IndexSettings) -> ServedIndex:
     """Open an index and everything that belongs to it.
 
     Raises:
-        ConfigError: Violence vectors can't be read or don't fit.
+        ConfigError: Violence vectors can't be read or don't fit, or its vectors are from another model.
         ModelError: A head or rating vectors can't be read or don't fit.
         DataError: The index can't be read, or vectors and metadata don't fit each other.
     """
     folder = IndexFolder.open(settings.folder, memory_map=settings.memory_map)
+    _check_model(settings, folder)
     return ServedIndex(
         settings=settings,
         folder=folder,
@@ -82,8 +84,17 @@ def describe(index: ServedIndex) -> str:
     return (
         f"{index.name}: {folder.n:,} vectors of d = {folder.d}, {folder.metric}, index of {size / 1e6:,.0f} MB"
         f"{' left on disk' if index.settings.memory_map else ' in memory'}, "
-        f"model {clip.model if clip is not None else 'none'}, columns {', '.join(index.columns) or 'none'}"
+        f"model {clip_name(clip) if clip is not None else 'none'}, columns {', '.join(index.columns) or 'none'}"
     )
+
+
+def _check_model(settings: IndexSettings, folder: IndexFolder) -> None:
+    """Texts embedded by another model than the pictures would find anything but what they say."""
+    if folder.model is not None and settings.clip is not None and clip_name(settings.clip) != folder.model:
+        raise ConfigError(
+            f"{settings.name}: its vectors are from {folder.model}, the model set for it is "
+            f"{clip_name(settings.clip)}; set the same one"
+        )
 
 
 def _index_files(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ import orjson
 import pyarrow as pa
 from PIL import Image
 
+from index_builder.clip import clip_name
 from index_builder.faiss_library import load_faiss
 from retrieval_server import bodies, search
 from retrieval_server.encoders import Encoders
@@ -158,7 +159,7 @@ class Service:
         else:
             pictures = await self._run(self._searches, lambda: [bodies.parse_picture(one) for one in images])
             vectors = await self._encoders.pictures(clip, pictures)
-        return vectors, clip.model if clip is not None else ""
+        return vectors, clip_name(clip) if clip is not None else ""
 
     async def _vector(self, index: ServedIndex, query: KnnQuery) -> Vectors:
         """The query's vector, (d,): of its text, else its picture, else its address, else as given."""

@@ -112,7 +112,7 @@ def settings_for_run(run: Run) -> ServerSettings:
     return ServerSettings(indices=(index,))
 
 
-def read_indices_paths(path: Path) -> ServerSettings:
+def load_indices_paths(path: Path) -> ServerSettings:
     """Read clip-retrieval's indices_paths.json: {"name": "folder"} or {"name": {options}}.
 
     Options an entry lacks have clip-retrieval's defaults; they never come from another entry. Three of ours

@@ -472,3 +472,46 @@ def test_violence_and_aesthetic_vectors_do_what_clip_retrieval_does(tmp_path: Pa
     assert [result["id"] for result in harmless] == [
         row for row, hit in zip(rows, violent, strict=True) if not hit
     ]
+
+
+def test_a_full_server_says_when_to_come_back(tmp_path: Path):
+    index = IndexSettings(name="pool", folder=write_index(tmp_path / "i", POOL))
+    with running(ServerSettings(indices=(index,), waiting=0)) as address:
+        answer = httpx.post(f"{address}/knn-service", json=GOOD | {"indice_name": None})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert httpx.get(f"{address}/live").status_code == 200
+
+
+def test_strict_safety_refuses_what_it_can_not_filter(tmp_path: Path):
+    index = IndexSettings(name="pool", folder=write_index(tmp_path / "i", POOL))
+    with running(ServerSettings(indices=(index,), strict_safety=True)) as address:
+        body = GOOD | {"indice_name": None}
+        refused = httpx.post(f"{address}/knn-service", json=body | {"use_safety_model": True})
+        assert (refused.status_code, refused.json()["code"]) == (400, "no_safety_model")
+        assert httpx.post(f"{address}/knn-service", json=body).status_code == 200
+
+
+def test_image_url_reaches_no_address_of_this_machine_when_switched_on(tmp_path: Path):
+    index = IndexSettings(name="pool", folder=write_index(tmp_path / "i", POOL))
+    with running(ServerSettings(indices=(index,), image_url=True)) as address:
+        for url in (f"{address}/indices-list", "http://127.0.0.1:80/", "http://[::1]/", "file:///etc/passwd"):
+            body = GOOD | {"indice_name": None, "image_url": url}
+            answer = httpx.post(f"{address}/knn-service", json=body, timeout=60)
+            assert (answer.status_code, answer.json()["code"]) == (400, "bad_image_url")
+
+
+def test_the_safety_model_drops_what_it_calls_unsafe(tmp_path: Path):
+    weight = np.random.default_rng(6).standard_normal(D).astype(np.float32)
+    np.savez(tmp_path / "unsafe.npz", weight=weight, bias=np.zeros(1, np.float32))
+    index = IndexSettings(
+        name="pool", folder=write_index(tmp_path / "i", POOL), safety_head=str(tmp_path / "unsafe.npz")
+    )
+    rows, _ = exact(np.array(VECTOR, np.float32), 60)
+    unsafe = POOL.vectors[rows] @ weight > 0.5
+    assert 0 < unsafe.sum() < 60
+    with running(ServerSettings(indices=(index,), strict_safety=True)) as address:
+        body = {"embedding_input": VECTOR, "num_images": 60, "use_safety_model": True}
+        answer = httpx.post(f"{address}/knn-service", json=body)
+    assert "x-popfactory-warning" not in answer.headers
+    kept = [row for row, hit in zip(rows, unsafe, strict=True) if not hit]
+    assert [result["id"] for result in answer.json()] == kept

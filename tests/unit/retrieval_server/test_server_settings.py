@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_server.settings import DEFAULT_COLUMNS, IndexSettings, read_indices_paths, settings_for_run
+from retrieval_server.settings import DEFAULT_COLUMNS, IndexSettings, load_indices_paths, settings_for_run
 from spine.config import preset, with_demo_models, write_config
 from spine.errors import ConfigError, DataError
 from spine.run import Run
@@ -18,7 +18,7 @@ def write(tmp_path: Path, content: object) -> Path:
 
 def test_a_plain_string_is_a_folder_with_clip_retrievals_defaults(tmp_path):
     (tmp_path / "index").mkdir()
-    settings = read_indices_paths(write(tmp_path, {"pool": str(tmp_path / "index")}))
+    settings = load_indices_paths(write(tmp_path, {"pool": str(tmp_path / "index")}))
     assert settings.indices == (
         IndexSettings(
             name="pool",
@@ -40,7 +40,7 @@ def test_options_do_not_leak_from_one_index_to_the_next(tmp_path):
         "clip_model": "ViT-L/14",
         "use_arrow": True,
     }
-    settings = read_indices_paths(write(tmp_path, {"a": first, "b": str(tmp_path / "b")}))
+    settings = load_indices_paths(write(tmp_path, {"a": first, "b": str(tmp_path / "b")}))
     assert settings.indices[0].columns == ("url",)
     assert settings.indices[0].clip == ClipConfig(model="ViT-L-14", pretrained="openai")
     assert settings.indices[1].columns == DEFAULT_COLUMNS
@@ -64,14 +64,14 @@ def test_every_key_of_clip_retrieval_is_taken(tmp_path):
         "provide_violence_detector": True,
         "provide_aesthetic_embeddings": False,
     }
-    [index] = read_indices_paths(write(tmp_path, {"laion5B-H-14": entry})).indices
+    [index] = load_indices_paths(write(tmp_path, {"laion5B-H-14": entry})).indices
     assert index.clip == ClipConfig(model="ViT-H-14", pretrained="laion2b_s32b_b79k")
     assert (index.memory_map, index.columns) == (True, ("url", "caption"))
 
 
 def test_a_relative_folder_is_looked_for_beside_the_file(tmp_path):
     (tmp_path / "nearby").mkdir()
-    assert read_indices_paths(write(tmp_path, {"a": "nearby"})).indices[0].folder == tmp_path / "nearby"
+    assert load_indices_paths(write(tmp_path, {"a": "nearby"})).indices[0].folder == tmp_path / "nearby"
 
 
 @pytest.mark.parametrize(
@@ -94,17 +94,17 @@ def test_a_relative_folder_is_looked_for_beside_the_file(tmp_path):
 )
 def test_a_wrong_file_is_one_line_that_says_where(tmp_path, content, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        read_indices_paths(write(tmp_path, content))
+        load_indices_paths(write(tmp_path, content))
     assert str(tmp_path / "indices_paths.json") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_or_broken_file_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match="missing"):
-        read_indices_paths(tmp_path / "none.json")
+        load_indices_paths(tmp_path / "none.json")
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ConfigError, match="JSON"):
-        read_indices_paths(tmp_path / "broken.json")
+        load_indices_paths(tmp_path / "broken.json")
 
 
 def make_run(folder: Path, config: Config) -> Run:
