@@ -74,7 +74,8 @@ def build_app(
 
 
 def _pages(base: str) -> gr.Blocks:
-    with gr.Blocks(title="popfactory", analytics_enabled=False, fill_width=True) as pages:
+    pages = gr.Blocks(title="popfactory", analytics_enabled=False, fill_width=True)
+    with pages:
         _panel("header", base)
         with gr.Row(elem_classes=["pf-columns"]):
             _panel("centroids", base)

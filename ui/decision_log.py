@@ -103,17 +103,25 @@ class DecisionLog:
     def _resolved(self, event: Event) -> list[Event]:
         """The events to record for one deed: itself, or the undos that a clear or an undo comes to."""
         if event.action == _CLEAR:
-            by_event: dict[int, list[int | str]] = {}
-            images = self._fold().images
-            for each in event.ids:
-                found = images.get(int(each))
-                if found is not None:
-                    by_event.setdefault(found.event, []).append(each)
-            return _undos(event, list(by_event.items()), tag=_CLEAR)
+            return _undos(event, self._standing(event.ids), tag=_CLEAR)
         if event.action == "undo":
             last = self._last_deed(event.curator)
             return _undos(event, [(entry.event, list(entry.ids)) for entry in last], tag=None)
         return [event]
+
+    def _standing(self, ids: Sequence[int | str]) -> list[tuple[int, list[int | str]]]:
+        """Every keep and reject of these pictures that was not undone: event number and its ids of them.
+
+        All of them, not the latest alone: undoing that one would bring the verdict before it back.
+        """
+        wanted, undone, standing = set(ids), set[tuple[int, int | str]](), []
+        for event in reversed(self._events):
+            left = [each for each in event.ids if each in wanted and (event.event, each) not in undone]
+            if event.action == "undo" and event.undoes is not None:
+                undone.update((event.undoes, each) for each in left)
+            elif event.action in ("keep", "reject") and event.target == "image" and left:
+                standing.append((event.event, left))
+        return standing
 
     def _last_deed(self, curator: str) -> list[Event]:
         """The events of a curator's last deed that was not undone; one page's events of one number are one deed."""

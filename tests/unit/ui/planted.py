@@ -33,6 +33,7 @@ from spine.tables import (
 D = 4
 CENTROIDS = 3
 EACH = 30
+DEPTH = EACH - 2
 HOSTILE = (
     "<script>window.ran=1</script><img src=x onerror='window.ran=2'>${window.ran=3}{{window.ran=4}}\u202e"
 )
@@ -66,7 +67,7 @@ def unsafe_of(number: int) -> float | None:
 
 
 def plant(folder: Path, *, config: Config | None = None, text: str = "a plain colour") -> Planted:
-    """Write the run. Each centroid has EACH neighbours: pictures EACH * c and on; the last three of each failed."""
+    """Write the run. Each centroid has EACH neighbours: pictures EACH * c and on."""
     run = Run(folder)
     folder.mkdir(parents=True)
     write_config(run.config, config or with_demo_models(replace(Config(), filters=LIMITS)))
@@ -95,9 +96,10 @@ def plant(folder: Path, *, config: Config | None = None, text: str = "a plain co
     return Planted(run, ids, hashes)
 
 
-def fetched(number: int) -> bool:
-    """The last three of a centroid's neighbours could not be had, and the two before were never asked for."""
-    return number % EACH < EACH - 5
+def state_of(number: int) -> str:
+    """Of a centroid's neighbours the last two were never asked for, and the three before could not be had."""
+    rank = number % EACH
+    return "ready" if rank < EACH - 5 else "gone" if rank < DEPTH else "pending"
 
 
 def _plant_concepts(run: Run, metadata: list[dict]) -> None:
@@ -139,13 +141,13 @@ def _plant_neighbours(run: Run, metadata: list[dict]) -> None:
 
 
 def _plant_images(run: Run, metadata: list[dict]) -> None:
-    stage = Stage.open("fetch", run.images, {}, {})
+    stage = Stage.open("fetch", run.images, {"depths": [DEPTH] * CENTROIDS}, {})
     rows = []
     for number, row in enumerate(metadata):
-        if fetched(number):
+        if state_of(number) == "ready":
             picked = {name: row[name] for name in ("id", "image_path", "sha256", "width", "height")}
             rows.append(picked | {"status": "fetched", "format": "PNG", "attempts": 1})
-        elif number % EACH >= EACH - 3:
+        elif state_of(number) == "gone":
             gone = {"status": "failed", "reason": "not_found", "message": "404"}
             rows.append({"id": row["id"], "attempts": 3} | gone)
     publish_table(part_path(run.images, 0), pa.Table.from_pylist(rows, schema=IMAGES))
@@ -154,7 +156,7 @@ def _plant_images(run: Run, metadata: list[dict]) -> None:
 
 def _plant_scores(run: Run, ids: list[int]) -> None:
     stage = Stage.open("score", run.scores, {}, {})
-    numbers = [number for number in range(len(ids)) if fetched(number)]
+    numbers = [number for number in range(len(ids)) if state_of(number) == "ready"]
     schema = scores_schema(D)
     rows = [
         {"id": ids[number], "embedding": [1.0, 0.0, 0.0, 0.0], "aesthetic": 3.0 + 0.05 * (number % EACH)}
@@ -179,8 +181,10 @@ def _plant_selection(run: Run, ids: list[int]) -> None:
     stage = Stage.open("select", run.selection, {}, {})
     rows = []
     for number, picture in enumerate(ids):
+        if state_of(number) == "pending":
+            continue
         rule = "selected"
-        if not fetched(number):
+        if state_of(number) == "gone":
             rule = "unfetched"
         elif number % 5 == 4:
             rule = "min_side_px"

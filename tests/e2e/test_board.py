@@ -1,0 +1,449 @@
+"""The board in a real browser, served by the real command over a planted run."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from curation.decisions import Decisions
+from spine.filters import judge
+from spine.jobs import list_jobs
+from spine.settings import AestheticMin, FiltersConfig
+from tests.unit.ui.planted import EACH, HOSTILE, Planted, plant, state_of, unsafe_of
+from ui.board import Measured, judged_values
+from ui.snapshot import Snapshot
+
+WAIT_MS = 20_000
+
+
+@dataclass
+class Server:
+    """`popfactory ui` over a planted run."""
+
+    planted: Planted
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        run = str(self.planted.run.folder)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "popfactory", "ui", run, "--port", str(self.port)],
+            stdout=subprocess.DEVNULL,
+        )
+        until = time.monotonic() + 90
+        while time.monotonic() < until:
+            try:
+                with urllib.request.urlopen(f"{self.address}/api/run", timeout=5):
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                assert self.process.poll() is None, "the board's server ended"
+                time.sleep(0.2)
+        pytest.fail("the board did not come up")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def verdicts(self) -> dict[int, str]:
+        """Number of each decided picture, and what counts for it now."""
+        numbers = {picture: number for number, picture in enumerate(self.planted.ids)}
+        images = Decisions.open(self.planted.run.decisions).fold().images
+        return {numbers[picture]: verdict.action for picture, verdict in images.items()}
+
+    def stored(self) -> list[tuple[str, list[int]]]:
+        """Every event in order: action and numbers of its pictures."""
+        numbers = {picture: number for number, picture in enumerate(self.planted.ids)}
+        history = Decisions.open(self.planted.run.decisions).history()
+        return [(event.action, sorted(numbers[int(each)] for each in event.ids)) for event in history]
+
+
+@dataclass
+class Seen:
+    """What the browser asked for, and what went wrong in the page."""
+
+    urls: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    made = Server(plant(tmp_path_factory.mktemp("board") / "run"), _free_port())
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def fresh(server: Server) -> Server:
+    """The server with no decision made yet."""
+    decisions = server.planted.run.decisions
+    if decisions.exists():
+        server.kill()
+        for path in decisions.parent.glob(f"{decisions.name}*"):
+            path.unlink()
+        server.start()
+    return server
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def page(chromium: Browser, seen: Seen) -> Iterator[Page]:
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    made = context.new_page()
+    made.set_default_timeout(WAIT_MS)
+    made.on("request", lambda request: seen.urls.append(request.url))
+    made.on("pageerror", lambda error: seen.errors.append(str(error)))
+    made.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    yield made
+    context.close()
+
+
+def _open(page: Page, server: Server, path: str = "/") -> None:
+    page.goto(f"{server.address}{path}")
+    expect(page.locator(".pf-tile").first).to_be_visible(timeout=WAIT_MS)
+
+
+def _tile(page: Page, server: Server, number: int):
+    return page.locator(f'.pf-tile[data-id="{server.planted.ids[number]}"]')
+
+
+def _saved(page: Page) -> None:
+    expect(page.locator(".pf-saving")).to_have_text("saved", timeout=WAIT_MS)
+
+
+def _eventually(holds: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+
+
+def test_the_board_shows_every_centroid_and_the_first_ones_neighbours(page, server, seen):
+    _open(page, server)
+
+    labels = page.locator(".pf-centroid .pf-label").all_inner_texts()
+    assert labels[0] == "red squares" and labels[1].startswith("<script>") and labels[2].startswith("xxxx")
+    expect(page.locator('.pf-centroid[aria-selected="true"]')).to_have_attribute("data-centroid", "0")
+    shown = page.locator(".pf-tile").evaluate_all("tiles => tiles.map((tile) => tile.dataset.id)")
+    assert shown == [str(server.planted.ids[number]) for number in _passing_numbers()]
+    expect(page.locator(".pf-stamp")).to_contain_text("demo models")
+    assert seen.errors == []
+
+
+def _passing_numbers(centroid: int = 0) -> list[int]:
+    """By the planted rules: not small, not watermarked, or gone."""
+    numbers = range(centroid * EACH, (centroid + 1) * EACH)
+    return [
+        number
+        for number in numbers
+        if state_of(number) == "gone" or (state_of(number) == "ready" and number % 5 != 4 and number % 6 != 2)
+    ]
+
+
+def test_keys_keep_and_reject_in_order_and_undo_takes_back_after_a_reload(page, fresh):
+    _open(page, fresh)
+    order = _passing_numbers()
+
+    page.keyboard.press("a")
+    page.keyboard.press("r")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Delete")
+    page.keyboard.press("p")
+
+    _saved(page)
+    assert fresh.stored() == [
+        ("keep", [order[0]]),
+        ("reject", [order[1]]),
+        ("reject", [order[3]]),
+        ("keep", [order[4]]),
+    ]
+    expect(_tile(page, fresh, order[0])).to_have_class(re.compile("pf-is-keep"))
+    expect(_tile(page, fresh, order[1])).to_have_class(re.compile("pf-is-reject"))
+
+    _open(page, fresh)
+    expect(_tile(page, fresh, order[4])).to_have_class(re.compile("pf-is-keep"))
+    page.keyboard.press("u")
+
+    _saved(page)
+    expect(_tile(page, fresh, order[4])).not_to_have_class(re.compile("pf-is-keep"))
+    _eventually(lambda: order[4] not in fresh.verdicts(), "the undo is not stored")
+    assert fresh.verdicts() == {order[0]: "keep", order[1]: "reject", order[3]: "reject"}
+
+
+def test_ticked_pictures_are_decided_together_and_undone_as_one(page, fresh):
+    _open(page, fresh)
+    order = _passing_numbers()
+    for _ in range(3):
+        page.keyboard.press("x")
+        page.keyboard.press("k")
+    expect(page.locator(".pf-status")).to_contain_text("3 ticked")
+
+    page.keyboard.press("r")
+
+    _saved(page)
+    assert fresh.stored() == [("reject", sorted(order[:3]))]
+    page.keyboard.press("Control+z")
+    _eventually(lambda: fresh.verdicts() == {}, "the undo is not stored")
+
+
+def test_sixty_verdicts_in_a_second_are_all_stored_in_order(page, fresh):
+    _open(page, fresh)
+    order = _passing_numbers()
+    keys = ["a", "r"] * (len(order) // 2)
+    page.keyboard.press("Home")
+
+    for key in keys:
+        page.keyboard.press(key, delay=0)
+    page.keyboard.press("Home")
+    for key in keys:
+        page.keyboard.press({"a": "r", "r": "a"}[key], delay=0)
+    for _ in range(60 - 2 * len(keys)):
+        page.keyboard.press("0", delay=0)
+
+    _saved(page)
+    names = {"a": "keep", "r": "reject"}
+    firsts = [(names[key], [order[place]]) for place, key in enumerate(keys)]
+    seconds = [(names[{"a": "r", "r": "a"}[key]], [order[place]]) for place, key in enumerate(keys)]
+    _eventually(lambda: len(fresh.stored()) >= 2 * len(keys), "verdicts are missing")
+    assert fresh.stored()[: 2 * len(keys)] == firsts + seconds
+
+
+def test_verdicts_given_while_the_server_is_dead_are_stored_once_it_is_back(page, fresh):
+    _open(page, fresh)
+    order = _passing_numbers()
+    page.keyboard.press("a")
+    _saved(page)
+    fresh.kill()
+
+    page.keyboard.press("r")
+    page.keyboard.press("a")
+    expect(page.locator(".pf-saving")).to_contain_text("not saved, retrying")
+    fresh.start()
+
+    _saved(page)
+    assert fresh.stored() == [("keep", [order[0]]), ("reject", [order[1]]), ("keep", [order[2]])]
+
+
+def test_a_page_closed_before_its_verdicts_were_sent_leaves_them_to_the_next(chromium, fresh):
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    first = context.new_page()
+    _open(first, fresh)
+    fresh.kill()
+    first.keyboard.press("a")
+    expect(first.locator(".pf-saving")).to_contain_text("not saved, retrying")
+    first.close()
+    fresh.start()
+
+    second = context.new_page()
+    _open(second, fresh)
+
+    _eventually(lambda: fresh.stored() == [("keep", [_passing_numbers()[0]])], "the verdict is lost")
+    context.close()
+
+
+def test_a_click_moves_the_cursor_and_decides_nothing(page, fresh):
+    _open(page, fresh)
+    order = _passing_numbers()
+
+    _tile(page, fresh, order[5]).locator(".pf-picture").click()
+
+    expect(_tile(page, fresh, order[5])).to_have_class(re.compile("pf-cursor"))
+    page.keyboard.press("a")
+    _saved(page)
+    assert fresh.stored() == [("keep", [order[5]])]
+
+
+def test_letters_typed_into_a_field_decide_nothing(page, fresh):
+    _open(page, fresh)
+
+    page.get_by_label("Search centroids").fill("")
+    page.get_by_label("Search centroids").press_sequentially("par")
+
+    expect(page.locator(".pf-foot")).to_contain_text("0 of 3")
+    _saved(page)
+    assert fresh.stored() == []
+
+
+def test_every_key_of_the_grid_has_a_button(page, fresh):
+    _open(page, fresh)
+    order = _passing_numbers()
+
+    page.get_by_role("button", name="Keep").click()
+    page.get_by_role("button", name="Reject").first.click()
+    page.get_by_role("button", name="Undo").click()
+
+    _eventually(lambda: fresh.verdicts() == {order[0]: "keep"}, "the buttons did not decide")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("untick all")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_no_clear_pixel_of_a_blurred_picture_is_asked_for_until_it_is_revealed(page, server, seen):
+    for centroid in range(3):
+        _open(page, server, f"/?centroid={centroid}&show=all")
+        page.wait_for_load_state("networkidle")
+    hidden = [
+        number
+        for number in range(3 * EACH)
+        if state_of(number) == "ready" and unsafe_of(number) in (0.9, None)
+    ]
+    exemplars = range(6)
+    asked = {Path(urlsplit(url).path).name for url in seen.urls if "/thumb/" in url}
+
+    assert any(f"{server.planted.hashes[number]}.blurred.webp" in asked for number in hidden)
+    assert [
+        number
+        for number in hidden
+        if number not in exemplars and f"{server.planted.hashes[number]}.webp" in asked
+    ] == []
+
+    chosen = next(number for number in hidden if number >= 2 * EACH)
+    _tile(page, server, chosen).locator(".pf-line").click()
+    page.keyboard.press("v")
+
+    expect(_tile(page, server, chosen).locator("img")).to_have_attribute(
+        "src", re.compile(f"/thumb/{server.planted.hashes[chosen]}.webp$")
+    )
+    _eventually(
+        lambda: any(url.endswith(f"{server.planted.hashes[chosen]}.webp") for url in seen.urls),
+        "no clear picture",
+    )
+
+
+def test_counts_of_the_filters_are_those_of_the_spine(page, server):
+    _open(page, server, "/?centroid=1")
+    snapshot = Snapshot(server.planted.run)
+    neighbours = snapshot.neighbours(1)
+    ids = neighbours.column("id").to_numpy()
+    measured = Measured(
+        snapshot.images().rows(ids),
+        snapshot.scores().rows(ids),
+        snapshot.groups().rows(ids),
+        snapshot.captions().rows(ids),
+    )
+    ready = [rank for rank in range(EACH) if state_of(rank) == "ready"]
+    values = judged_values(neighbours, measured).take(pa.array(ready))
+    for side_px, watermark, unsafe, aesthetic, unknown in [
+        (None, None, None, None, "keep"),
+        (64, 0.8, None, None, "keep"),
+        (64, 0.8, 0.5, 3.5, "keep"),
+        (None, None, 0.5, None, "drop"),
+        (81, None, None, None, "keep"),
+        (49, 0.5, 0.05, 3.25, "drop"),
+    ]:
+        for name, limit in (
+            ("side_px", side_px),
+            ("pwatermark", watermark),
+            ("punsafe", unsafe),
+            ("aesthetic", aesthetic),
+        ):
+            box = page.locator(f'[data-filter="{name}"]')
+            box.fill("" if limit is None else str(limit))
+            box.press("Tab")
+        page.get_by_label("Pictures whose value is unknown").select_option(unknown)
+        config = FiltersConfig(
+            min_side_px=side_px or 0,
+            pwatermark_max=watermark,
+            punsafe_max=unsafe,
+            aesthetic_min=AestheticMin(value=aesthetic),
+            unknown=unknown,
+        )
+
+        expected = int(judge(values, config).passed.sum())
+
+        expect(page.locator(".pf-funnel-line")).to_contain_text(f"→ {expected} pass")
+
+
+def test_the_address_alone_restores_centroid_filters_and_order(page, server, chromium):
+    _open(page, server)
+    page.keyboard.press("n")
+    expect(page.locator('.pf-centroid[aria-selected="true"]')).to_have_attribute("data-centroid", "1")
+    page.locator('[data-filter="aesthetic"]').fill("3.5")
+    page.locator('[data-filter="aesthetic"]').press("Tab")
+    page.get_by_label("Order of pictures").select_option("aesthetic")
+    shown = page.locator(".pf-tile").evaluate_all("tiles => tiles.map((tile) => tile.dataset.id)")
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    other = context.new_page()
+
+    other.goto(page.url)
+
+    expect(other.locator(".pf-tile")).to_have_count(len(shown), timeout=WAIT_MS)
+    assert other.locator(".pf-tile").evaluate_all("tiles => tiles.map((tile) => tile.dataset.id)") == shown
+    context.close()
+
+
+def test_hostile_labels_and_texts_are_shown_as_text_and_nothing_runs(page, server, seen):
+    _open(page, server, "/?centroid=0&show=all")
+    _tile(page, server, 1).locator(".pf-picture").click()
+    expect(page.locator(".pf-detail")).to_contain_text("<script>window.ran=1</script>")
+    page.locator('.pf-centroid[data-centroid="1"]').click()
+    expect(page.locator(".pf-centroid-title")).to_have_text(HOSTILE)
+    page.locator('.pf-centroid[data-centroid="2"]').click()
+    expect(page.locator(".pf-centroid-title")).to_contain_text("xxxx")
+    expect(page.locator(".pf-tile").first).to_be_visible()
+
+    assert page.evaluate("window.ran") is None
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert seen.errors == []
+
+
+def test_no_other_host_is_ever_asked(page, server, seen):
+    _open(page, server)
+    page.keyboard.press("n")
+    page.wait_for_load_state("networkidle")
+    page.goto(f"{server.address}/jobs")
+    expect(page.get_by_role("button", name="release")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+
+    hosts = {urlsplit(url).netloc for url in seen.urls if urlsplit(url).scheme not in ("data", "blob")}
+    assert hosts == {f"127.0.0.1:{server.port}"}
+
+
+def test_selecting_and_captioning_started_from_the_page_run_to_their_end(page, fresh):
+    _open(page, fresh)
+    page.keyboard.press("r")
+    _saved(page)
+
+    page.get_by_role("button", name="Caption what is selected").click()
+
+    strip = page.locator(".pf-strip .pf-job")
+    expect(strip).to_contain_text("caption", timeout=60_000)
+    page.goto(f"{fresh.address}/jobs")  # jobs don't belong to the page
+    expect(page.locator('.pf-job-row[data-state="done"]')).to_have_count(2, timeout=240_000)
+    jobs = {job.command[0]: job for job in list_jobs(fresh.planted.run)}
+    assert {name: job.state for name, job in jobs.items()} == {"select": "done", "caption": "done"}
+    captioned = Snapshot(fresh.planted.run).captions().table.num_rows
+    assert captioned == jobs["caption"].done == jobs["caption"].total
+    chosen = Snapshot(fresh.planted.run).selection().to_pylist()
+    rejected = next(row for row in chosen if row["id"] == fresh.planted.ids[_passing_numbers()[0]])
+    assert (rejected["verdict"], rejected["rule"]) == ("rejected", "person")
+    assert captioned == sum(row["verdict"] == "selected" for row in chosen)
+    page.goto(f"{fresh.address}/?show=selected")
+    expect(page.locator(".pf-detail")).to_contain_text("caption", timeout=WAIT_MS)

@@ -1,0 +1,106 @@
+import json
+import re
+
+import pytest
+from starlette.testclient import TestClient
+
+from spine.errors import ConfigError
+from tests.unit.ui.planted import plant
+from ui.access import POLICY
+from ui.app import build_app
+from ui.serving import serve
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    return plant(tmp_path_factory.mktemp("board") / "run")
+
+
+@pytest.fixture(scope="module")
+def board(planted):
+    with TestClient(build_app(planted.run), base_url="http://127.0.0.1:7860") as client:
+        yield client
+
+
+WRITE = {"content-type": "application/json", "x-popfactory": "1"}
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs"])
+def test_a_page_names_no_other_host_and_reports_to_nobody(board, path):
+    reply = board.get(path)
+
+    assert reply.status_code == 200
+    assert reply.headers["content-security-policy"] == POLICY
+    loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?:)?//([^"/]+)', reply.text)
+    assert [host for _, host in loaded if host not in ("127.0.0.1:7860",)] == []
+    configuration = re.search(r"window\.gradio_config = (\{.*?\});", reply.text)
+    assert configuration is not None
+    assert json.loads(configuration[1])["analytics_enabled"] is False
+
+
+def test_the_pages_carry_no_data_of_the_run(board, planted):
+    page = board.get("/").text
+
+    assert "red squares" not in page and str(planted.run.folder) not in page
+
+
+def test_a_run_on_demo_models_says_so(board):
+    assert board.get("/api/run").json()["demo"].startswith("demo models: ")
+
+
+def test_no_other_site_is_let_read(board):
+    reply = board.get("/config", headers={"origin": "https://evil.example"})
+
+    assert "access-control-allow-origin" not in reply.headers
+
+
+def test_a_centroid_that_is_not_there_is_told(board):
+    for wrong in (3, -1, 2**40):
+        reply = board.get(f"/api/neighbours?centroid={wrong}")
+        assert reply.status_code == 409 and "not in this run" in reply.json()["error"]
+    assert board.get("/api/neighbours?centroid=x").status_code == 422
+
+
+def test_thumbnails_answer_by_hash_and_only_for_pictures_of_the_run(board, planted):
+    clear = board.get(f"/thumb/{planted.hashes[0]}.webp")
+    blurred = board.get(f"/thumb/{planted.hashes[0]}.blurred.webp")
+
+    assert clear.headers["content-type"] == blurred.headers["content-type"] == "image/webp"
+    assert "immutable" in clear.headers["cache-control"] and "private" in clear.headers["cache-control"]
+    assert clear.content != blurred.content
+    for name in (f"{'0' * 64}.webp", "../../popfactory.toml", f"{planted.hashes[0]}.png", "x.webp"):
+        assert board.get(f"/thumb/{name}").status_code == 404
+
+
+def test_a_taken_down_picture_is_gone_at_once_from_rows_and_thumbnails(tmp_path):
+    planted = plant(tmp_path / "run")
+    with TestClient(build_app(planted.run), base_url="http://127.0.0.1:7860") as board:
+        assert board.get(f"/thumb/{planted.hashes[0]}.webp").status_code == 200
+        (planted.run.folder / "takedown.txt").write_text(f"{planted.ids[0]}\n")
+        settings = planted.run.config.read_text()
+        planted.run.config.write_text(settings.replace("takedown = []", 'takedown = ["takedown.txt"]'))
+
+        rows = board.get("/api/neighbours?centroid=0").json()["rows"]
+
+        assert rows[0]["state"] == "blocked" and rows[1]["state"] == "ready"
+        assert board.get(f"/thumb/{planted.hashes[0]}.webp").status_code == 410
+        (planted.run.folder / "takedown.txt").unlink()
+        assert board.get("/api/neighbours?centroid=0").status_code == 409
+        assert board.get(f"/thumb/{planted.hashes[1]}.webp").status_code == 409
+
+
+def test_a_job_of_another_name_or_with_options_is_refused(board):
+    for commands in (["rm"], ["select --force"], [], "select", [["select"]], None):
+        reply = board.post("/api/jobs", content=json.dumps({"commands": commands}), headers=WRITE)
+        assert reply.status_code == 409, commands
+    assert board.get("/api/jobs").json() == {"jobs": [], "waiting": []}
+
+
+def test_a_body_that_is_no_json_or_too_long_is_refused(board):
+    assert board.post("/api/decisions", content="{", headers=WRITE).status_code == 409
+    assert board.post("/api/decisions", content=" " * 4_000_001, headers=WRITE).status_code == 409
+
+
+def test_an_address_that_others_can_reach_needs_a_token(planted):
+    with pytest.raises(ConfigError, match="token"):
+        serve(planted.run, host="0.0.0.0")

@@ -1,0 +1,212 @@
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from spine.config import Config
+from spine.filters import judge
+from spine.settings import AestheticMin, FiltersConfig
+from spine.tables import NEIGHBOURS, SELECTION
+from tests.unit.ui.planted import EACH, HOSTILE, state_of, unsafe_of
+from ui.board import (
+    Measured,
+    Verdict,
+    centroid_rows,
+    decided_counts,
+    judged_values,
+    neighbour_rows,
+    unsafe_limit,
+)
+from ui.snapshot import Snapshot
+
+
+def _nothing_blocked(_picture: int, _url: str | None, _sha256: str | None) -> str | None:
+    return None
+
+
+@pytest.fixture
+def snapshot(planted) -> Snapshot:
+    return Snapshot(planted.run)
+
+
+def _measured(snapshot: Snapshot, ids: list[int]) -> Measured:
+    wanted = np.array(ids, dtype=np.int64)
+    return Measured(
+        snapshot.images().rows(wanted),
+        snapshot.scores().rows(wanted),
+        snapshot.groups().rows(wanted),
+        snapshot.captions().rows(wanted),
+    )
+
+
+def _rows(
+    snapshot: Snapshot, centroid: int = 0, verdicts: dict | None = None, blocks=_nothing_blocked
+) -> list[dict]:
+    neighbours = snapshot.neighbours(centroid)
+    measured = _measured(snapshot, neighbours.column("id").to_pylist())
+    selection = snapshot.selection()
+    chosen = selection.filter(pa.compute.equal(selection.column("centroid_id"), centroid))
+    return neighbour_rows(neighbours, measured, chosen, verdicts or {}, snapshot.config(), blocks)
+
+
+def test_every_neighbour_has_a_row_in_order_of_rank_with_its_planted_values(planted, snapshot):
+    rows = _rows(snapshot, centroid=1)
+
+    assert [row["id"] for row in rows] == [str(picture) for picture in planted.ids[EACH : 2 * EACH]]
+    assert [row["rank"] for row in rows] == list(range(EACH))
+    for number, row in zip(range(EACH, 2 * EACH), rows, strict=True):
+        assert row["state"] == state_of(number)
+        if state_of(number) == "ready":
+            assert row["sha256"] == planted.hashes[number]
+            assert row["punsafe"] == pytest.approx(unsafe_of(number))
+            assert min(row["width"], row["height"]) == (48 if number % 5 == 4 else 80)
+        else:
+            assert row["sha256"] is None
+
+
+def test_pictures_above_the_unsafe_limit_or_without_a_score_are_blurred_and_no_others(snapshot):
+    blurred = {row["rank"] for row in _rows(snapshot) if row["state"] == "ready" and row["blurred"]}
+
+    assert blurred == {
+        number for number in range(EACH) if state_of(number) == "ready" and unsafe_of(number) in (0.9, None)
+    }
+
+
+def test_the_unsafe_limit_is_the_runs_own_where_it_is_set():
+    assert unsafe_limit(FiltersConfig()) == 0.5
+    assert unsafe_limit(FiltersConfig(punsafe_max=0.2)) == 0.2
+
+
+def test_rows_survive_json_with_64_bit_ids_as_text(planted, snapshot):
+    rows = json.loads(json.dumps(_rows(snapshot), allow_nan=False))
+
+    assert [int(row["id"]) for row in rows] == planted.ids[:EACH]
+    assert any(abs(int(row["id"])) > 2**53 for row in rows)
+
+
+def test_a_persons_verdict_and_the_selections_stand_side_by_side(planted, snapshot):
+    rows = _rows(snapshot, verdicts={planted.ids[4]: Verdict("keep", "ada")})
+
+    assert (rows[4]["decision"], rows[4]["curator"]) == ("keep", "ada")
+    assert (rows[4]["verdict"], rows[4]["rule"]) == ("rejected", "min_side_px")
+    assert rows[0]["decision"] is None and rows[0]["verdict"] == "selected"
+
+
+def test_of_a_picture_that_a_list_keeps_out_nothing_leaves_but_that_it_is_kept_out(planted, snapshot):
+    rows = _rows(
+        snapshot, blocks=lambda picture, url, sha256: "takedown" if sha256 == planted.hashes[0] else None
+    )
+
+    assert rows[0]["state"] == "blocked"
+    assert {"sha256", "text", "caption", "address"} & rows[0].keys() == set()
+    assert planted.hashes[0] not in json.dumps(rows)
+    assert rows[1]["state"] == "ready"
+
+
+def test_a_near_duplicate_names_the_picture_that_stands_for_it(planted, snapshot):
+    rows = _rows(snapshot)
+
+    assert (rows[2]["duplicate_of"], rows[2]["group_size"]) == (str(planted.ids[1]), 2)
+    assert (rows[1]["duplicate_of"], rows[1]["group_size"]) == (None, 2)
+    assert (rows[0]["duplicate_of"], rows[0]["group_size"]) == (None, 1)
+
+
+def test_the_list_of_centroids_counts_neighbours_selected_and_decided(planted, snapshot):
+    chosen = snapshot.selection().to_pylist()
+    expected = sum(row["verdict"] == "selected" and row["centroid_id"] == 1 for row in chosen)
+
+    rows = centroid_rows(
+        snapshot.centroids(),
+        snapshot.neighbour_counts(),
+        snapshot.selection(),
+        {1: (3, 2)},
+        snapshot.exemplars().table,
+        0.5,
+    )
+
+    assert [row["centroid"] for row in rows] == ["0", "1", "2"]
+    assert rows[1]["label"] == HOSTILE
+    assert (rows[1]["neighbours"], rows[1]["selected"]) == (EACH, expected)
+    assert (rows[1]["kept"], rows[1]["rejected"], rows[0]["kept"]) == (3, 2, 0)
+    assert [entry["sha256"] for entry in rows[1]["exemplars"]] == planted.hashes[2:4]
+
+
+def test_values_unknown_to_the_scorers_come_from_the_pool_as_in_select(snapshot):
+    neighbours = snapshot.neighbours(0)
+    pool = pa.array([0.7] * EACH, pa.float32())
+    at = neighbours.schema.get_field_index("punsafe")
+    neighbours = neighbours.set_column(at, NEIGHBOURS.field("punsafe"), pool)
+
+    unsafe = judged_values(neighbours, _measured(snapshot, neighbours.column("id").to_pylist())).column(
+        "punsafe"
+    )
+
+    wanted = [
+        unsafe_of(number) if state_of(number) == "ready" and unsafe_of(number) is not None else 0.7
+        for number in range(EACH)
+    ]
+    assert unsafe.to_pylist() == pytest.approx(wanted)
+
+
+def test_rows_carry_exactly_what_the_filters_judge(snapshot):
+    """A plain loop over the rows, as the page does it, gives what spine.filters gives, unknown values included."""
+    generator = random.Random(7)
+    neighbours = snapshot.neighbours(2)
+    values = judged_values(neighbours, _measured(snapshot, neighbours.column("id").to_pylist()))
+    ready = [number for number in range(EACH) if state_of(number) == "ready"]
+    rows = [_rows(snapshot, centroid=2)[number] for number in ready]
+    for _ in range(200):
+        config = FiltersConfig(
+            min_side_px=generator.choice([0, 48, 49, 80, 81]),
+            pwatermark_max=generator.choice([None, 0.1, 0.5, 0.95]),
+            punsafe_max=generator.choice([None, 0.04, 0.05, 0.9]),
+            aesthetic_min=AestheticMin(value=generator.choice([None, 3.0, 3.5, 4.2])),
+            unknown=generator.choice(["keep", "drop"]),
+        )
+        expected = judge(values.take(pa.array(ready)), config).passed.tolist()
+        assert [_passes(row, config) for row in rows] == expected
+
+
+def _passes(row: dict, config: FiltersConfig) -> bool:
+    side = min(row["width"], row["height"])
+    trials = (
+        (side, config.min_side_px or None, lambda value, limit: value >= limit),
+        (row["pwatermark"], config.pwatermark_max, lambda value, limit: value <= limit),
+        (row["punsafe"], config.punsafe_max, lambda value, limit: value <= limit),
+        (row["aesthetic"], config.aesthetic_min.value, lambda value, limit: value >= limit),
+    )
+    return all(
+        limit is None or (config.unknown == "keep" if value is None else holds(value, limit))
+        for value, limit, holds in trials
+    )
+
+
+def test_an_aesthetic_score_of_another_head_is_unknown_when_the_filter_names_one(planted, snapshot):
+    config = replace(Config(), filters=FiltersConfig(aesthetic_min=AestheticMin(head="v2", value=4.0)))
+    neighbours = snapshot.neighbours(0)
+    measured = _measured(snapshot, planted.ids[:EACH])
+
+    rows = neighbour_rows(neighbours, measured, SELECTION.empty_table(), {}, config, _nothing_blocked)
+
+    assert {row.get("aesthetic") for row in rows} == {None}
+
+
+def test_a_run_without_any_finished_stage_has_an_empty_board(tmp_path):
+    from spine.config import write_config
+    from spine.run import Run
+
+    run = Run(tmp_path)
+    write_config(run.config, Config())
+    snapshot = Snapshot(run)
+
+    assert snapshot.centroids().num_rows == 0
+    assert snapshot.neighbours(0).num_rows == 0
+    assert snapshot.images().rows(np.array([5], dtype=np.int64)).to_pylist()[0]["status"] is None
+    assert snapshot.find_picture("0" * 64) is None
+
+
+def test_decided_counts_adds_up_by_centroid():
+    assert decided_counts([(1, "keep"), (2, "reject"), (1, "keep"), (1, "reject")]) == {1: (2, 1), 2: (0, 1)}

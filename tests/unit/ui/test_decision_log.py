@@ -1,0 +1,156 @@
+import random
+
+import pytest
+
+from curation.decisions import Decisions
+from spine.errors import DataError
+from spine.run import Run
+from ui.decision_log import DecisionLog
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run(tmp_path)
+
+
+def send(
+    log: DecisionLog, events: list[tuple[int, str, list[int]]], *, client: str = "tab1", curator: str = "ada"
+):
+    rows = [
+        {
+            "seq": seq,
+            "action": action,
+            "ids": [str(each) for each in ids],
+            "centroid_id": "3",
+            "last_seen": 1_000_000,
+        }
+        for seq, action, ids in events
+    ]
+    return log.record({"client": client, "curator": curator, "events": rows}, "digest")
+
+
+def verdicts(run: Run) -> dict[int, str]:
+    return {key: verdict.action for key, verdict in Decisions.open(run.decisions).fold().images.items()}
+
+
+def test_what_a_page_sends_is_stored_in_its_order(run):
+    answer = send(DecisionLog(run), [(1, "keep", [5]), (2, "reject", [6, 7]), (3, "keep", [6])])
+
+    stored = Decisions.open(run.decisions).history()
+    assert [(event.seq, event.action, sorted(event.ids)) for event in stored] == [
+        (1, "keep", [5]),
+        (2, "reject", [6, 7]),
+        (3, "keep", [6]),
+    ]
+    assert {event.centroid_id for event in stored} == {3} and {event.neighbours for event in stored} == {
+        "digest"
+    }
+    assert answer["acknowledged"] == 3
+    assert answer["verdicts"]["6"] == {"decision": "keep", "curator": "ada"}
+    assert answer["counts"] == {"3": (2, 1)}
+
+
+def test_undo_takes_back_the_last_deed_then_the_one_before_also_after_a_restart(run):
+    send(DecisionLog(run), [(1, "keep", [5]), (2, "reject", [6, 7])])
+
+    send(DecisionLog(run), [(1, "undo", [])], client="tab2")
+    assert verdicts(run) == {5: "keep"}
+    send(DecisionLog(run), [(2, "undo", [])], client="tab2")
+    assert verdicts(run) == {}
+    send(DecisionLog(run), [(3, "undo", [])], client="tab2")  # nothing is left to undo
+    assert verdicts(run) == {}
+
+
+def test_undo_in_the_same_batch_takes_back_what_was_sent_just_before(run):
+    send(DecisionLog(run), [(1, "keep", [5]), (2, "reject", [5]), (3, "undo", [])])
+
+    assert verdicts(run) == {5: "keep"}
+
+
+def test_undo_leaves_other_curators_alone(run):
+    log = DecisionLog(run)
+    send(log, [(1, "keep", [5])], curator="ada")
+    send(log, [(1, "keep", [6])], client="tab2", curator="bob")
+
+    send(log, [(2, "undo", [])], curator="ada")
+
+    assert verdicts(run) == {6: "keep"}
+
+
+def test_clear_takes_verdicts_back_and_undo_brings_them_all_back(run):
+    log = DecisionLog(run)
+    send(log, [(1, "keep", [5]), (2, "reject", [6, 7]), (3, "keep", [8])])
+
+    send(log, [(4, "clear", [5, 6, 9])])
+    assert verdicts(run) == {7: "reject", 8: "keep"}
+    send(log, [(5, "undo", [])])
+    assert verdicts(run) == {5: "keep", 6: "reject", 7: "reject", 8: "keep"}
+
+
+def test_a_batch_sent_twice_changes_nothing(run):
+    log = DecisionLog(run)
+    batch = [(1, "undo", []), (2, "keep", [5]), (3, "keep", [6]), (4, "clear", [5]), (5, "keep", [5])]
+    send(log, batch)
+    before = Decisions.open(run.decisions).history()
+
+    send(log, batch)
+    send(DecisionLog(run), batch[1:3])
+
+    assert Decisions.open(run.decisions).history() == before
+    assert verdicts(run) == {5: "keep", 6: "keep"}
+
+
+def test_random_keys_end_as_a_plain_model_says(run):
+    """A dictionary with a stack of its earlier states, driven by the same keys."""
+    generator = random.Random(3)
+    log, state, stack = DecisionLog(run), {}, []
+    for seq in range(1, 200):
+        action = generator.choice(["keep", "reject", "clear", "undo", "keep"])
+        ids = generator.sample(range(8), generator.randint(1, 3))
+        if action == "undo":
+            state = stack.pop() if stack else state
+        elif action == "clear":
+            if any(each in state for each in ids):
+                stack.append(dict(state))
+                state = {key: value for key, value in state.items() if key not in ids}
+        else:
+            stack.append(dict(state))
+            state = {**state, **dict.fromkeys(ids, action)}
+        send(log, [(seq, action, [] if action == "undo" else ids)])
+        assert verdicts(run) == state, (seq, action, ids)
+
+
+def test_what_another_curator_decided_meanwhile_is_left_alone_and_reported(run):
+    log = DecisionLog(run)
+    send(log, [(1, "reject", [5])], client="tab2", curator="bob")
+    unaware = {"seq": 1, "action": "keep", "ids": ["5", "6"], "centroid_id": "3", "last_seen": 0}
+
+    answer = log.record({"client": "tab1", "curator": "ada", "events": [unaware]}, None)
+
+    assert answer["conflicts"] == [{"id": "5", "curator": "bob", "action": "reject"}]
+    assert verdicts(run) == {5: "reject", 6: "keep"}
+    send(log, [(2, "keep", [5])])  # now that it has been seen
+    assert verdicts(run)[5] == "keep"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        [],
+        {"client": "a", "curator": "b", "events": []},
+        {"client": "", "curator": "b", "events": [{"seq": 1, "action": "keep", "ids": ["1"]}]},
+        {"client": "a", "curator": "b", "events": [{"action": "keep", "ids": ["1"]}]},
+        {"client": "a", "curator": "b", "events": [{"seq": 1, "action": "delete", "ids": ["1"]}]},
+        {"client": "a", "curator": "b", "events": [{"seq": 1, "action": "keep", "ids": [1]}]},
+        {"client": "a", "curator": "b", "events": [{"seq": 1, "action": "keep", "ids": ["x"]}]},
+        {"client": "a", "curator": "b", "events": [{"seq": 1, "action": "keep", "ids": [str(2**63)]}]},
+    ],
+)
+def test_what_is_no_decision_is_refused_and_not_stored(run, content):
+    log = DecisionLog(run)
+
+    with pytest.raises(DataError):
+        log.record(content, None)
+
+    assert Decisions.open(run.decisions).history() == []

@@ -1,0 +1,77 @@
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from spine.errors import DataError
+from tests.unit.ui.planted import picture_bytes
+from ui.thumbnails import Decoder, Thumbnails
+
+
+@pytest.fixture
+def place(tmp_path) -> str:
+    path = tmp_path / "one.png"
+    path.write_bytes(picture_bytes(3))
+    return str(path)
+
+
+@pytest.fixture
+def thumbnails(tmp_path):
+    made = Thumbnails(tmp_path / "cache", decoders=1)
+    yield made
+    made.close()
+
+
+def test_a_thumbnail_shows_its_picture_and_a_blurred_one_does_not(thumbnails, place):
+    clear = _pixels(thumbnails.get("a" * 64, place, blurred=False))
+    blurred = _pixels(thumbnails.get("a" * 64, place, blurred=True))
+
+    assert _distance(clear.getpixel((14, 14)), (255, 255, 255)) < 30  # the planted white square
+    assert _distance(blurred.getpixel((14, 14)), (255, 255, 255)) > 60
+    assert clear.size == blurred.size == (96, 80)
+
+
+def test_a_thumbnail_is_made_once_and_then_comes_from_the_cache(thumbnails, place, tmp_path):
+    first = thumbnails.get("a" * 64, place, blurred=False)
+    Path(place).unlink()
+
+    assert thumbnails.get("a" * 64, place, blurred=False) == first
+    again = Thumbnails(tmp_path / "cache", decoders=1)
+    assert again.get("a" * 64, place, blurred=False) == first
+    again.close()
+
+
+def test_what_is_no_picture_is_refused_and_the_next_one_is_made(thumbnails, place, tmp_path):
+    (tmp_path / "text.png").write_bytes(b"no picture at all")
+
+    with pytest.raises(DataError):
+        thumbnails.get("b" * 64, str(tmp_path / "text.png"), blurred=False)
+    with pytest.raises(DataError):
+        thumbnails.get("c" * 64, str(tmp_path / "missing.png"), blurred=False)
+
+    assert thumbnails.get("a" * 64, place, blurred=False)
+
+
+def test_a_decoder_that_takes_too_long_is_killed_and_replaced(tmp_path, place):
+    decoder = Decoder(time_limit_s=30)
+    assert decoder.make(place, 64, blurred=False)  # started and warm
+    decoder._time_limit_s = 0.0
+    big = tmp_path / "big.png"
+    Image.new("RGB", (4000, 4000), (1, 2, 3)).save(big)
+
+    with pytest.raises(DataError, match="given up"):
+        decoder.make(str(big), 64, blurred=False)
+
+    decoder._time_limit_s = 30
+    assert _pixels(decoder.make(place, 64, blurred=False)).size == (64, 53)
+    decoder.stop()
+
+
+def _pixels(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content), formats=["WEBP"])
+    return image.convert("RGB")
+
+
+def _distance(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    return max(abs(one - other) for one, other in zip(first, second, strict=True))
