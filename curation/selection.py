@@ -17,7 +17,6 @@ from curation.assignment import Mask, assign, fill_quotas
 from curation.candidates import (
     Ints,
     Pictures,
-    available,
     column,
     depths_of,
     distinct,
@@ -48,8 +47,7 @@ def select(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Man
     Reads neighbours, images, scores, the curators' decisions and the lists; writes selection/.
 
     Raises:
-        DataError: A stage before it isn't finished, or nothing at all is selected though every
-            neighbour was looked at.
+        DataError: A stage before it isn't finished, or a table is damaged.
     """
     config = load_config(run.config)
     neighbours, images, scores = (
@@ -87,12 +85,21 @@ def select(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Man
     progress.advance(table.num_rows)
     for line in remarks(counts, facts, config):
         progress.say(line)
-    if not counts["selected"] and not _could_go_deeper(run, depths):
-        raise DataError(nothing_selected(run, counts))
     facts["demo_models"] = any(each.facts.get("demo_models", False) for each in (neighbours, images, scores))
     manifest = stage.finish(counts, facts)
     progress.end()
     return manifest
+
+
+def require_selected(run: Run) -> None:
+    """See that something is selected; asked once no centroid can be filled from deeper neighbours any more.
+
+    Raises:
+        DataError: Nothing is; the message is the funnel by rule.
+    """
+    counts = read_manifest(run.selection).counts
+    if not counts["selected"]:
+        raise DataError(nothing_selected(run, counts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,10 +314,3 @@ def _table(
         },
         schema=SELECTION,
     )
-
-
-def _could_go_deeper(run: Run, depths: Sequence[int]) -> bool:
-    there = available(read_candidates(run, columns=()))
-    now = np.zeros(len(there), dtype=np.int64)
-    now[: min(len(depths), len(now))] = np.asarray(depths, dtype=np.int64)[: len(now)]
-    return bool((now < there).any())

@@ -95,6 +95,11 @@ class Run:
         return self.folder / "images"
 
     @property
+    def depths(self) -> Path:
+        """How deep fetch is going: JSON, written before it starts."""
+        return self.images / "depths.json"
+
+    @property
     def originals(self) -> Path:
         """Pictures that came over the web, by content hash."""
         return self.images / "originals"

@@ -1,0 +1,390 @@
+"""Fetch over real files and a real server on loopback: each status, resume, lists, refill."""
+
+import http.server
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from curation.candidates import fetched_depths
+from curation.downloads import ATTEMPTS
+from curation.fetched_images import REASONS, fetch
+from curation.opening import Openers, Refused, open_content, open_place
+from curation.refill import deeper
+from curation.selection import require_selected, select
+from spine.errors import DataError
+from spine.publish import sha256_of
+from spine.run import Run, part_paths
+from spine.settings import FetchConfig
+from spine.sources import read_bytes
+from spine.stage import find_manifest, verify
+from spine.tables import IMAGES, NEIGHBOURS, SELECTION, read_parts, read_table
+from spine.web import Web
+from tests.integration.curation_runs import (
+    CONFIG,
+    Planted,
+    by_address,
+    local,
+    number_in,
+    numbered_picture,
+    plant,
+    score_all,
+    with_lists,
+)
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    """A drawn web: /p/N is picture N, and one path for each way to go wrong."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def do_GET(self) -> None:
+        Site.asked[self.path] += 1
+        kind, _, rest = self.path.strip("/").partition("/")
+        if kind == "p":
+            self._give(200, numbered_picture(int(rest)))
+        elif kind == "big":
+            self._give(200, numbered_picture(int(rest), 64, 48))
+        elif kind == "gone":
+            self._give(404, b"")
+        elif kind == "busy":
+            again = Site.asked[self.path] > 1
+            self._give(200 if again else 503, numbered_picture(int(rest)) if again else b"")
+        elif kind == "down":
+            self._give(500, b"")
+        elif kind == "moved":
+            self._give(302, b"", {"Location": f"/p/{rest}"})
+        elif kind == "round":
+            self._give(302, b"", {"Location": self.path})
+        elif kind == "inside":
+            self._give(302, b"", {"Location": "http://10.0.0.1/secret"})
+        elif kind == "page":
+            self._give(200, b"<html>not here any more</html>")
+        elif kind == "half":
+            self._give(200, numbered_picture(int(rest), 200, 100)[:-200])
+        elif kind == "huge":
+            self._give(200, b"x" * 300_000)
+        elif kind == "empty":
+            self._give(200, b"")
+        elif kind == "slow":
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.1)
+
+    def _give(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that leaves early is what some cases are about."""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    server = _Server(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def loopback(site: str, **limits: float) -> Web:
+    values = {"timeout_s": 5.0, "max_bytes": 200_000, "per_host": 8} | limits
+    return Web(ports={int(site.rsplit(":", 1)[1])}, allow=("127.0.0.0/8",), **values)  # type: ignore[arg-type]
+
+
+def rows_by_id(run: Run) -> dict[int, dict]:
+    return {row["id"]: row for row in read_parts(run.images, IMAGES).to_pylist()}
+
+
+def digests(run: Run) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in part_paths(run.images)}
+
+
+def local_run(tmp_path: Path, name: str = "run", centroids: int = 2, each: int = 6, config=CONFIG) -> Run:
+    rows = [
+        Planted(c, rank, local(tmp_path / "pool", 100 * c + rank))
+        for c in range(centroids)
+        for rank in range(each)
+    ]
+    return plant(tmp_path / name, rows, config)
+
+
+def test_local_pictures_are_referenced_measured_and_keep_their_number(tmp_path):
+    run = local_run(tmp_path)
+
+    manifest = fetch(run, depths=[6, 4])
+
+    assert manifest.counts == {"candidates": 10, "fetched": 10, "failed": 0}
+    assert not run.originals.exists()
+    planted = {row["id"]: row for row in read_parts(run.neighbours, NEIGHBOURS).to_pylist()}
+    for number, row in rows_by_id(run).items():
+        assert number_in(read_bytes(row["image_path"])) == int(planted[number]["key"])
+        assert (row["width"], row["height"], row["format"], row["attempts"]) == (32, 24, "PNG", 1)
+    assert manifest.facts["demo_models"] is True
+
+
+def test_every_way_an_address_can_fail_has_its_status_and_the_counts_add_up(tmp_path, site):
+    kinds = {
+        "p/1": None,
+        "busy/2": None,
+        "moved/3": None,
+        "gone/4": "gone",
+        "down/5": "http_error",
+        "round/6": "too_many_redirects",
+        "inside/7": "bad_url",  # port 80 isn't among the test client's
+        "page/8": "not_an_image",
+        "half/9": "truncated",
+        "huge/10": "too_many_bytes",
+        "empty/11": "empty_file",
+        "slow/12": "timeout",
+    }
+    urls = {f"{site}/{path}": reason for path, reason in kinds.items()}
+    urls |= {"ftp://example.org/a": "bad_url", "http://127.0.0.2:1/x": "bad_url"}
+    rows = [Planted(0, rank, by_address(url, rank)) for rank, url in enumerate(urls)]
+    missing = {"id": 5, "image_path": str(tmp_path / "nothing.png"), "key": "x"}
+    nowhere = {"id": 6, "key": "y"}
+    rows += [Planted(0, len(rows), missing), Planted(0, len(rows) + 1, nowhere)]
+    run = plant(tmp_path / "run", rows)
+
+    with loopback(site, timeout_s=1.0) as web:
+        manifest = fetch(run, depths=[100], web=web)
+
+    by_url = {row["url"]: row for row in rows_by_id(run).values()}
+    assert {url: by_url[url]["reason"] for url in urls} == urls
+    assert rows_by_id(run)[5]["reason"] == rows_by_id(run)[6]["reason"] == "missing"
+    assert (
+        manifest.counts["candidates"] == len(rows) == manifest.counts["fetched"] + manifest.counts["failed"]
+    )
+    failed = {name: count for name, count in manifest.counts.items() if name.startswith("failed_")}
+    assert sum(failed.values()) == manifest.counts["failed"] == len(rows) - 3
+    assert {name.removeprefix("failed_") for name in failed} <= set(REASONS)
+    assert by_url[f"{site}/busy/2"]["attempts"] == 2
+    assert by_url[f"{site}/down/5"]["attempts"] == ATTEMPTS
+    assert (by_url[f"{site}/gone/4"]["attempts"], by_url[f"{site}/gone/4"]["http_status"]) == (1, 404)
+    for number, path in ((1, "p/1"), (2, "busy/2"), (3, "moved/3")):
+        row = by_url[f"{site}/{path}"]
+        content = read_bytes(row["image_path"])
+        assert number_in(content) == number
+        assert Path(row["image_path"]) == run.original(row["sha256"], ".png").absolute()
+    stored = [path for path in run.originals.rglob("*") if path.is_file()]
+    assert len(stored) == 3
+
+
+def test_a_larger_picture_is_scaled_down_and_its_first_size_is_kept(tmp_path, site):
+    config = replace(CONFIG, fetch=replace(CONFIG.fetch, max_side_px=32))
+    run = plant(tmp_path / "run", [Planted(0, 0, by_address(f"{site}/big/777", 777))], config)
+
+    with loopback(site) as web:
+        fetch(run, depths=[1], web=web)
+
+    (row,) = rows_by_id(run).values()
+    assert (row["width"], row["height"], row["original_width"], row["original_height"]) == (32, 24, 64, 48)
+    assert sha256_of(Path(row["image_path"])) == row["sha256"]
+    assert number_in(read_bytes(row["image_path"])) == 777
+
+
+def test_a_deeper_fetch_asks_no_address_twice_and_a_finished_one_does_nothing(tmp_path, site):
+    Site.asked.clear()
+    rows = [Planted(0, rank, by_address(f"{site}/p/{rank}", rank)) for rank in range(6)]
+    run = plant(tmp_path / "run", rows)
+
+    with loopback(site) as web:
+        first = fetch(run, depths=[2], web=web)
+        again = fetch(run, web=web)
+        second = fetch(run, depths=[5], web=web)
+
+    assert (first.counts["candidates"], second.counts["candidates"]) == (2, 5)
+    assert again == first
+    assert fetched_depths(run) == [5]
+    assert set(Site.asked.values()) == {1}
+    assert verify(run.images) == []
+
+
+def test_changed_bytes_of_a_local_picture_are_noticed(tmp_path):
+    run = local_run(tmp_path, centroids=1, each=2)
+    (tmp_path / "pool" / "1.png").write_bytes(numbered_picture(9999))
+
+    manifest = fetch(run, depths=[2])
+
+    assert manifest.counts == {"candidates": 2, "fetched": 1, "failed": 1, "failed_changed": 1}
+
+
+def test_a_list_hit_is_never_stored_and_a_new_list_takes_out_what_was(tmp_path, site):
+    rows = [Planted(0, rank, by_address(f"{site}/p/{rank}", rank)) for rank in range(4)]
+    run = plant(tmp_path / "run", rows)
+    with_lists(run, CONFIG, takedown=f"{rows[0].values['id']}\n")
+    Site.asked.clear()
+    with loopback(site) as web:
+        first = fetch(run, depths=[4], web=web)
+        assert (first.counts["fetched"], first.counts["failed_takedown"]) == (3, 1)
+        assert "/p/0" not in Site.asked
+        victim = rows_by_id(run)[rows[1].values["id"]]
+        with_lists(run, CONFIG, takedown=f"{rows[2].values['url']}\n", hash_block=f"{victim['sha256']}\n")
+        second = fetch(run, depths=[4], web=web)
+
+    assert second.counts == {
+        "candidates": 4,
+        "fetched": 2,
+        "failed": 2,
+        "failed_hash_block": 1,
+        "failed_takedown": 1,
+    }
+    kept = {number_in(path.read_bytes()) for path in run.originals.rglob("*.png")}
+    assert kept == {0, 3}
+    assert Site.asked["/p/3"] == 1  # what no list concerns isn't fetched anew
+    assert rows_by_id(run)[rows[1].values["id"]]["image_path"] is None
+
+
+def test_the_disk_budget_stops_the_fetch_and_a_larger_one_goes_on(tmp_path, site):
+    rows = [Planted(0, rank, by_address(f"{site}/p/{rank}", rank)) for rank in range(6)]
+    tight = replace(CONFIG, fetch=replace(CONFIG.fetch, disk_budget="200B"))
+    run = plant(tmp_path / "run", rows, tight)
+    with loopback(site) as web:
+        with pytest.raises(DataError, match="disk_budget"):
+            fetch(run, depths=[6], web=web)
+        assert find_manifest(run.images) is None
+        run = plant(tmp_path / "run", rows, CONFIG)
+        assert fetch(run, depths=[6], web=web).counts["fetched"] == 6
+
+
+def _fetch_in_parts(folder: Path) -> None:
+    from curation import fetched_images
+
+    fetched_images.PART_ROWS = 4
+    fetch(Run(folder), depths=[40, 40])
+
+
+def test_a_fetch_killed_at_any_moment_goes_on_to_the_same_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("curation.fetched_images.PART_ROWS", 4)
+    unbroken = local_run(tmp_path, "unbroken", each=40)
+    fetch(unbroken, depths=[40, 40])
+    broken = local_run(tmp_path, "broken", each=40)
+    context = multiprocessing.get_context("spawn")
+    seen = 0
+    for parts in (1, 5, 12):
+        worker = context.Process(target=_fetch_in_parts, args=(broken.folder,))
+        worker.start()
+        while worker.is_alive() and len(part_paths(broken.images)) < parts:
+            time.sleep(0.002)
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join(60)
+        seen = max(seen, len(part_paths(broken.images)))
+    assert 0 < seen < 20  # it was stopped on its way
+    assert find_manifest(broken.images) is None
+
+    fetch(broken)  # without depths: it goes on with those that were begun
+
+    assert digests(broken) == digests(unbroken)
+    assert find_manifest(broken.images).counts == find_manifest(unbroken.images).counts
+
+
+def _die(_: str) -> Refused:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return Refused("unreadable", "never")
+
+
+def _hang(_: str) -> Refused:
+    time.sleep(60)
+    return Refused("unreadable", "never")
+
+
+def test_a_picture_that_kills_its_process_or_hangs_costs_itself_only(tmp_path):
+    path = tmp_path / "1.png"
+    path.write_bytes(numbered_picture(1))
+    outcomes = {}
+    with Openers(2, open_s=2) as openers:
+
+        def ask(name: str, work, *arguments: object) -> None:
+            outcomes[name] = openers.ask(name, work, *arguments)
+
+        jobs = [("die", _die, "x"), ("hang", _hang, "x")]
+        jobs += [(f"fine {n}", open_place, str(path), 10**6, None) for n in range(4)]
+        threads = [threading.Thread(target=ask, args=job) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        after = openers.ask("after", open_content, path.read_bytes(), 0)
+
+    assert outcomes["die"].reason == "decode_crashed"
+    assert outcomes["hang"].reason == "decode_timeout"
+    assert [outcomes[f"fine {n}"].width for n in range(4)] == [32] * 4
+    assert after.width == 32
+
+
+def test_refill_goes_deeper_until_each_centroid_is_full_or_out_of_neighbours(tmp_path):
+    """Centroid 0: small pictures first, so it has to go deep. Centroid 1 has too few of any."""
+    pool = tmp_path / "pool"
+    rows = [
+        Planted(0, rank, local(pool, rank, width=32 if rank >= 20 else 20, height=24 if rank >= 20 else 8))
+        for rank in range(30)
+    ]
+    rows += [Planted(1, rank, local(pool, 100 + rank)) for rank in range(2)]
+    run = plant(tmp_path / "run", rows)
+    depths, rounds = None, []
+    while True:
+        manifest = fetch(run, depths=depths)
+        score_all(run)
+        select(run)
+        rounds.append(manifest.parameters["depths"])
+        depths = deeper(run, CONFIG, rounds[-1])
+        if depths is None:
+            break
+
+    assert len(rounds) > 1
+    assert all(a[0] < b[0] for a, b in pairwise(rounds))
+    selected = [
+        row for row in read_table(run.selection_table, SELECTION).to_pylist() if row["verdict"] == "selected"
+    ]
+    assert Counter(row["centroid_id"] for row in selected) == {0: 3, 1: 2}
+    assert [row["rank"] for row in selected if row["centroid_id"] == 0] == [20, 21, 22]
+
+
+def test_an_empty_selection_is_an_error_that_prints_the_funnel(tmp_path):
+    pool = tmp_path / "pool"
+    rows = [Planted(0, rank, local(pool, rank, width=16, height=8)) for rank in range(3)]
+    run = plant(tmp_path / "run", rows)
+    fetch(run)
+    score_all(run)
+    select(run)
+
+    with pytest.raises(
+        DataError, match=r"none of 3 candidates is selected: 3 shorter side too small \(min_side_px\)"
+    ):
+        require_selected(run)
+
+
+def test_settings_are_those_of_the_file(tmp_path):
+    """A small max_bytes in popfactory.toml refuses a local picture too."""
+    config = replace(CONFIG, fetch=FetchConfig(max_bytes=50, workers=1, concurrency=2))
+    run = local_run(tmp_path, centroids=1, each=1, config=config)
+
+    assert fetch(run).counts["failed_too_many_bytes"] == 1
+    assert json.loads(run.depths.read_text())["depths"] == [1]
