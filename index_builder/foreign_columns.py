@@ -1,0 +1,97 @@
+"""Metadata of any pool in our own columns: LAION's, img2dataset's, clip-retrieval's names read as ours."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spine.errors import DataError
+from spine.ids import laion_id
+from spine.tables import METADATA
+
+# Of each column the names it goes by, the best first, in lower case. What the source says of the
+# original counts before what someone stored of it.
+_NAMES = {
+    "url": ("url", "image_url"),
+    "image_path": ("image_path",),
+    "caption": ("caption", "text", "alt_text"),
+    "key": ("key",),
+    "width": ("original_width", "width"),
+    "height": ("original_height", "height"),
+    "sha256": ("sha256",),
+    "alt_txt_similarity": ("alt_txt_similarity", "similarity"),
+    "aesthetic": ("aesthetic", "aesthetic_score"),
+    "pwatermark": ("pwatermark",),
+    "punsafe": ("punsafe",),
+}
+_IDS = ("id", "hash")
+
+
+def our_columns(names: Sequence[str]) -> list[str]:
+    """Those of a pool's columns that say something of ours, or of the id; in their own spelling and order."""
+    wanted = {spelling for spellings in _NAMES.values() for spelling in spellings} | set(_IDS)
+    return [name for name in names if name.lower() in wanted]
+
+
+def as_our_metadata(table: pa.Table) -> pa.Table:
+    """Rows of any pool's metadata as METADATA.
+
+    The id is the pool's `id` or `hash` where that is a whole number, else LAION's join key over address
+    (or place) and caption. What a pool doesn't say is null; what we have no column for is left out.
+
+    Raises:
+        DataError: A column's values are not what its name says, or nothing tells the rows' ids.
+    """
+    columns = {
+        name: _first_of(table, spellings, METADATA.field(name).type) for name, spellings in _NAMES.items()
+    }
+    columns["id"] = _ids(table, columns)
+    return pa.table([columns[name] for name in METADATA.names], schema=METADATA)
+
+
+def _first_of(table: pa.Table, spellings: Sequence[str], kind: pa.DataType) -> pa.ChunkedArray:
+    """Each row's value of the first column of these names that has one."""
+    found = [
+        _as(table.column(name), kind, name)
+        for spelling in spellings
+        for name in table.column_names
+        if name.lower() == spelling
+    ]
+    return pc.coalesce(*found) if found else pa.chunked_array([pa.nulls(table.num_rows, kind)])
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.ChunkedArray:
+    try:
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_finite(column), column, None)
+            if pa.types.is_integer(kind):
+                column = pc.round(column)
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"the pool's column {name} ({column.type}) can't be read as {kind}: {error}"
+        ) from None
+
+
+def _ids(table: pa.Table, columns: dict[str, pa.ChunkedArray]) -> pa.ChunkedArray:
+    known = [
+        table.column(name).cast(pa.int64())
+        for wanted in _IDS
+        for name in table.column_names
+        if name.lower() == wanted and pa.types.is_integer(table.column(name).type)
+    ]
+    ids = pc.coalesce(*known) if known else pa.chunked_array([pa.nulls(table.num_rows, pa.int64())])
+    missing = np.flatnonzero(ids.is_null().to_numpy())
+    if not missing.size:
+        return ids
+    take = pa.array(missing)
+    places = pc.coalesce(columns["url"], columns["image_path"]).take(take).to_pylist()
+    if any(place is None for place in places):
+        raise DataError(
+            f"rows of the pool have no id, hash, url or image_path; its columns: {', '.join(table.column_names)}"
+        )
+    filled = ids.fill_null(0).to_numpy().copy()
+    captions = columns["caption"].take(take).to_pylist()
+    filled[missing] = [laion_id(place, caption) for place, caption in zip(places, captions, strict=True)]
+    return pa.chunked_array([pa.array(filled, pa.int64())])

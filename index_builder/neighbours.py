@@ -1,0 +1,220 @@
+"""The stage that asks the pool for each centroid's nearest pictures.
+
+Blocks of centroids are searched one after the other, each kept in a hidden file: what a stopped run
+found stays found. When all are there, every picture gets the facts that need the whole: which centroid
+it is nearest to, and which other picture it nearly repeats. Only then the parts are published.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from index_builder.heads import load_rating_vector
+from index_builder.picture_facts import JUDGED_BY, PictureFacts, picture_facts
+from index_builder.pools import Pool, open_pool, pool_digests
+from index_builder.unit_vectors import unit_rows
+from spine.config import load_config
+from spine.errors import ConfigError, DataError
+from spine.progress import SILENT, Progress
+from spine.publish import publish_table
+from spine.run import Run, part_path
+from spine.settings import Config
+from spine.stage import Manifest, Stage, read_manifest
+from spine.tables import METADATA, NEIGHBOURS, Vectors, centroids_schema, read_table, vectors_of
+
+BLOCK = 256
+"""Centroids in a part, searched at once."""
+
+_FOUND = pa.schema(
+    [
+        *[NEIGHBOURS.field(name) for name in ("centroid_id", "rank", "similarity")],
+        pa.field("row", pa.int64()),
+        *METADATA,
+    ]
+)
+
+
+def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Manifest:
+    """Find each centroid's neighbours in the pool.
+
+    Reads centroids/ and index/, or the index folder or server that [pool] names; writes neighbours/.
+    With an aesthetic weight each query is q' = normalise(q + weight * rating vector).
+
+    Args:
+        run: Its [retrieve], [pool] and [score] settings count, and [select] near_duplicate.
+        force: Start over.
+        progress: Told of centroids searched.
+
+    Returns:
+        Counts: centroids, neighbours (rows), repeated (a picture that a centroid found twice under one
+        id, left out), pictures (different ones), short (centroids with fewer than k neighbours).
+
+    Raises:
+        ConfigError: A setting is wrong or missing.
+        DataError: centroids/ or index/ isn't finished, or they don't fit together.
+        ModelError: The rating vector can't be read, or doesn't fit.
+        ServiceError: The server can't be reached, or refuses.
+    """
+    config = load_config(run.config)
+    source = read_manifest(run.centroids)
+    inputs = {"centroids": source.digest, **pool_digests(run, config)}
+    shift = _shift(config, int(source.facts["d"]))
+    if shift is not None:
+        inputs["rating_vector"] = hashlib.sha256(shift.tobytes()).hexdigest()
+    stage = Stage.open("neighbours", run.neighbours, _parameters(config), inputs, force=force)
+    if stage.published is not None:
+        _tidy(run.neighbours)
+        return stage.published
+    ids, queries = _queries(run, int(source.facts["d"]), shift)
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(ids), BLOCK)]
+    with open_pool(run, config) as pool:
+        _check_fit(pool, source, progress)
+        _search(run.neighbours, blocks, ids, queries, pool, config, progress)
+        facts = picture_facts(
+            pa.concat_tables(
+                read_table(path, JUDGED_BY) for path in _found_paths(run.neighbours, len(blocks))
+            ),
+            config.select.near_duplicate,
+            pool.vectors,
+        )
+    counts = _publish_parts(run.neighbours, blocks, ids, facts, config.retrieve.k)
+    manifest = stage.finish(
+        counts,
+        {
+            "k": config.retrieve.k,
+            "d": queries.shape[1],
+            "model": source.facts.get("model"),
+            "demo_models": bool(source.facts.get("demo_models", False)),
+        },
+    )
+    _tidy(run.neighbours)
+    progress.end()
+    return manifest
+
+
+def _parameters(config: Config) -> dict[str, Any]:
+    query = config.retrieve.aesthetic_query
+    return {
+        "k": config.retrieve.k,
+        "nprobe": config.retrieve.nprobe,
+        "aesthetic_query": {"rating": query.rating, "weight": query.weight} if query.weight else None,
+        "near_duplicate": config.select.near_duplicate,
+        "pool": {
+            "index": config.pool.index,
+            "server": config.pool.server,
+            "indice_name": config.pool.indice_name,
+        },
+    }
+
+
+def _shift(config: Config, d: int) -> Vectors | None:
+    """What is added to each query, shape (d,); None for nothing."""
+    query, folder = config.retrieve.aesthetic_query, config.score.aesthetic_query_vectors
+    if not query.weight:
+        return None
+    if not folder:
+        raise ConfigError(
+            f"[retrieve] aesthetic_query has weight {query.weight:g}, which needs [score] aesthetic_query_vectors:"
+            " name the folder with rating0.npy to rating9.npy, or set the weight to 0"
+        )
+    shift: Vectors = np.float32(query.weight) * load_rating_vector(folder, query.rating, d)
+    return shift
+
+
+def _queries(run: Run, d: int, shift: Vectors | None) -> tuple[list[int], Vectors]:
+    """Ids of the centroids, and the unit vectors to search with."""
+    table = read_table(run.centroids_table, centroids_schema(d))
+    queries = unit_rows(vectors_of(table.column("embedding")))
+    if shift is not None:
+        queries = queries + shift
+        norms = np.linalg.norm(queries, axis=1, keepdims=True)
+        if (norms < 1e-3).any():
+            raise ConfigError("[retrieve] aesthetic_query cancels a centroid out; choose another weight")
+        queries = queries / norms
+    return table.column("centroid_id").to_pylist(), queries
+
+
+def _check_fit(pool: Pool, source: Manifest, progress: Progress) -> None:
+    d, model = source.facts["d"], source.facts.get("model")
+    if pool.d is not None and pool.d != d:
+        raise DataError(
+            f"the index has d = {pool.d}, the centroids have d = {d}: they are of different models"
+        )
+    if pool.model is None:
+        progress.say(f"the pool doesn't say which CLIP model made its vectors; the centroids are of {model}")
+    elif pool.model != model:
+        raise DataError(
+            f"the index is of CLIP model {pool.model}, the centroids are of {model}; embed both with the same"
+        )
+
+
+def _search(
+    folder: Path,
+    blocks: list[slice],
+    ids: list[int],
+    queries: Vectors,
+    pool: Pool,
+    config: Config,
+    progress: Progress,
+) -> None:
+    """Search the blocks that have no file yet."""
+    paths = _found_paths(folder, len(blocks))
+    waiting = [(path, block) for path, block in zip(paths, blocks, strict=True) if not path.exists()]
+    left = sum(len(ids[block]) for _, block in waiting)
+    progress.begin("retrieve", len(ids), "centroids", done=len(ids) - left)
+    for path, block in waiting:
+        found = pool.search(queries[block], config.retrieve.k, config.retrieve.nprobe)
+        centroid = np.asarray(ids[block], dtype=np.int32)[found.column("query").to_numpy()]
+        found = found.append_column("centroid_id", pa.array(centroid, pa.int32()))
+        publish_table(path, found.select(_FOUND.names).cast(_FOUND))
+        progress.advance(len(ids[block]))
+
+
+def _publish_parts(
+    folder: Path, blocks: list[slice], ids: list[int], facts: PictureFacts, k: int
+) -> dict[str, int]:
+    """Write the parts, and count."""
+    start, neighbours = 0, 0
+    sizes = dict.fromkeys(ids, 0)
+    for number, path in enumerate(_found_paths(folder, len(blocks))):
+        found = read_table(path, _FOUND)
+        inside = slice(start, start + found.num_rows)
+        table = _part(found, facts, inside)
+        publish_table(part_path(folder, number), table)
+        for centroid, size in zip(*np.unique(table.column("centroid_id"), return_counts=True), strict=True):
+            sizes[int(centroid)] += int(size)
+        start, neighbours = inside.stop, neighbours + table.num_rows
+    return {
+        "centroids": len(ids),
+        "neighbours": neighbours,
+        "repeated": start - neighbours,
+        "pictures": facts.pictures,
+        "short": sum(size < k for size in sizes.values()),
+    }
+
+
+def _part(found: pa.Table, facts: PictureFacts, inside: slice) -> pa.Table:
+    """One part: the facts beside what was found, repeated pictures left out, ranks without gaps."""
+    best, duplicate_of = facts.best_centroid[inside], facts.duplicate_of.slice(inside.start, found.num_rows)
+    found = found.append_column("best_centroid", pa.array(best, pa.int32()))
+    found = found.append_column("duplicate_of", duplicate_of)
+    found = found.filter(pa.array(facts.first[inside]))
+    centroid = found.column("centroid_id").to_numpy()
+    _, starts, sizes = np.unique(centroid, return_index=True, return_counts=True)
+    rank = np.arange(len(centroid)) - np.repeat(starts, sizes)
+    found = found.set_column(found.column_names.index("rank"), "rank", pa.array(rank, pa.int32()))
+    return found.select(NEIGHBOURS.names).cast(NEIGHBOURS)
+
+
+def _found_paths(folder: Path, count: int) -> list[Path]:
+    """The hidden files of the blocks; hidden, so that they are no part of the table."""
+    return [folder / f".found-{number:05d}.parquet" for number in range(count)]
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the hidden files; after the manifest, so that a kill before it costs no search."""
+    for path in folder.glob(".found-*.parquet"):
+        path.unlink()
