@@ -40,6 +40,7 @@ REFUSALS: dict[str, str] = {
     "unsupported_format": f"a picture, but none of {', '.join(FORMATS)}",
     "truncated": "the picture is cut off or damaged",
     "too_many_pixels": "the picture is larger than allowed",
+    "out_of_memory": "opening it takes more memory than one picture may",
     "decode_timeout": "opening it took too long",
     "decode_crashed": "opening it ended the process that tried",
     "not_local": "only its address is known; its bytes are not here",
@@ -61,7 +62,6 @@ _DECODER_ERRORS = (
     AttributeError,
     ArithmeticError,
     RuntimeError,
-    MemoryError,
     struct.error,
     zlib.error,
 )
@@ -132,7 +132,7 @@ def open_picture(content: bytes) -> Picture:
 
     Raises:
         ImageError: With reason empty_file, too_many_bytes, not_an_image, unsupported_format,
-            too_many_pixels or truncated.
+            too_many_pixels, out_of_memory or truncated.
     """
     image = _open(content)
     try:
@@ -143,6 +143,8 @@ def open_picture(content: bytes) -> Picture:
         upright = rgb.transpose(turn) if turn is not None else rgb
     except _BOMBS as error:
         raise ImageError("too_many_pixels", f"{error}") from None
+    except MemoryError:
+        raise ImageError("out_of_memory", "more memory is needed than there is") from None
     except _DECODER_ERRORS as error:
         raise ImageError("truncated", f"damaged or cut off: {_said(error)}") from None
     return Picture(upright, upright.width, upright.height, _format(image), exif)
@@ -202,6 +204,8 @@ def _open(content: bytes) -> Image.Image:
         if other is not None:
             raise ImageError("unsupported_format", f"{other}; convert it to JPEG or PNG") from None
         raise ImageError("not_an_image", "no picture in its content") from None
+    except MemoryError:
+        raise ImageError("out_of_memory", "its header asks for more memory than there is") from None
     except _DECODER_ERRORS as error:
         raise ImageError("truncated", f"damaged header: {_said(error)}") from None
     width, height = image.size

@@ -6,7 +6,8 @@ r"""Places: texts that say where a picture's bytes lie, and reading them there.
 
 A name that is no valid UTF-8, has control characters or a "::" is written in percent-encoding, after
 file://, so that every place is one line of plain text and names one picture only:
-file:///photos/line%0Abreak.jpg. Containers are read in place, nothing is ever unpacked.
+file:///photos/line%0Abreak.jpg. Containers are read in place, nothing is ever unpacked. Arrow is imported
+only where Parquet is read: the processes that decode files should start quickly and stay small.
 """
 
 import os
@@ -17,13 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from spine.errors import ImageError
 from spine.images import MAX_BYTES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _ENCODED = "file://"
 _SEAM = "::"
@@ -32,8 +33,8 @@ _COLUMN_LIMIT = 256_000_000  # bytes of a row group's column that are kept for t
 TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError)
 """What a damaged tar raises while it is read."""
 
-PARQUET_ERRORS = (pa.ArrowException, OSError, KeyError, ValueError)
-"""What a damaged Parquet file raises while it is read."""
+PARQUET_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
+"""What a damaged Parquet file raises while it is read: Arrow's errors are children of these."""
 
 
 def place_of(path: str, *parts: str) -> str:
@@ -193,12 +194,14 @@ def _read_cell(path: str, column: str, row: str, max_bytes: int) -> bytes:
     return bytes(value.as_buffer())
 
 
-def _cells(path: str, column: str, row: int, mtime_ns: int) -> tuple[pa.Array, int]:
+def _cells(path: str, column: str, row: int, mtime_ns: int) -> "tuple[pa.Array, int]":
     """An array that holds the cell, and its place in it.
 
     Raises:
         IndexError: There are fewer rows.
     """
+    import pyarrow.parquet as pq
+
     starts, sizes = _row_groups(path, column.partition(".")[0], mtime_ns)
     group = next((number for number, start in enumerate(starts[1:]) if row < start), None)
     if group is None:
@@ -217,6 +220,8 @@ def _cells(path: str, column: str, row: int, mtime_ns: int) -> tuple[pa.Array, i
 @lru_cache(maxsize=64)
 def _row_groups(path: str, column: str, mtime_ns: int) -> tuple[list[int], list[int]]:
     """First row of each row group, with the row count at the end; and bytes of the column in each."""
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path) as file:
         metadata = file.metadata
         starts, sizes = [0], []
@@ -235,13 +240,17 @@ def _row_groups(path: str, column: str, mtime_ns: int) -> tuple[list[int], list[
 
 
 @lru_cache(maxsize=2)
-def _column(path: str, column: str, group: int, mtime_ns: int) -> pa.Array:
+def _column(path: str, column: str, group: int, mtime_ns: int) -> "pa.Array":
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         table = file.read_row_group(group, columns=[column])
     return _binary(table.column(0).combine_chunks())
 
 
-def _binary(array: pa.Array) -> pa.Array:
+def _binary(array: Any) -> "pa.Array":
+    import pyarrow as pa
+
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type.value_type)
     while pa.types.is_struct(array.type):
