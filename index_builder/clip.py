@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from index_builder.preprocessing import Pixels, Preprocessing
+from index_builder.preprocessing import Crop, Pixels, Preprocessing
 from spine.config import DEMO
 from spine.errors import ModelError
 from spine.settings import ClipConfig
@@ -186,6 +186,38 @@ class ClipEncoder:
         with torch.inference_mode():
             vectors: Vectors = self._model.encode_text(tokens).float().cpu().numpy()
         return vectors
+
+
+class CropEncoding:
+    """Embeds crops as they come, a full step at a time, so that a shard's pictures needn't lie in memory.
+
+    Steps begin anew with each `take`: the shard's embeddings so depend on the shard alone, and a stage
+    that goes on after a kill makes the same ones.
+    """
+
+    def __init__(self, encoder: ClipEncoder, batch_size: int) -> None:
+        self._encoder = encoder
+        self._batch_size = batch_size
+        self._crops: list[Crop] = []
+        self._found: list[Vectors] = []
+
+    def add(self, crop: Crop) -> None:
+        """One more picture."""
+        self._crops.append(crop)
+        if len(self._crops) >= self._batch_size:
+            self._encode()
+
+    def take(self) -> Vectors:
+        """Embeddings of all pictures since the last call, in their order: shape (n, d), float32."""
+        if self._crops:
+            self._encode()
+        found, self._found = self._found, []
+        return np.concatenate(found) if found else np.empty((0, self._encoder.d), dtype=np.float32)
+
+    def _encode(self) -> None:
+        pixels = self._encoder.preprocess.normalise(np.stack(self._crops))
+        self._crops = []
+        self._found.append(self._encoder.encode_images(pixels, steady=True))
 
 
 def _find_weights(name: str, pretrained: str) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,260 @@
+"""The embed stage: every picture of a source as an embedding with its metadata, in shards.
+
+A shard is a fixed run of inputs. It is complete once its statuses are there, which are written last; a
+stage that was stopped goes on with the first shard that has none. Shards are the same whenever they are
+made, but for one thing they share: the first of several equal pictures is the one that counts.
+"""
+
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from index_builder.clip import ClipEncoder, CropEncoding, clip_parameters
+from index_builder.decoding import Decoded, Refusal, decode
+from spine.config import load_config
+from spine.errors import DataError
+from spine.ids import laion_id
+from spine.progress import SILENT, Progress
+from spine.publish import publish_table
+from spine.run import Run, part_path, part_paths
+from spine.settings import Config
+from spine.shards import write_shard
+from spine.sources import Entry, Survey, entries, survey
+from spine.stage import Manifest, Stage, find_manifest
+from spine.tables import METADATA, STATUSES, read_parts, read_table
+
+SHARD_INPUTS = 4096
+"""Inputs a shard: what a kill may cost."""
+
+_REPORT_EVERY = 32  # inputs between two words to the progress
+
+
+def embed(
+    run: Run, collection: str, source: str | None = None, *, force: bool = False, progress: Progress = SILENT
+) -> Manifest:
+    """Embed the pictures of a source.
+
+    Writes img_emb/, metadata/ and statuses/ in the collection's folder. Every input has one status:
+    embedded, duplicate of an earlier one, or failed for a reason; the manifest's counts add up to the
+    inputs. Pictures that only have an address fail as not_local.
+
+    Args:
+        run: The run folder.
+        collection: "concepts" or "pool".
+        source: Folder of pictures, .tar, .parquet, or a folder of those; None takes the one of the
+            settings, or else the one that was embedded before.
+        force: Start over.
+        progress: Told of each input.
+
+    Raises:
+        DataError: The source is missing or empty, or none of its pictures could be embedded.
+        ModelError: The CLIP model can't be loaded.
+    """
+    config = load_config(run.config)
+    folder = run.collection(collection)
+    found = survey(source or _known_source(config, collection, folder))
+    # The digest is over names, sizes and times of the source's files. A new or changed file makes the
+    # whole stage stale: which picture is the first of its kind can then be another anywhere.
+    stage = Stage.open(
+        collection,
+        folder,
+        parameters=clip_parameters(config.clip) | {"source": found.source, "shard_inputs": SHARD_INPUTS},
+        inputs={"source": found.digest},
+        force=force,
+    )
+    if stage.published is not None:
+        return stage.published
+    encoder = ClipEncoder.load(config.clip)
+    _embed_shards(folder, found, encoder, config, progress)
+    counts = _counts(folder)
+    if not counts["embedded"]:
+        raise DataError(
+            f"{found.source}: none of {counts['inputs']:,} inputs could be embedded ({_reasons(counts)}); "
+            f"{folder / 'statuses'} says why for each"
+        )
+    facts = {"d": encoder.d, "model": encoder.name, "demo_models": encoder.is_demo, "source": found.source}
+    manifest = stage.finish(counts, facts)
+    if counts["failed"]:
+        progress.say(f"{counts['failed']:,} of {counts['inputs']:,} inputs failed: {_reasons(counts)}")
+    progress.end()
+    return manifest
+
+
+def _known_source(config: Config, collection: str, folder: Path) -> str:
+    """The source of the settings, or of the embeddings that are there."""
+    settings = config.concepts if collection == "concepts" else config.pool
+    if settings.source:
+        return settings.source
+    manifest = find_manifest(folder)
+    if manifest is None:
+        raise DataError(
+            f"[{collection}] source is empty; set it in popfactory.toml, "
+            f"or give one: popfactory embed {folder.parent} {collection} SOURCE"
+        )
+    return str(manifest.parameters["source"])
+
+
+@dataclass(slots=True)
+class _Shard:
+    """What one shard's inputs came to."""
+
+    statuses: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Metadata of the pictures that are embedded."""
+
+
+def _embed_shards(
+    folder: Path, found: Survey, encoder: ClipEncoder, config: Config, progress: Progress
+) -> None:
+    statuses = folder / "statuses"
+    done = _complete_shards(statuses)
+    # Ids that earlier shards embedded: a later equal picture is a duplicate, as without the interruption.
+    seen = _embedded_ids(statuses)
+    progress.begin(f"embed {folder.name}", found.total, "images", done * SHARD_INPUTS)
+    waiting = itertools.islice(entries(found), done * SHARD_INPUTS, None)
+    items = ((entry, None if entry.problem else entry.place) for entry in waiting)
+    encoding = CropEncoding(encoder, config.clip.batch_size)
+    with contextlib.closing(decode(items, encoder.preprocess, workers=config.clip.workers)) as pictures:
+        for number in itertools.count(done):
+            shard = _Shard()
+            for entry, picture in _reported(itertools.islice(pictures, SHARD_INPUTS), progress):
+                _take(shard, seen, encoding, entry, picture)
+            if not shard.statuses:
+                break
+            _publish(folder, number, shard, encoding, seen)
+
+
+def _take(
+    shard: _Shard, seen: set[int], encoding: CropEncoding, entry: Entry, picture: Decoded | Refusal | None
+) -> None:
+    """Give one input its status, and its picture to the model if it is the first of its kind."""
+    status: dict[str, Any] = {
+        "input": entry.name,
+        "status": "failed",
+        "reason": None,
+        "id": None,
+        "message": None,
+    }
+    shard.statuses.append(status)
+    if not isinstance(picture, Decoded):
+        refusal = _refusal(entry) if picture is None else picture
+        status |= {"reason": refusal.reason, "message": refusal.message[:1000]}
+        return
+    # The content's id is spelled out of the hash that the decoding process made: see spine.ids.
+    content = int.from_bytes(bytes.fromhex(picture.sha256)[:8], "big", signed=True)
+    own = laion_id(entry.url, entry.caption) if entry.url else content
+    status |= {"id": own, "status": "duplicate" if own in seen else "embedded"}
+    if own in seen:
+        return
+    seen.add(own)
+    encoding.add(picture.crop)
+    shard.rows.append(
+        {
+            "id": own,
+            "url": entry.url,
+            "image_path": entry.place,
+            "caption": entry.caption,
+            "key": entry.key,
+            "width": picture.width,
+            "height": picture.height,
+            "sha256": picture.sha256,
+            "alt_txt_similarity": entry.alt_txt_similarity,
+            "aesthetic": entry.aesthetic,
+            "pwatermark": entry.pwatermark,
+            "punsafe": entry.punsafe,
+        }
+    )
+
+
+def _refusal(entry: Entry) -> Refusal:
+    """Why an input that has no place to read was not embedded."""
+    if entry.problem is not None:
+        return Refusal("unreadable", entry.problem)
+    if entry.url is not None:
+        return Refusal("not_local", f"{entry.url}: download it first, with img2dataset for instance")
+    return Refusal("missing", "neither a picture nor an address")
+
+
+def _publish(folder: Path, number: int, shard: _Shard, encoding: CropEncoding, seen: set[int]) -> None:
+    vectors = encoding.take()
+    finite = np.isfinite(vectors.sum(axis=1))
+    if not finite.all():
+        bad = {row["id"] for row, good in zip(shard.rows, finite, strict=True) if not good}
+        seen -= bad
+        for status in shard.statuses:
+            if status["id"] in bad:
+                message = "the model gave values that are no numbers"
+                status |= {"status": "failed", "reason": "bad_embedding", "id": None, "message": message}
+    rows = [row for row, good in zip(shard.rows, finite, strict=True) if good]
+    if rows:
+        write_shard(folder, number, vectors[finite], pa.Table.from_pylist(rows, schema=METADATA))
+    publish_table(
+        part_path(folder / "statuses", number), pa.Table.from_pylist(shard.statuses, schema=STATUSES)
+    )
+
+
+def _reported(
+    pictures: Iterator[tuple[Entry, Decoded | Refusal | None]], progress: Progress
+) -> Iterator[tuple[Entry, Decoded | Refusal | None]]:
+    """The same pictures; the progress is told of them a few at a time."""
+    units, failures = 0, Counter[str]()
+    for entry, picture in pictures:
+        yield entry, picture
+        units += 1
+        if not isinstance(picture, Decoded):
+            failures[(_refusal(entry) if picture is None else picture).reason] += 1
+        if units == _REPORT_EVERY:
+            progress.advance(units, dict(failures))
+            units, failures = 0, Counter()
+    if units:
+        progress.advance(units, dict(failures))
+
+
+def _complete_shards(statuses: Path) -> int:
+    """Shards that are complete, from the first without a gap; files behind a gap are removed."""
+    paths = part_paths(statuses)
+    done = next((n for n, path in enumerate(paths) if path != part_path(statuses, n)), len(paths))
+    for path in paths[done:]:
+        path.unlink()
+    # A shard before the last is full; the last may be the source's end, and is made again: it costs little
+    # and a source that grew while it was read is then read to its end.
+    if done and pq.read_metadata(part_path(statuses, done - 1)).num_rows < SHARD_INPUTS:
+        done -= 1
+        part_path(statuses, done).unlink()
+    for folder, name in (("img_emb", "img_emb_*.npy"), ("metadata", "metadata_*.parquet")):
+        for path in (statuses.parent / folder).glob(name):
+            if int(path.stem.rsplit("_", 1)[1]) >= done:
+                path.unlink()
+    return done
+
+
+def _embedded_ids(statuses: Path) -> set[int]:
+    ids: set[int] = set()
+    columns = pa.schema([STATUSES.field("status"), STATUSES.field("id")])
+    for path in part_paths(statuses):
+        table = read_table(path, columns)
+        ids.update(table.filter(pa.compute.equal(table["status"], "embedded"))["id"].to_pylist())
+    return ids
+
+
+def _counts(folder: Path) -> dict[str, int]:
+    table = read_parts(folder / "statuses", STATUSES, ["status", "reason"])
+    statuses = Counter(table["status"].to_pylist())
+    reasons = Counter(reason for reason in table["reason"].to_pylist() if reason is not None)
+    counts = {"inputs": table.num_rows} | {
+        name: statuses[name] for name in ("embedded", "duplicate", "failed")
+    }
+    return counts | {f"failed_{reason}": reasons[reason] for reason in sorted(reasons)}
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    reasons = {name.removeprefix("failed_"): n for name, n in counts.items() if name.startswith("failed_")}
+    return ", ".join(f"{reason} {n:,}" for reason, n in reasons.items()) or "no pictures in it"

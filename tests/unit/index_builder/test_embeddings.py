@@ -1,0 +1,276 @@
+"""The embed stage over pictures whose pixels encode their own number, so that rows can't change places unseen."""
+
+import io
+import json
+import tarfile
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from index_builder import embeddings
+from index_builder.clip import ClipEncoder
+from index_builder.embeddings import embed
+from spine.config import with_demo_models, write_config
+from spine.errors import DataError
+from spine.ids import content_id, laion_id
+from spine.run import Run, part_paths
+from spine.settings import ClipConfig, Config
+from spine.shards import read_shards
+from spine.sources import read_bytes
+from spine.tables import METADATA, STATUSES, read_parts
+
+CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=2)
+
+
+def planted(number: int) -> Image.Image:
+    """A picture that says its number: 12 bits as black and white squares, 4 x 3."""
+    bits = np.array([(number >> bit) & 1 for bit in range(12)], dtype=np.uint8).reshape(3, 4)
+    return Image.fromarray(np.kron(bits * 255, np.ones((20, 20), dtype=np.uint8))).convert("RGB")
+
+
+def number_in(content: bytes) -> int:
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("L"))[10::20, 10::20]
+    return sum(int(value > 128) << bit for bit, value in enumerate(pixels.reshape(-1)))
+
+
+def png(number: int) -> bytes:
+    kept = io.BytesIO()
+    planted(number).save(kept, "PNG")
+    return kept.getvalue()
+
+
+def write_pictures(folder, numbers):
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        (folder / f"{number:04d}.png").write_bytes(png(number))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(embeddings, "SHARD_INPUTS", 16)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return ClipEncoder.load(CLIP)
+
+
+@pytest.fixture
+def new_run(tmp_path):
+    def make(name="run"):
+        run = Run(tmp_path / name)
+        run.folder.mkdir()
+        write_config(run.config, Config(clip=CLIP, score=with_demo_models(Config()).score))
+        return run
+
+    return make
+
+
+def rows_of(run, collection="pool"):
+    pairs = list(read_shards(run.collection(collection), METADATA))
+    vectors = np.concatenate([pair[0] for pair in pairs])
+    return vectors, pa.concat_tables([pair[1] for pair in pairs]).to_pylist()
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+class Heard:
+    """A progress that keeps what it was told, and may stop the work."""
+
+    def __init__(self, stop_after=None):
+        self.units, self.failures, self.said, self.total, self.stop_after = 0, Counter(), [], None, stop_after
+
+    def begin(self, stage, total, unit, done=0):
+        self.units, self.total = done, total
+
+    def advance(self, units, failures=None):
+        self.units += units
+        self.failures.update(failures or {})
+        if self.stop_after is not None and self.units >= self.stop_after:
+            raise KeyboardInterrupt
+
+    def say(self, line):
+        self.said.append(line)
+
+    def end(self):
+        pass
+
+
+def test_ids_places_and_vectors_belong_together(tmp_path, new_run, encoder):
+    source = write_pictures(tmp_path / "source", range(1, 41))
+    run, heard = new_run(), Heard()
+
+    manifest = embed(run, "pool", str(source), progress=heard)
+
+    assert manifest.counts == {"inputs": 40, "embedded": 40, "duplicate": 0, "failed": 0}
+    assert manifest.facts == {"d": 128, "model": "demo-clip", "demo_models": True, "source": str(source)}
+    assert (heard.units, heard.total) == (40, 40)
+    vectors, rows = rows_of(run)
+    assert [row["key"] for row in rows] == [f"{number:04d}" for number in range(1, 41)]
+    for vector, row in zip(vectors, rows, strict=True):
+        content = read_bytes(row["image_path"])
+        number = number_in(content)
+        assert (row["key"], row["id"]) == (f"{number:04d}", content_id(content))
+        assert (row["width"], row["height"]) == (80, 60)
+        alone = encoder.encode_images(encoder.preprocess(planted(number))[None])[0]
+        assert np.abs(vector - alone).max() < 1e-3  # float16
+        assert np.abs(np.linalg.norm(vector) - 1) < 1e-3
+    distinct = np.unique(vectors.round(3), axis=0)
+    assert len(distinct) == 40  # the model does tell them apart
+
+
+def test_repeats_are_duplicates_of_the_first_across_shards(tmp_path, new_run):
+    source = write_pictures(tmp_path / "source", range(1, 31))
+    (source / "9000.png").write_bytes(png(3))
+    (source / "0000.png").write_bytes(png(7))
+    run = new_run()
+
+    counts = embed(run, "concepts", str(source)).counts
+
+    assert counts == {"inputs": 32, "embedded": 30, "duplicate": 2, "failed": 0}
+    statuses = {
+        row["input"][-8:-4]: row for row in read_parts(run.concepts / "statuses", STATUSES).to_pylist()
+    }
+    assert [statuses[name]["status"] for name in ("0000", "0007", "0003", "9000")] == [
+        "embedded",
+        "duplicate",
+        "embedded",
+        "duplicate",
+    ]
+    assert statuses["9000"]["id"] == statuses["0003"]["id"] == content_id(png(3))
+
+
+@pytest.mark.parametrize("stop_after", [1, 20, 32])
+def test_a_stopped_run_goes_on_and_equals_an_unbroken_one(tmp_path, new_run, stop_after, monkeypatch):
+    monkeypatch.setattr(embeddings, "_REPORT_EVERY", 4)
+    source = write_pictures(tmp_path / "source", range(1, 46))
+    for number in range(5):
+        (source / f"9{number}.png").write_bytes(png(number + 10) if number % 2 else b"damaged")
+    unbroken, broken = new_run("unbroken"), new_run("broken")
+    wanted = embed(unbroken, "pool", str(source))
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(broken, "pool", str(source), progress=Heard(stop_after))
+    assert not (broken.pool / "manifest.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in part_paths(broken.pool / "statuses")}
+    assert len(kept) in (stop_after // 16, max(0, stop_after // 16 - 1))
+    manifest = embed(broken, "pool", str(source))
+
+    assert files_of(broken.pool) == files_of(unbroken.pool)
+    assert (manifest.counts, manifest.digest) == (wanted.counts, wanted.digest)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+def test_half_written_shards_are_made_again(tmp_path, new_run):
+    source = write_pictures(tmp_path / "source", range(1, 46))
+    run = new_run()
+    embed(run, "pool", str(source))
+    wanted = files_of(run.pool)
+    (run.pool / "manifest.json").unlink()
+    (run.pool / "statuses" / "part-00001.parquet").unlink()
+    (run.pool / "img_emb" / "img_emb_00002.npy").unlink()
+
+    embed(run, "pool", str(source))
+
+    assert files_of(run.pool) == wanted
+
+
+def test_a_second_run_does_nothing_and_a_new_picture_makes_it_stale(tmp_path, new_run):
+    source = write_pictures(tmp_path / "source", range(1, 5))
+    run = new_run()
+    first = embed(run, "pool", str(source))
+
+    assert embed(run, "pool", str(source)) == first
+    assert embed(run, "pool") == first  # it remembers the source
+    (source / "new.png").write_bytes(png(99))
+    assert embed(run, "pool").counts["embedded"] == 5
+    assert embed(run, "pool", force=True).counts["embedded"] == 5
+
+
+def test_a_webdataset_and_parquet_keep_captions_and_laions_ids(tmp_path, new_run):
+    source = tmp_path / "source"
+    source.mkdir()
+    with tarfile.open(source / "0.tar", "w") as tar:
+        for number in range(1, 4):
+            notes = {"url": f"http://x/{number}", "caption": f"text {number}", "pwatermark": 0.5}
+            for suffix, content in (("json", json.dumps(notes).encode()), ("png", png(number))):
+                member = tarfile.TarInfo(f"{number:03d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    run = new_run()
+
+    counts = embed(run, "pool", str(source)).counts
+
+    _, rows = rows_of(run)
+    assert counts["embedded"] == 3
+    assert [row["id"] for row in rows] == [laion_id(f"http://x/{n}", f"text {n}") for n in (1, 2, 3)]
+    assert [number_in(read_bytes(row["image_path"])) for row in rows] == [1, 2, 3]
+    assert (rows[0]["caption"], rows[0]["key"], rows[0]["pwatermark"]) == ("text 1", "001", 0.5)
+
+    table = pa.table({"URL": ["http://x/1", None], "TEXT": ["text 1", "t"], "jpg": [png(8), png(9)]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    embed(run, "concepts", str(tmp_path / "p.parquet"))
+    _, rows = rows_of(run, "concepts")
+    assert [row["id"] for row in rows] == [laion_id("http://x/1", "text 1"), content_id(png(9))]
+
+
+def test_addresses_alone_are_counted_as_not_local(tmp_path, new_run):
+    pq.write_table(pa.table({"URL": ["http://x/1", "http://x/2"]}), tmp_path / "p.parquet")
+    run = new_run()
+
+    with pytest.raises(DataError, match="none of 2 inputs .*not_local 2"):
+        embed(run, "pool", str(tmp_path / "p.parquet"))
+    assert not (run.pool / "manifest.json").exists()
+
+
+def test_an_embedding_that_is_no_number_is_refused_with_all_its_copies(tmp_path, new_run, monkeypatch):
+    source = write_pictures(tmp_path / "source", range(1, 5))
+    (source / "9000.png").write_bytes(png(2))
+    run, whole = new_run(), ClipEncoder.encode_images
+
+    def broken_model(self, pixels, *, steady=False):
+        vectors = whole(self, pixels, steady=steady)
+        vectors[1] = np.nan
+        return vectors
+
+    monkeypatch.setattr(ClipEncoder, "encode_images", broken_model)
+
+    counts = embed(run, "pool", str(source)).counts
+
+    assert counts == {"inputs": 5, "embedded": 3, "duplicate": 0, "failed": 2, "failed_bad_embedding": 2}
+    assert np.isfinite(rows_of(run)[0]).all()
+
+
+def test_nothing_to_embed_is_one_clear_line(tmp_path, new_run):
+    run = new_run()
+    (tmp_path / "empty").mkdir()
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "a.jpg").touch()
+
+    for source, words in ((str(tmp_path / "empty"), "no pictures"), (None, r"\[pool\] source is empty")):
+        with pytest.raises(DataError, match=words):
+            embed(run, "pool", source)
+    with pytest.raises(DataError, match="none of 1 inputs could be embedded .*empty_file 1"):
+        embed(run, "pool", str(bad))
+    with tarfile.open(tmp_path / "x.tar", "w"):
+        pass
+    with pytest.raises(DataError, match="no pictures in it"):
+        embed(run, "pool", str(tmp_path / "x.tar"))
+
+
+def test_one_picture_is_enough(tmp_path, new_run):
+    source = write_pictures(tmp_path / "source", [5])
+
+    assert embed(new_run(), "pool", str(source / "0005.png")).counts["embedded"] == 1
