@@ -9,7 +9,8 @@
 
 The NSFW detector takes a few columns as categories: it prints the value with six decimals and looks it
 up. It so depends on embeddings being exactly as stored, in float16; from float32 nearly every look-up
-fails, silently. Heads therefore score what is stored, not renormalised.
+fails, silently. Heads therefore score what is stored, not renormalised. They calculate in float64, so that
+a score doesn't depend on how many rows are scored together, as it would in the last bit of float32.
 """
 
 import hashlib
@@ -72,7 +73,7 @@ class LinearHead:
 
     def score(self, vectors: Vectors) -> Floats:
         """Score embeddings (n, d); returns (n,)."""
-        return (vectors @ self.weight + np.float32(self.bias)).astype(np.float32)
+        return (vectors.astype(np.float64) @ self.weight + self.bias).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +95,25 @@ class CategoryHead:
 
     def score(self, vectors: Vectors) -> Floats:
         """Probability for embeddings (n, d), values as stored in float16; returns (n,), 0 to 1."""
-        hidden = np.nan_to_num(vectors, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        hidden = np.nan_to_num(vectors.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
         for column, vocabulary in self.vocabularies.items():
             hidden[:, column] = [vocabulary.get(f"{value:.6f}", 0) for value in vectors[:, column].tolist()]
         hidden = (hidden - self.mean) / self.deviation
         for kernel, bias in self.layers[:-1]:
             hidden = np.maximum(hidden @ kernel + bias, 0)
         kernel, bias = self.layers[-1]
-        logits = np.clip((hidden @ kernel + bias)[:, 0], -88, 88)  # beyond, exp overflows float32
+        logits = np.clip((hidden @ kernel + bias)[:, 0], -88, 88)  # beyond, float32 is 0 or 1
         probability: Floats = (1 / (1 + np.exp(-logits))).astype(np.float32)
         return probability
+
+
+def head_name(source: str, kind: Kind) -> str | None:
+    """What scores of this head name as their model; None where no head is given. Reads the file, loads nothing.
+
+    Raises:
+        ModelError: The file is missing.
+    """
+    return _named(source, kind)[1] if source else None
 
 
 def load_head(source: str, kind: Kind, d: int | None = None) -> Head:
@@ -117,11 +127,7 @@ def load_head(source: str, kind: Kind, d: int | None = None) -> Head:
     Raises:
         ModelError: The file is missing, is none of the known forms, or doesn't fit d.
     """
-    path = DEMO_HEADS / _DEMO_FILES[kind] if source == DEMO else Path(source).expanduser()
-    content = _read(path, f"[score] {kind}_head")
-    name = f"{path.stem}-{hashlib.sha256(content).hexdigest()[:8]}"
-    if source == DEMO:
-        name = f"demo-{kind}-{name[-8:]}"
+    path, name, content = _named(source, kind)
     head = _head(name, path, content)
     if d is not None and head.d != d:
         raise ModelError(
@@ -163,6 +169,13 @@ def load_rating_vector(source: str, rating: int, d: int | None = None) -> Floats
         )
     unit: Floats = vector / np.float32(norm)
     return unit
+
+
+def _named(source: str, kind: Kind) -> tuple[Path, str, bytes]:
+    path = DEMO_HEADS / _DEMO_FILES[kind] if source == DEMO else Path(source).expanduser()
+    content = _read(path, f"[score] {kind}_head")
+    stem = f"demo-{kind}" if source == DEMO else path.stem
+    return path, f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}", content
 
 
 def _read(path: Path, setting: str) -> bytes:

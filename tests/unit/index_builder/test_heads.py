@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from index_builder.heads import load_head, load_rating_vector
+from index_builder.heads import head_name, load_head, load_rating_vector
 from spine.errors import ModelError
 
 
@@ -104,6 +104,8 @@ def test_a_head_is_named_by_file_and_content(tmp_path):
     assert first.name.startswith("a-")
     assert len(first.name) == len("a-") + 8
     assert first.name[2:] != second.name[2:]
+    assert head_name(str(tmp_path / "a.pth"), "aesthetic") == first.name
+    assert head_name("", "aesthetic") is None
     assert second.score(np.eye(3, dtype=np.float32)) == pytest.approx([2, 2, 2])
 
 
@@ -133,3 +135,15 @@ def test_files_that_are_no_heads_are_refused_and_run_no_code(tmp_path, capsys):
         with pytest.raises(ModelError, match=file):
             load_head(str(tmp_path / file), "aesthetic")
     assert "code ran" not in capsys.readouterr().out
+
+
+def test_a_score_does_not_depend_on_its_company(tmp_path):
+    generator = np.random.default_rng(2)
+    write_detector(tmp_path / "head.npz", 96)
+    torch.save({"weight": torch.randn(1, 96), "bias": torch.ones(1)}, tmp_path / "head.pth")
+    vectors = generator.standard_normal((33, 96)).astype(np.float16).astype(np.float32)
+
+    for file in ("head.npz", "head.pth"):
+        head = load_head(str(tmp_path / file), "unsafe")
+        alone = np.concatenate([head.score(row[None]) for row in vectors])
+        assert np.array_equal(head.score(vectors), alone)
