@@ -85,7 +85,8 @@ class Guard:
             return _refuse(403, "without a token the board answers under localhost and 127.0.0.1 only")
         if path.startswith("/gradio_api") and path not in _GRADIO_ALLOWED:
             return _refuse(404, "not here")
-        if scope["method"] not in ("GET", "HEAD") and _foreign(headers):
+        # Not /login: under our referrer policy a form says "null" for its origin, and a token is no secret of ours.
+        if scope["method"] not in ("GET", "HEAD") and path != "/login" and _foreign(headers):
             return _refuse(403, "another site's page may not write here")
         if self._token is not None:
             if path == "/login":

@@ -14,11 +14,19 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
 
+from curation.funnel import funnel
 from spine.config import uses_demo_models
 from spine.errors import DataError, FactoryError
 from spine.jobs import cancel_job, list_jobs
 from spine.run import Run
-from ui.board import Measured, centroid_rows, filter_settings, neighbour_rows, unsafe_limit
+from ui.board import (
+    Measured,
+    centroid_rows,
+    filter_settings,
+    funnel_rows,
+    neighbour_rows,
+    unsafe_limit,
+)
 from ui.decision_log import DecisionLog
 from ui.job_queue import JobQueue, job_row
 from ui.snapshot import Snapshot
@@ -81,21 +89,26 @@ class Board:
                 "model": config.caption.model,
                 "prompt": config.caption.prompt,
             },
-            "selected": selection.counts.get("selected", 0) if selection is not None else None,
+            "selected": selection.counts.get("pictures_selected") if selection is not None else None,
             "quota": config.select.quota_per_centroid,
-            "funnel": [],
+            "funnel": funnel_rows(funnel(self.run)),
             "server": self.server_url,
         }
 
     def centroids(self) -> list[dict[str, Any]]:
         """The list of centroids."""
         snapshot = self.snapshot
+        exemplars = snapshot.exemplars()
+        # Where the pool has the same picture, it was scored there.
+        scored = snapshot.scores().rows(exemplars.ids).column("unsafe")
+        place = exemplars.table.schema.get_field_index("punsafe")
+        known = pc.coalesce(scored, exemplars.table.column("punsafe"))
         return centroid_rows(
             snapshot.centroids(),
             snapshot.neighbour_counts(),
             snapshot.selection(),
             self.decisions.counts(),
-            snapshot.exemplars().table,
+            exemplars.table.set_column(place, "punsafe", known),
             unsafe_limit(snapshot.config().filters),
         )
 

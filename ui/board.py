@@ -3,7 +3,7 @@
 Nothing here reads a file. Ids leave as decimal text, since a browser's numbers hold 53 bits.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spine.filters import RULES, judge
+from curation.funnel import FunnelStep
+from spine.filters import RULES
 from spine.settings import Config, FiltersConfig
 
 UNSAFE_LIMIT = 0.5
@@ -169,9 +170,19 @@ def filter_settings(config: FiltersConfig) -> Row:
     }
 
 
-def passing(neighbours: pa.Table, measured: Measured, config: FiltersConfig) -> int:
-    """How many pictures pass every filter, by `spine.filters`."""
-    return int(judge(judged_values(neighbours, measured), config).passed.sum())
+def funnel_rows(steps: Sequence[FunnelStep]) -> list[Row]:
+    """The run's funnel, each step with what was lost on the way to it, most first."""
+    return [
+        {
+            "label": step.label,
+            "count": step.count,
+            "losses": [
+                {"reason": reason, "meaning": RULES.get(reason, ""), "count": count}
+                for reason, count in sorted(step.losses.items(), key=lambda pair: -pair[1])
+            ],
+        }
+        for step in steps
+    ]
 
 
 def decided_counts(events: Iterable[tuple[int, str]]) -> dict[int, tuple[int, int]]:

@@ -796,8 +796,11 @@ window.Popfactory = (() => {
     });
     on("run", () => {
       const run = state.run;
-      chain.replaceChildren(...run.funnel.map(({ label, count: number, detail }) =>
-        el("li", { title: detail || "" }, el("span", { text: label }), el("b", { text: count(number) }))));
+      chain.replaceChildren(...run.funnel.flatMap((step) => [
+        el("li", {}, el("span", { text: step.label }), el("b", { text: count(step.count) })),
+        ...step.losses.map((loss) => el("li", { class: "pf-loss", title: loss.meaning },
+          el("span", { text: loss.reason.replaceAll("_", " ") }), el("span", { text: `−${count(loss.count)}` }))),
+      ]));
       if (!run.funnel.length) chain.append(el("li", { class: "pf-muted", text: "no stage is finished yet" }));
       captionText.textContent = `${run.selected === null ? "nothing selected yet" : `${count(run.selected)} selected`} · prompt ${run.caption.prompt} · ${run.caption.engine} engine · ${run.caption.model}`;
     });

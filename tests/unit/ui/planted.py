@@ -5,6 +5,7 @@ Picture number p is a plain colour that encodes p, so that a tile can be traced 
 
 import hashlib
 import io
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -196,5 +197,8 @@ def _plant_selection(run: Run, ids: list[int]) -> None:
             | {"similarity": 0.9 - 0.01 * (number % EACH), "verdict": verdict, "rule": rule, "detail": ""}
         )
     publish_table(run.selection_table, pa.Table.from_pylist(rows, schema=SELECTION))
-    chosen = sum(row["verdict"] == "selected" for row in rows)
-    stage.finish({"candidates": len(rows), "selected": chosen, "rejected": len(rows) - chosen})
+    rules = Counter(str(row["rule"]) for row in rows)
+    chosen = rules.pop("selected")
+    lost = {f"rejected_{rule}": count for rule, count in rules.items()}
+    counts = {"candidates": len(rows), "selected": chosen, "pictures": len(rows), "pictures_selected": chosen}
+    stage.finish(counts | lost)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curation.funnel import funnel
 from spine.config import Config
 from spine.filters import judge
 from spine.settings import AestheticMin, FiltersConfig
@@ -16,6 +17,7 @@ from ui.board import (
     Verdict,
     centroid_rows,
     decided_counts,
+    funnel_rows,
     judged_values,
     neighbour_rows,
     unsafe_limit,
@@ -210,3 +212,15 @@ def test_a_run_without_any_finished_stage_has_an_empty_board(tmp_path):
 
 def test_decided_counts_adds_up_by_centroid():
     assert decided_counts([(1, "keep"), (2, "reject"), (1, "keep"), (1, "reject")]) == {1: (2, 1), 2: (0, 1)}
+
+
+def test_the_funnel_shows_each_step_and_the_largest_loss_first(planted):
+    rows = {row["label"]: row for row in funnel_rows(funnel(planted.run))}
+
+    numbers = [number for number in range(3 * EACH) if state_of(number) != "pending"]
+    small = sum(number % 5 == 4 for number in numbers if state_of(number) == "ready")
+    losses = rows["selected"]["losses"]
+    assert losses[0]["reason"] == "min_side_px" and losses[0]["count"] == small
+    assert [loss["count"] for loss in losses] == sorted((loss["count"] for loss in losses), reverse=True)
+    assert all(loss["meaning"] for loss in losses)
+    assert rows["selected"]["count"] + sum(loss["count"] for loss in losses) == len(numbers)
