@@ -32,7 +32,6 @@ METADATA_FOLDER = "metadata"
 K_MAX = 1_000_000
 """Neighbours one query may ask for."""
 
-_GATHERED = 2**26  # floats gathered at once for that: 256 MB
 _open_lock = threading.Lock()  # FAISS's limits on what a file may ask for are the process's
 
 
@@ -65,8 +64,9 @@ class IndexFolder:
         self._index = index
         self._rows = rows
         self._vectors = vectors
-        self._lists = faiss.try_extract_index_ivf(index)
-        self.nprobe = int(facts.get("nprobe") or self._lists.nprobe) if self._lists is not None else 0
+        lists = faiss.try_extract_index_ivf(index)
+        self._nlist = int(lists.nlist) if lists is not None else 0
+        self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
         self._map_lock = threading.Lock()
         self._mapped = False
 
@@ -118,7 +118,7 @@ class IndexFolder:
         Raises:
             DataError: The shape is wrong, a value isn't finite, or k or nprobe is out of bounds.
         """
-        index, queries = self._open_index(), self._checked(queries)
+        index, vectors, queries = self._open_index(), self._vectors, self._checked(queries)
         if not 1 <= k <= K_MAX:
             raise DataError(f"k = {k:,}, 1 to {K_MAX:,} was needed")
         if nprobe < 0:
@@ -126,11 +126,11 @@ class IndexFolder:
         similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         if len(queries) and self.n:
-            depth = min(self.n, k if self._vectors is None else candidates_for(k))
-            found, numbers = index.search(queries, depth, params=self._parameters(nprobe))
+            depth = min(self.n, k if vectors is None else candidates_for(k))
+            found, numbers = index.search(queries, depth, params=self._parameters(index, nprobe))
             found = 1 - found / 2 if self.metric == "l2" else found
-            if self._vectors is not None:
-                found, numbers = self._ranked_exactly(queries, numbers)
+            if vectors is not None:
+                found, numbers = _ranked_exactly(queries, numbers, vectors)
             width = min(k, depth)
             rows[:, :width] = numbers[:, :width]
             similarities[:, :width] = np.where(numbers[:, :width] >= 0, found[:, :width], -np.inf)
@@ -160,10 +160,11 @@ class IndexFolder:
             raise DataError(f"rows from 0 to {self.n - 1:,} were needed")
         if not rows.size:
             return np.empty((0, self.d), dtype=np.float32)
-        if self._vectors is not None:
-            vectors = self._vectors[rows].astype(np.float32)
+        stored = self._vectors
+        if stored is not None:
+            vectors = stored[rows].astype(np.float32)
         else:
-            self._note_places()
+            self._note_places(index)
             try:
                 vectors = index.reconstruct_batch(rows)
             except RuntimeError as error:
@@ -186,7 +187,7 @@ class IndexFolder:
 
     def close(self) -> None:
         """Let go of the files. Searches that run end well; later ones are a mistake."""
-        self._index = self._vectors = self._lists = None
+        self._index = self._vectors = None
         self._rows = MetadataRows([], self._rows.schema)
 
     def __enter__(self) -> "IndexFolder":
@@ -210,44 +211,38 @@ class IndexFolder:
             raise DataError("a query holds NaN or infinity; finite numbers were needed")
         return queries
 
-    def _parameters(self, nprobe: int) -> Any:
-        if self._lists is None:
+    def _parameters(self, index: Any, nprobe: int) -> Any:
+        if not self._nlist:
             return None
-        faiss, index = load_faiss(), self._index
+        faiss = load_faiss()
         # nprobe travels with the call. The index is shared: set on it, it would change a search
         # already running in another thread, and FAISS then fails with "Invalid key".
-        parameters = faiss.SearchParametersIVF(nprobe=min(nprobe or self.nprobe, self._lists.nlist))
+        parameters = faiss.SearchParametersIVF(nprobe=min(nprobe or self.nprobe, self._nlist))
         if isinstance(index, faiss.IndexPreTransform):
             return faiss.SearchParametersPreTransform(index_params=parameters)
         return parameters if isinstance(index, faiss.IndexIVF) else None
 
-    def _ranked_exactly(self, queries: Vectors, candidates: Rows) -> tuple[Vectors, Rows]:
-        """Candidates (q, depth) sorted by their similarity on the vectors themselves."""
-        similarities = np.empty(candidates.shape, dtype=np.float32)
-        ranked = np.empty_like(candidates)
-        step = max(1, _GATHERED // (candidates.shape[1] * self.d))
-        for start in range(0, len(queries), step):
-            numbers = np.sort(candidates[start : start + step], axis=1)
-            vectors = self._vectors[np.maximum(numbers, 0)].astype(np.float32)
-            exact = np.matmul(vectors, queries[start : start + step, :, None])[:, :, 0]
-            exact[numbers < 0] = -np.inf
-            order = np.argsort(-exact, axis=1, kind="stable")
-            similarities[start : start + step] = np.take_along_axis(exact, order, axis=1)
-            ranked[start : start + step] = np.take_along_axis(numbers, order, axis=1)
-        return similarities, ranked
-
-    def _note_places(self) -> None:
-        if self._lists is None or self._mapped:
-            return
+    def _note_places(self, index: Any) -> None:
         with self._map_lock:
-            if not self._mapped:
-                self._lists.make_direct_map()
+            if self._nlist and not self._mapped:
+                load_faiss().extract_index_ivf(index).make_direct_map()
                 self._mapped = True
 
 
 def candidates_for(k: int) -> int:
     """How many candidates of coarse codes are ranked exactly for k neighbours."""
     return 4 * k + 240
+
+
+def _ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any) -> tuple[Vectors, Rows]:
+    """Candidates (q, depth) sorted by their similarity on the vectors themselves."""
+    numbers = np.sort(candidates, axis=1)  # in the order of the file
+    exact = np.empty(candidates.shape, dtype=np.float32)
+    for i, query in enumerate(queries):  # one by one: its vectors fit into the cache
+        exact[i] = vectors[np.maximum(numbers[i], 0)].astype(np.float32) @ query
+    exact[numbers < 0] = -np.inf
+    order = np.argsort(-exact, axis=1, kind="stable")
+    return np.take_along_axis(exact, order, axis=1), np.take_along_axis(numbers, order, axis=1)
 
 
 def _read_index(path: Path, *, memory_map: bool) -> Any:
@@ -283,7 +278,7 @@ def _read_vectors(path: Path, index: Any) -> Any:
         raise DataError(f"{path}: can't be read ({error}); build the index again with --force") from None
     if vectors.shape != (index.ntotal, index.d):
         raise DataError(f"{path}: shape {vectors.shape}, {(index.ntotal, index.d)} was needed")
-    return vectors
+    return np.asarray(vectors)
 
 
 def _check_facts(folder: Path, index: Any, manifest: Manifest) -> None:

@@ -105,8 +105,8 @@ def _start(embeddings: Vectors, k: int, random: np.random.Generator) -> Vectors:
             order = np.argsort(random.standard_exponential(len(embeddings)) / distances, kind="stable")
         drawn = order[: min(batch if batch > 1 else _TRIED, left)]
         if batch == 1:
-            sums = [np.minimum(distances, _distances(embeddings, embeddings[[row]])).sum() for row in drawn]
-            drawn = drawn[[int(np.argmin(sums))]]
+            left_over = np.minimum(distances[:, None], 1 - embeddings @ embeddings[drawn].T).sum(axis=0)
+            drawn = drawn[[int(np.argmin(left_over))]]
         drawn = drawn[: k - len(chosen)]
         chosen = np.concatenate([chosen, drawn])
         distances = np.minimum(distances, _distances(embeddings, embeddings[drawn]))

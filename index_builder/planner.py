@@ -67,7 +67,7 @@ def plan_index(n: int, d: int, memory_bytes: int) -> IndexPlan:
         ConfigError: Even the coarsest is larger.
     """
     nlist = list_count(n)
-    nprobe = min(nlist, max(16, round(sqrt(nlist) / 2)))
+    nprobe = min(nlist, max(32, round(sqrt(nlist) / 2)))
     lists_bytes = nlist * d * 4
     padded = n + 16 * nlist  # the fast scan stores the codes of a list in blocks of 32
     plans = [

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import faiss
 import numpy as np
@@ -326,3 +327,17 @@ def test_a_closed_index_says_so(tmp_path, vectors, queries):
 
     with pytest.raises(ValueError, match="closed"):
         index.search(queries, 1)
+
+
+def test_a_search_that_runs_when_the_index_is_closed_ends_well(tmp_path, vectors, queries):
+    index = IndexFolder.open(ours(tmp_path, vectors))
+    many = np.tile(queries, (40, 1))
+    known, found = index.search(many, 10)[1], []
+    thread = threading.Thread(target=lambda: found.append(index.search(many, 10)[1]))
+
+    thread.start()
+    time.sleep(0.02)
+    index.close()
+    thread.join()
+
+    np.testing.assert_array_equal(found[0], known)
