@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from PIL import Image, ImageOps
 
@@ -20,6 +21,8 @@ from spine.sources import read_bytes
 
 OPEN_S = 60
 """Seconds for reading and opening one picture; then its process is ended."""
+
+_Result = TypeVar("_Result")
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 """What a stored picture is named with, by format."""
@@ -141,7 +144,7 @@ class Openers:
         """`open_content` in a worker."""
         return self.ask(name, open_content, content, max_side_px)
 
-    def ask(self, name: str, work: Callable[..., Opened | Refused], *arguments: object) -> Opened | Refused:
+    def ask(self, name: str, work: Callable[..., _Result], *arguments: object) -> _Result | Refused:
         """Have a worker do it; decode_crashed or decode_timeout where it ended its process.
 
         Args:
@@ -164,9 +167,7 @@ class Openers:
                     pool.shutdown(wait=False, cancel_futures=True)
                 return self._alone(name, work, *arguments)
 
-    def _alone(
-        self, name: str, work: Callable[..., Opened | Refused], *arguments: object
-    ) -> Opened | Refused:
+    def _alone(self, name: str, work: Callable[..., _Result], *arguments: object) -> _Result | Refused:
         with _pool(1) as pool:
             started = time.monotonic()
             try:
@@ -188,7 +189,7 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers by itself
 
 
-def _within_time(seconds: int, work: Callable[..., Opened | Refused], *arguments: object) -> Opened | Refused:
+def _within_time(seconds: int, work: Callable[..., _Result], *arguments: object) -> _Result:
     # The alarm's default ends the process, also inside a decoder written in C.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)

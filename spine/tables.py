@@ -161,6 +161,48 @@ CAPTIONS = pa.schema(
 """captions/part-*.parquet: one row a picture; pictures of one content share their caption id."""
 
 
+DATASET = pa.schema(
+    [
+        # LAION-POP's twelve columns, in its order.
+        ("url", pa.string()),
+        ("key", pa.string()),
+        ("cogvlm_caption", pa.string()),  # null where no such captioner ran
+        ("llava_caption", pa.string()),
+        ("nsfw_prediction", pa.float32()),  # probability, 0 to 1
+        ("alt_txt", pa.string()),
+        ("alt_txt_similarity", pa.float32()),
+        ("width", pa.int32()),  # of the stored picture
+        ("height", pa.int32()),
+        ("original_width", pa.int32()),
+        ("original_height", pa.int32()),
+        ("exif", pa.string()),
+        # Ours: why a row is here, and who said what of it.
+        ("id", pa.int64()),
+        ("caption", pa.string()),  # a curator's where one wrote one
+        ("raw_caption", pa.string()),  # as the model gave it
+        ("caption_edited_by", pa.string()),  # the curator, null where the model's stands
+        ("centroid_id", pa.int32()),
+        ("centroid_label", pa.string()),
+        ("rank", pa.int32()),
+        ("similarity", pa.float32()),
+        ("selected_by", pa.string()),  # the curator who kept it, null where the rules did
+        ("aesthetic", pa.float32()),
+        ("aesthetic_model", pa.string()),  # null: the pool's own score
+        ("pwatermark", pa.float32()),
+        ("watermark_model", pa.string()),
+        ("punsafe", pa.float32()),
+        ("punsafe_model", pa.string()),
+        ("sha256", pa.string()),
+        ("image_path", pa.string()),
+        ("caption_id", pa.string()),
+        ("caption_model", pa.string()),
+        ("prompt_id", pa.string()),
+        ("finish_reason", pa.string()),
+    ]
+)
+"""release/NAME-VERSION/dataset.parquet, sorted by centroid_id and rank."""
+
+
 def read_parts(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table kept in parts.
 

@@ -1,0 +1,107 @@
+"""Croissant metadata: the dataset's file and columns for machines.
+
+Source: MLCommons, "Croissant format specification", version 1.0.
+"""
+
+from typing import Any
+
+import pyarrow as pa
+
+from spine.tables import DATASET
+
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+
+
+def croissant(
+    *, name: str, version: str, licence: str, description: str, parquet_sha256: str, parquet_bytes: int
+) -> dict[str, Any]:
+    """The metadata as JSON-LD.
+
+    Args:
+        name: Of the dataset.
+        version: Of the dataset.
+        licence: In words or as an address.
+        description: One sentence.
+        parquet_sha256: Of dataset.parquet, in hex.
+        parquet_bytes: Its size.
+    """
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": name,
+        "version": version,
+        "description": description,
+        "license": licence,
+        "distribution": [
+            {
+                "@type": "cr:FileObject",
+                "@id": "dataset.parquet",
+                "name": "dataset.parquet",
+                "contentUrl": "dataset.parquet",
+                "contentSize": f"{parquet_bytes} B",
+                "encodingFormat": "application/x-parquet",
+                "sha256": parquet_sha256,
+            }
+        ],
+        "recordSet": [
+            {
+                "@type": "cr:RecordSet",
+                "@id": "rows",
+                "name": "rows",
+                "key": {"@id": "rows/id"},
+                "field": [_field(column) for column in DATASET],
+            }
+        ],
+    }
+
+
+def _field(column: pa.Field) -> dict[str, Any]:
+    return {
+        "@type": "cr:Field",
+        "@id": f"rows/{column.name}",
+        "name": column.name,
+        "dataType": _data_type(column.type),
+        "source": {"fileObject": {"@id": "dataset.parquet"}, "extract": {"column": column.name}},
+    }
+
+
+def _data_type(kind: pa.DataType) -> str:
+    if pa.types.is_integer(kind):
+        return "sc:Integer"
+    return "sc:Float" if pa.types.is_floating(kind) else "sc:Text"

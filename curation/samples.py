@@ -1,0 +1,99 @@
+"""samples.html: some of the dataset's pictures with their captions, in one file that loads nothing else."""
+
+import base64
+import html
+import os
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from curation.card import DEMO_WARNING
+from curation.opening import Openers, Refused
+from spine.errors import ImageError
+from spine.images import thumbnail
+from spine.sources import read_bytes
+
+SAMPLES = 100
+"""Rows on the page at most, as on LAION-POP's own page of samples."""
+
+UNSAFE = 0.5
+"""A picture with a higher probability of being unsafe, or with none, is shown blurred."""
+
+_SIDE_PX = 256
+_COLUMNS = ("image_path", "caption", "centroid_id", "centroid_label", "width", "height", "punsafe", "alt_txt")
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
+    "article{display:flex;gap:1.2em;border-top:1px solid #ddd;padding:1em 0}"
+    "figure{margin:0;flex:0 0 256px}img{max-width:256px;border-radius:4px}"
+    "p{margin:.2em 0;overflow-wrap:anywhere}.about{color:#666;font-size:13px}.warning{background:#fff3cd;padding:.8em}"
+)
+
+
+def samples_page(table: pa.Table, title: str, demo_models: bool) -> str:
+    """Up to SAMPLES rows at random, always the same for the same rows.
+
+    Every text is escaped, there is no script, and pictures are small re-encoded ones inside the page.
+
+    Args:
+        table: The dataset.
+        title: Its name and version.
+        demo_models: Whether to warn of them.
+    """
+    chosen = sorted(random.Random(0).sample(range(table.num_rows), min(SAMPLES, table.num_rows)))
+    rows = table.select(list(_COLUMNS)).take(pa.array(chosen, pa.int64())).to_pylist()
+    articles = [_article(row, picture) for row, picture in zip(rows, _pictures(rows), strict=True)]
+    warning = f'<p class="warning">{html.escape(DEMO_WARNING.replace("**", ""))}</p>' if demo_models else ""
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta http-equiv="Content-Security-Policy" '
+            "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
+            f"<title>{html.escape(title)}: samples</title><style>{_STYLE}</style></head><body>",
+            f"<h1>{html.escape(title)}</h1>{warning}",
+            f"<p>{len(rows):,} of {table.num_rows:,} rows, chosen at random. Pictures that are probably unsafe, or "
+            "that nothing is known of, are blurred.</p>",
+            *articles,
+            "</body></html>\n",
+        ]
+    )
+
+
+def _pictures(rows: Sequence[dict[str, Any]]) -> list[bytes | None]:
+    """A small WebP of each; None where it can't be read any more."""
+    workers = min(os.cpu_count() or 1, 1 + len(rows) // 8)  # a process costs more than a few thumbnails
+    with Openers(workers) as openers, ThreadPoolExecutor(workers, thread_name_prefix="samples") as threads:
+
+        def small(row: dict[str, Any]) -> bytes | Refused:
+            return openers.ask(row["image_path"], small_picture, row["image_path"], _blurs(row))
+
+        return [None if isinstance(each, Refused) else each for each in threads.map(small, rows)]
+
+
+def small_picture(place: str, blurred: bool) -> bytes | Refused:
+    """The thumbnail of what lies at a place; in a worker."""
+    try:
+        return thumbnail(read_bytes(place), _SIDE_PX, blurred=blurred)
+    except ImageError as error:
+        return Refused(error.reason, str(error))
+
+
+def _blurs(row: dict[str, Any]) -> bool:
+    return row["punsafe"] is None or not row["punsafe"] <= UNSAFE
+
+
+def _article(row: dict[str, Any], picture: bytes | None) -> str:
+    if picture is None:
+        figure = "<figure><p>no picture here any more</p></figure>"
+    else:
+        data = base64.b64encode(picture).decode()
+        figure = f'<figure><img alt="" src="data:image/webp;base64,{data}"></figure>'
+    label = row["centroid_label"] or ""
+    about = f"centroid {row['centroid_id']} {label} · {row['width']} × {row['height']}"
+    alt_txt = f'<p class="about">alt text: {html.escape(row["alt_txt"])}</p>' if row["alt_txt"] else ""
+    return (
+        f"<article>{figure}<div><p>{html.escape(row['caption'])}</p>"
+        f'<p class="about">{html.escape(about)}</p>{alt_txt}</div></article>'
+    )

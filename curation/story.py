@@ -1,0 +1,194 @@
+"""A picture's whole story: where it came from, who wanted it, what was measured, who decided, what is said of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.candidates import depths_of
+from curation.decisions import Decisions
+from curation.picture_values import read_scores
+from spine.config import load_config
+from spine.errors import DataError
+from spine.filters import RULES
+from spine.lists import BlockLists
+from spine.run import Run, part_paths
+from spine.settings import Config
+from spine.shards import shards
+from spine.stage import find_manifest
+from spine.tables import CAPTIONS, DATASET, GROUPS, IMAGES, METADATA, NEIGHBOURS, SELECTION, read_table
+
+_OWN = ("width", "height", "aesthetic", "pwatermark", "punsafe")
+_LABELS = pa.schema([("centroid_id", pa.int32()), ("label", pa.string())])
+
+
+def why(run: Run, picture_id: int) -> list[str]:
+    """All that the run knows of one picture, a line each, in the order of the stages.
+
+    Works on a run that isn't finished.
+
+    Raises:
+        DataError: No table of the run has this id.
+    """
+    config = load_config(run.config)
+    neighbours = _rows(part_paths(run.neighbours), NEIGHBOURS, picture_id)
+    source = neighbours[0] if neighbours else _in_pool(run, picture_id)
+    if source is None:
+        raise DataError(
+            f"{run.folder}: no picture {picture_id} in neighbours/ or pool/; take an id from one of the run's tables"
+        )
+    lines = [f"picture {picture_id}", *_source(source)]
+    if not neighbours:
+        return [*lines, "retrieve: no centroid has it among its neighbours"]
+    lines += _wanted_by(run, neighbours, picture_id)
+    lines += _fetched(run, picture_id)
+    lines += _scored(run, config, picture_id)
+    lines += _decisions(run, "image", picture_id)
+    lines += _lists(run, config, source, picture_id)
+    lines += _captions(run, picture_id)
+    return lines + _released(run, config, picture_id)
+
+
+def _rows(paths: list[Path], schema: pa.Schema, picture_id: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for path in paths:
+        table = read_table(path, schema)
+        found += table.filter(pc.equal(table.column("id"), picture_id)).to_pylist()
+    return found
+
+
+def _in_pool(run: Run, picture_id: int) -> dict[str, Any] | None:
+    for shard in shards(run.pool):
+        table = shard.metadata(METADATA)
+        rows: list[dict[str, Any]] = table.filter(pc.equal(table.column("id"), picture_id)).to_pylist()
+        if rows:
+            return rows[0]
+    return None
+
+
+def _source(row: dict[str, Any]) -> list[str]:
+    lines = [f"source: {row['image_path'] or row['url'] or 'neither place nor address'}"]
+    if row["image_path"] and row["url"]:
+        lines.append(f"  address: {row['url']}")
+    if row["caption"]:
+        lines.append(f"  alt text: {' '.join(row['caption'].split())}")
+    own = {
+        name: row[name]
+        for name in ("width", "height", "aesthetic", "pwatermark", "punsafe")
+        if row[name] is not None
+    }
+    if own:
+        lines.append(f"  the pool says: {', '.join(f'{name} {value:.4g}' for name, value in own.items())}")
+    return lines
+
+
+def _wanted_by(run: Run, neighbours: list[dict[str, Any]], picture_id: int) -> list[str]:
+    labels = {}
+    if run.centroids_table.is_file():
+        labels = {
+            row["centroid_id"]: row["label"] for row in read_table(run.centroids_table, _LABELS).to_pylist()
+        }
+    images = find_manifest(run.images)
+    depths = [] if images is None else depths_of(images)
+    selection = [run.selection_table] if find_manifest(run.selection) is not None else []
+    verdicts = {row["centroid_id"]: row for row in _rows(selection, SELECTION, picture_id)}
+    lines = []
+    for row in sorted(neighbours, key=lambda each: -each["similarity"]):
+        number = row["centroid_id"]
+        line = f"centroid {number} ({labels.get(number)}): rank {row['rank']}, similarity {row['similarity']:.4f}"
+        if number in verdicts:
+            line += f": {_verdict(verdicts[number])}"
+        elif number < len(depths) and row["rank"] >= depths[number]:
+            line += f": beyond the depth of {depths[number]} that was fetched"
+        lines.append(line)
+    return lines
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    detail = f": {row['detail']}" if row["detail"] else ""
+    return f"{row['verdict']} by rule {row['rule']} ({RULES.get(row['rule'], row['rule'])}){detail}"
+
+
+def _fetched(run: Run, picture_id: int) -> list[str]:
+    rows = _rows(part_paths(run.images), IMAGES, picture_id)
+    if not rows:
+        return ["fetch: not asked for"]
+    row = rows[0]
+    if row["status"] != "fetched":
+        return [f"fetch: failed, {row['reason']}: {row['message']} ({row['attempts']} attempts)"]
+    return [
+        f"fetch: {row['format']}, {row['width']} x {row['height']} pixels, {row['size_bytes']:,} bytes, "
+        f"sha256 {row['sha256']}",
+        f"  kept at: {row['image_path']}",
+    ]
+
+
+def _scored(run: Run, config: Config, picture_id: int) -> list[str]:
+    if find_manifest(run.scores) is None:
+        return []
+    scores = read_scores(run)
+    rows = scores.filter(pc.equal(scores.column("id"), picture_id)).to_pylist()
+    if not rows:
+        return ["score: none"]
+    row, filters = rows[0], config.filters
+    limits = {
+        "aesthetic": ("at least", filters.aesthetic_min.value),
+        "unsafe": ("at most", filters.punsafe_max),
+        "watermark": ("at most", filters.pwatermark_max),
+    }
+    lines = []
+    for name, (side, limit) in limits.items():
+        if row[name] is None:
+            lines.append(f"score: {name} unknown, no head was given")
+            continue
+        wanted = f", {side} {limit:g} wanted" if limit is not None else ", no limit set"
+        lines.append(f"score: {name} {row[name]:.4f} by {row[f'{name}_model']}{wanted}")
+    for group in _rows([run.groups_table], GROUPS, picture_id):
+        if group["group_size"] > 1:
+            lines.append(
+                f"  one of {group['group_size']} near-duplicates; picture {group['group']} stands for them"
+            )
+    return lines
+
+
+def _decisions(run: Run, target: str, subject: int | str) -> list[str]:
+    history = Decisions.open(run.decisions).history(target=target, subject=subject)
+    lines = []
+    for event in history:
+        where = f" in centroid {event.centroid_id}" if event.centroid_id is not None else ""
+        what = f"undid event {event.undoes}" if event.action == "undo" else f"{event.action}{where}"
+        said = " ".join(each for each in (event.tag, event.reason, event.text) if each)
+        lines.append(
+            f"decision {event.event}: {event.curator}, {event.time}: {what}{': ' + said if said else ''}"
+        )
+    return lines
+
+
+def _lists(run: Run, config: Config, source: dict[str, Any], picture_id: int) -> list[str]:
+    rows = _rows(part_paths(run.images), IMAGES, picture_id)
+    sha256 = (rows[0]["sha256"] if rows else None) or source["sha256"]
+    rule = BlockLists.load(config.lists, run.folder).blocks(
+        picture_id=picture_id, url=source["url"], sha256=sha256
+    )
+    return [f"lists: {RULES[rule]}"] if rule is not None else []
+
+
+def _captions(run: Run, picture_id: int) -> list[str]:
+    lines = []
+    for row in _rows(part_paths(run.captions), CAPTIONS, picture_id):
+        by = f"caption {row['caption_id']} by {row['model']}, prompt {row['prompt_id']}"
+        if row["status"] == "captioned":
+            lines.append(f"{by}: {' '.join(row['caption'].split())}")
+        else:
+            lines.append(f"{by}: failed, {row['reason']}: {row['message']}")
+        lines += [f"  {line}" for line in _decisions(run, "caption", row["caption_id"])]
+    return lines
+
+
+def _released(run: Run, config: Config, picture_id: int) -> list[str]:
+    folder = run.release(config.release.name, config.release.version)
+    if find_manifest(folder) is None:
+        return []
+    inside = bool(_rows([folder / "dataset.parquet"], pa.schema([DATASET.field("id")]), picture_id))
+    return [f"release {folder.name}: {'in it' if inside else 'not in it'}"]

@@ -1,0 +1,399 @@
+"""From neighbours to a release on planted runs: rows belong together, counts add up, nothing hostile gets through."""
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from curation.decisions import Decisions, Event
+from curation.fetched_images import fetch
+from curation.funnel import funnel
+from curation.release import release
+from curation.samples import small_picture
+from curation.selection import select
+from curation.story import why
+from spine.errors import ConfigError, DataError
+from spine.publish import sha256_of
+from spine.run import Run
+from spine.settings import ReleaseConfig
+from spine.sources import read_bytes
+from spine.stage import read_manifest, verify
+from spine.tables import DATASET
+from tests.integration.curation_runs import (
+    CONFIG,
+    Planted,
+    caption_all,
+    local,
+    number_in,
+    numbered_picture,
+    plant,
+    score_all,
+    with_lists,
+)
+
+LAION_POP = [
+    "url",
+    "key",
+    "cogvlm_caption",
+    "llava_caption",
+    "nsfw_prediction",
+    "alt_txt",
+    "alt_txt_similarity",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "exif",
+]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return selected_run(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def run(template: Run, tmp_path: Path) -> Run:
+    """A copy of its own of a selected run; the pictures, which are referenced, are shared."""
+    shutil.copytree(template.folder, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+def selected_run(tmp_path: Path) -> Run:
+    """Two centroids that share one picture; nothing captioned yet."""
+    pool = tmp_path / "pool"
+    shared = local(pool, 500)
+    rows = [Planted(0, rank, local(pool, rank)) for rank in range(4)]
+    rows += [Planted(0, 4, shared), Planted(1, 0, shared)]
+    rows += [Planted(1, rank, local(pool, 100 + rank)) for rank in range(1, 3)]
+    planted = plant(tmp_path / "run", rows)
+    fetch(planted, depths=[5, 3])
+    score_all(planted)
+    select(planted)
+    return planted
+
+
+def dataset(run: Run) -> list[dict]:
+    return pq.read_table(run.release("pop", "1.0") / "dataset.parquet").to_pylist()
+
+
+def number(run: Run, key: str) -> int:
+    """The id of the picture with this key."""
+    rows = pq.read_table(run.neighbours / "part-00000.parquet", columns=["id", "key"]).to_pylist()
+    return next(row["id"] for row in rows if row["key"] == key)
+
+
+def test_ids_pixels_captions_and_alt_texts_stay_together(run):
+    caption_all(run)
+
+    manifest = release(run)
+
+    rows = dataset(run)
+    assert [(row["centroid_id"], row["key"]) for row in rows] == [
+        (0, "0"),
+        (0, "1"),
+        (0, "2"),
+        (1, "500"),
+        (1, "101"),
+        (1, "102"),
+    ]
+    for row in rows:
+        content = read_bytes(row["image_path"])
+        assert str(number_in(content)) == row["key"]
+        assert row["alt_txt"] == f"number {row['key']}"
+        assert row["caption"] == row["llava_caption"] == f"a picture of number {row['key']}"
+        assert row["raw_caption"] == f"This image showcases {row['caption']}"
+        assert (row["cogvlm_caption"], row["centroid_label"]) == (None, f"concept {row['centroid_id']}")
+        assert (row["punsafe_model"], row["caption_model"], row["prompt_id"]) == (
+            "planted-nsfw",
+            "planted-llava",
+            "laion-pop",
+        )
+    assert manifest.counts == {"selected": 6, "released": 6}
+    assert verify(run.release("pop", "1.0")) == []
+
+
+def test_the_first_twelve_columns_are_laion_pops_in_their_order(run):
+    caption_all(run)
+    release(run)
+
+    schema = pq.read_schema(run.release("pop", "1.0") / "dataset.parquet")
+
+    assert schema.names[:12] == LAION_POP
+    assert schema.equals(DATASET, check_metadata=False)
+
+
+def test_a_second_release_of_the_same_does_nothing_and_gives_the_same_bytes_when_forced(run):
+    caption_all(run)
+    first = release(run)
+    written = {
+        path.name: sha256_of(path) for path in run.release("pop", "1.0").iterdir() if path.suffix != ".json"
+    }
+
+    assert release(run) == first
+    again = release(run, force=True)
+
+    assert again.digest == first.digest
+    assert written == {
+        path.name: sha256_of(path) for path in run.release("pop", "1.0").iterdir() if path.suffix != ".json"
+    }
+
+
+def test_a_picture_without_a_caption_is_left_out_and_counted(run):
+    caption_all(run, failed={number(run, "1"): "timeout", number(run, "500"): "empty"})
+
+    manifest = release(run)
+
+    assert manifest.counts == {
+        "selected": 6,
+        "released": 4,
+        "left_out_uncaptioned_empty": 1,
+        "left_out_uncaptioned_timeout": 1,
+    }
+    assert {row["key"] for row in dataset(run)} == {"0", "2", "101", "102"}
+
+
+def test_curators_captions_win_and_the_models_words_stay(run):
+    caption_all(run)
+    ids = {key: number(run, key) for key in ("0", "1")}
+    names = {key: f"{each % 2**64:032x}" for key, each in ids.items()}
+    Decisions.open(run.decisions).record(
+        [
+            Event(
+                client="t",
+                seq=1,
+                curator="ada",
+                action="keep",
+                target="caption",
+                ids=(names["0"],),
+                text="mine",
+            ),
+            Event(client="t", seq=2, curator="bob", action="reject", target="caption", ids=(names["1"],)),
+        ]
+    )
+
+    manifest = release(run)
+
+    assert manifest.counts["left_out_uncaptioned_rejected"] == 1
+    row = next(row for row in dataset(run) if row["key"] == "0")
+    assert (row["caption"], row["caption_edited_by"]) == ("mine", "ada")
+    assert row["llava_caption"] == "a picture of number 0"
+    assert row["raw_caption"] == "This image showcases a picture of number 0"
+
+
+def test_a_takedown_after_captioning_leaves_nothing_of_the_picture(run):
+    caption_all(run)
+    release(run)
+    victim = next(row for row in dataset(run) if row["key"] == "2")
+    with_lists(run, CONFIG, hash_block=victim["sha256"] + "\n", takedown=f"{number(run, '101')}\n")
+
+    manifest = release(run)
+
+    assert (manifest.counts["left_out_hash_block"], manifest.counts["left_out_takedown"]) == (1, 1)
+    folder = run.release("pop", "1.0")
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        for trace in (victim["sha256"], "number 2", "number 101", str(victim["id"])):
+            assert trace.encode() not in content
+    assert {row["key"] for row in dataset(run)} == {"0", "1", "500", "102"}
+
+
+def test_nothing_to_release_is_an_error_that_prints_the_funnel(run):
+    ids = [number(run, key) for key in ("0", "1", "2", "500", "101", "102")]
+    caption_all(run, failed=dict.fromkeys(ids, "timeout"))
+
+    with pytest.raises(
+        DataError, match=r"no row to release.*selected 6.*released 0 \(uncaptioned_timeout 6 lost\)"
+    ):
+        release(run)
+    with pytest.raises(DataError):
+        read_manifest(run.release("pop", "1.0"))
+
+
+def test_the_card_tells_models_settings_funnel_and_demo_and_quotes_nothing_from_the_pool(run):
+    caption_all(run, text="<script>alert(1)</script> ${{7*7}} {key}")
+    release(run)
+
+    card = (run.release("pop", "1.0") / "README.md").read_text()
+
+    assert card.startswith("---\n")
+    assert "**Made with demo models.**" in card
+    for part in (
+        "| selected | 6 |",
+        '"min_side_px": 16',
+        "| released | 6 |",
+        "laion-pop",
+    ):
+        assert part in card
+    assert "Every centroid has its quota" in card
+    assert str(run.folder) not in card
+    assert "<script>" not in card
+    for manifest in ("neighbours", "captions"):
+        assert read_manifest(run.folder / manifest).digest in card
+
+
+def test_a_release_of_real_models_is_not_called_a_demo(run, monkeypatch):
+    caption_all(run)
+    for folder in (run.neighbours, run.images, run.scores, run.captions, run.selection):
+        path = folder / "manifest.json"
+        path.write_text(path.read_text().replace('"demo_models": true', '"demo_models": false'))
+
+    manifest = release(run)
+
+    assert manifest.facts["demo_models"] is False
+    assert "demo" not in (run.release("pop", "1.0") / "README.md").read_text().lower()
+    assert "demo" not in (run.release("pop", "1.0") / "samples.html").read_text().lower()
+
+
+def test_croissant_names_the_parquet_by_its_hash_and_every_column(run):
+    caption_all(run)
+    release(run)
+    folder = run.release("pop", "1.0")
+
+    content = json.loads((folder / "croissant.json").read_text())
+
+    (file,) = content["distribution"]
+    assert file["sha256"] == sha256_of(folder / file["contentUrl"])
+    (rows,) = content["recordSet"]
+    assert [field["source"]["extract"]["column"] for field in rows["field"]] == DATASET.names
+
+
+def test_the_samples_page_escapes_what_it_is_given_and_blurs_what_may_be_unsafe(run, tmp_path, chromium_page):
+    score_all_again = {number(run, "2"): 0.9}
+    read = read_manifest(run.scores)
+    for path in run.scores.glob("*"):
+        path.unlink()
+    score_all(run, unsafe=score_all_again)
+    assert read_manifest(run.scores).digest != read.digest
+    select(run)
+    caption_all(run, text='<img src=x onerror="document.title=1"> <b>bold</b> {key} &amp;')
+    release(run)
+
+    page = chromium_page((run.release("pop", "1.0") / "samples.html").as_uri())
+
+    assert page.title() == "pop 1.0: samples"
+    assert page.locator("article").count() == page.locator("img").count() == 6
+    assert page.locator("b").count() == 0
+    assert '<img src=x onerror="document.title=1"> <b>bold</b> 0 &amp;' in page.inner_text("body")
+    shown = (run.release("pop", "1.0") / "samples.html").read_text()
+    for row in dataset(run):
+        clear = base64.b64encode(small_picture(row["image_path"], False)).decode()
+        assert (clear in shown) == (row["key"] != "2")
+
+
+@pytest.fixture
+def chromium_page(chromium) -> Callable:
+    """Open an address in a fresh page."""
+    pages = []
+
+    def go(url: str):
+        page = chromium.new_page()
+        pages.append(page)
+        page.goto(url)
+        return page
+
+    yield go
+    for page in pages:
+        page.close()
+
+
+def test_a_release_named_like_a_path_is_refused(run):
+    caption_all(run)
+    for name in ("../out", "a/b", ".hidden", "-x"):
+        with pytest.raises(ConfigError):
+            release(run, name=name)
+    assert release(run, name="other", version="2").facts["folder"] == "release/other-2"
+
+
+def test_the_funnel_grows_with_the_run_and_its_losses_add_up(tmp_path, run):
+    labels = [step.label for step in funnel(run)]
+    assert labels[-1] == "selected"
+    caption_all(run)
+    release(run)
+
+    steps = {step.label: step for step in funnel(run)}
+
+    assert (steps["centroids"].count, steps["neighbours"].count, steps["fetched"].count) == (2, 8, 7)
+    assert (steps["selected"].count, steps["captioned"].count, steps["released"].count) == (6, 6, 6)
+    candidates = steps["candidates (a centroid and a picture)"].count
+    assert candidates == steps["selected"].count + sum(steps["selected"].losses.values()) == 8
+
+
+def test_why_tells_the_whole_story_and_knows_when_there_is_none(run):
+    caption_all(run)
+    shared = number(run, "500")
+    Decisions.open(run.decisions).record(
+        [Event(client="t", seq=1, curator="ada", action="keep", target="image", ids=(shared,), centroid_id=1)]
+    )
+    release(run)
+
+    story = "\n".join(why(run, shared))
+
+    for part in (
+        "500.png",
+        "alt text: number 500",
+        "centroid 1 (concept 1): rank 0, similarity 0.9500: selected by rule",
+        "centroid 0 (concept 0): rank 4, similarity 0.9100: rejected by rule other_centroid",
+        "32 x 24 pixels",
+        "score: watermark 0.1000 by planted-mark, at most 0.8 wanted",
+        "decision 1: ada",
+        "a picture of number 500",
+        "release pop-1.0: in it",
+    ):
+        assert part in story
+    with pytest.raises(DataError, match="12345"):
+        why(run, 12345)
+
+
+def test_select_folds_what_curators_decide_and_does_nothing_when_nothing_changed(run):
+    first = read_manifest(run.selection)
+    assert select(run) == first
+    decisions = Decisions.open(run.decisions)
+    decisions.record(
+        [
+            Event(client="t", seq=1, curator="ada", action="reject", target="image", ids=(number(run, "0"),)),
+            Event(
+                client="t", seq=2, curator="ada", action="reject", target="centroid", ids=(1,), reason="dull"
+            ),
+        ]
+    )
+
+    changed = select(run)
+
+    assert changed.counts["rejected_person"] == 1
+    assert changed.counts["rejected_centroid_left_out"] == 3
+    assert changed.facts["centroids_left_out"] == [1]
+    assert changed.counts["selected"] == 3
+    decisions.undo(1, client="t", seq=3, curator="ada")
+    decisions.undo(2, client="t", seq=4, curator="ada")
+    assert select(run).digest == first.digest
+
+
+def test_a_licence_and_name_from_the_settings_stand_in_card_and_folder(run):
+    from spine.config import write_config
+
+    write_config(
+        run.config, replace(CONFIG, release=ReleaseConfig(name="stars", version="2.1", licence="CC0: mine"))
+    )
+    caption_all(run)
+    release(run)
+
+    assert 'license_name: "CC0: mine"' in (run.release("stars", "2.1") / "README.md").read_text()
+
+
+def test_a_picture_that_vanished_since_is_released_as_metadata_and_missing_on_the_page(tmp_path):
+    run = selected_run(tmp_path)
+    caption_all(run)
+    (tmp_path / "pool" / "0.png").unlink()
+    (tmp_path / "pool" / "1.png").write_bytes(numbered_picture(1)[:50])
+
+    release(run)
+
+    page = (run.release("pop", "1.0") / "samples.html").read_text()
+    assert page.count("no picture here any more") == 2
+    assert len(dataset(run)) == 6
