@@ -139,7 +139,9 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
 def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, error: Refusal) -> JSONResponse:
-        headers = {"Retry-After": "1"} if error.status == 503 else None
+        headers = {"Retry-After": "1"} if error.status == 503 else {}
+        if error.status in (408, 413):
+            headers = {"Connection": "close"}  # or the rest of the body would still be taken in
         return JSONResponse({"message": str(error), "code": error.code}, error.status, headers)
 
     @app.exception_handler(FactoryError)

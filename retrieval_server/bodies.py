@@ -1,5 +1,6 @@
 """Request bodies: read with a limit, parsed, checked. Whatever is wrong with one is a `Refusal`."""
 
+import asyncio
 import base64
 import binascii
 import io
@@ -19,6 +20,9 @@ from spine.tables import Vectors
 MAX_BODY_BYTES = 32_000_000
 """Of any request, before it is parsed."""
 
+BODY_TIMEOUT_S = 30.0
+"""For a body to come in."""
+
 MAX_TEXTS = 1_024
 """Texts in one POST /embed."""
 
@@ -30,7 +34,8 @@ async def read_body(request: Request) -> bytes:
     """The request's body.
 
     Raises:
-        Refusal: It is larger than MAX_BODY_BYTES, by its header or while it comes in.
+        Refusal: It is larger than MAX_BODY_BYTES, by its header or while it comes in, or takes longer than
+            BODY_TIMEOUT_S.
     """
     too_large = Refusal(
         f"the body is larger than {MAX_BODY_BYTES // 1_000_000} MB", status=413, code="body_too_large"
@@ -39,10 +44,15 @@ async def read_body(request: Request) -> bytes:
     if said.isdecimal() and (len(said) > 12 or int(said) > MAX_BODY_BYTES):
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise too_large
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise too_large
+    except TimeoutError:
+        words = f"the body took longer than {BODY_TIMEOUT_S:g} s"
+        raise Refusal(words, status=408, code="body_too_slow") from None
     return bytes(body)
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from spine.tables import Vectors
 
-_BLOCK = 1024  # rows compared at a time: 4 MB of similarities a thousand rows
+_BLOCK = 256  # rows compared at a time; of what is multiplied twice, half a block a row
 
 
 def first_of_component(vectors: Vectors, threshold: float) -> npt.NDArray[np.int64]:
@@ -26,7 +26,8 @@ def first_of_component(vectors: Vectors, threshold: float) -> npt.NDArray[np.int
     """
     first = np.arange(len(vectors), dtype=np.int64)
     for start in range(0, len(vectors), _BLOCK):
-        similar = np.triu(vectors[start : start + _BLOCK] @ vectors[start:].T > threshold, k=1)
+        similar = vectors[start : start + _BLOCK] @ vectors[start:].T > threshold
+        similar[:, :_BLOCK] = np.triu(similar[:, :_BLOCK], k=1)  # each pair once, and none with itself
         for row in np.flatnonzero(similar.any(axis=1)):
             others = np.flatnonzero(similar[row])
             joined = np.unique(first[start + np.append(others, row)])

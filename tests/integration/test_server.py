@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +13,11 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from retrieval_server import bodies
 from retrieval_server.settings import IndexSettings, ServerSettings
 from spine.errors import ServiceError
 from spine.protocol import ARROW_STREAM, KnnQuery, RetrievalClient
@@ -405,6 +409,43 @@ def test_a_body_over_32_mb_is_refused_before_it_is_parsed(http):
     said = http.post("/knn-service", content=b" " * 33_000_000)
     dripped = http.post("/knn-service", content=drip())
     assert (said.status_code, dripped.status_code) == (413, 413)
+
+
+def test_a_body_that_drips_is_cut_off(http, monkeypatch):
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.3)
+    answer = b""
+    with socket.create_connection((http.base_url.host, http.base_url.port), timeout=30) as connection:
+        connection.sendall(b"POST /knn-service HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
+        while received := connection.recv(4096):  # until the server hangs up
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"body_too_slow" in answer
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner)
+)
+odd_fields = st.dictionaries(
+    st.sampled_from([*KnnQuery(text="", num_images=1).to_json(), "ids", "texts"]), values
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["/knn-service", "/metadata", "/embed"]), odd_fields, st.booleans())
+def test_no_json_makes_the_server_fail(http, route, fields, on_a_good_query):
+    body = as_json(GOOD | fields if on_a_good_query else fields)
+    assert http.post(route, content=body).status_code < 500
+
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
 def test_routes_that_are_not_there_and_wrong_methods_are_4xx(http):
