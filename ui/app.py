@@ -24,6 +24,12 @@ _THEME = gr.themes.Base(
     font_mono=["ui-monospace", "monospace"],
 )
 
+# Gradio adds our script to the page while it mounts its parts: either may come first, so parts wait in a list.
+_ON_LOAD = """
+(window.popfactoryParts ??= []).push([element.querySelector('.pf-panel') || element, props.base]);
+if (window.Popfactory) window.Popfactory.draw();
+"""
+
 
 def build_app(
     run: Run, *, server_url: str | None = None, base: str = "", token: str | None = None
@@ -94,7 +100,7 @@ def _panel(part: str, base: str) -> gr.HTML:
         "",
         # Constants: a template with text from a pool in it would run that text.
         html_template=f'<div class="pf-panel" data-part="{part}"></div>',
-        js_on_load="Popfactory.panel(element.querySelector('.pf-panel') || element, props.base)",
+        js_on_load=_ON_LOAD,
         apply_default_css=False,
         elem_classes=["pf-host", f"pf-host-{part}"],
         base=base,

@@ -1003,5 +1003,8 @@ window.Popfactory = (() => {
   };
 
   window.addEventListener("beforeunload", (event) => { if (queue.events.length && !queue.kept) event.preventDefault(); });
-  return { panel };
+  const draw = () => { for (const [host, base] of (window.popfactoryParts || []).splice(0)) panel(host, base); };
+  return { draw };
 })();
+
+window.Popfactory.draw();
