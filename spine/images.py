@@ -87,6 +87,8 @@ _OTHER_FORMATS = (
     (0, b"P6", "PNM"),
 )
 
+_MARKS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")  # of formats that are opened
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -203,6 +205,12 @@ def _open(content: bytes) -> Image.Image:
         other = _other_format(content)
         if other is not None:
             raise ImageError("unsupported_format", f"{other}; convert it to JPEG or PNG") from None
+        if content.startswith((b"II*\x00", b"MM\x00*")):
+            raise ImageError(
+                "unsupported_format", "a TIFF of a kind that can't be opened, or damaged"
+            ) from None
+        if content.startswith(_MARKS):
+            raise ImageError("truncated", "it begins as a picture, but its header is damaged") from None
         raise ImageError("not_an_image", "no picture in its content") from None
     except MemoryError:
         raise ImageError("out_of_memory", "its header asks for more memory than there is") from None

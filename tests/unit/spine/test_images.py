@@ -168,6 +168,8 @@ def test_each_kind_of_bad_file_has_its_own_reason():
     assert refusal(png[: len(png) // 2]) == "truncated"
     assert refusal(b"\x00\x00\x00\x18ftypheic" + b"\x00" * 40) == "unsupported_format"
     assert refusal(b"<svg xmlns='http://www.w3.org/2000/svg'/>") == "unsupported_format"
+    assert refusal(jpeg[:20]) == refusal(png[:12]) == "truncated"
+    assert refusal(b"II*\x00" + b"\xff" * 30) == "unsupported_format"
     assert refusal(png_header(20_000, 20_000)) == "too_many_pixels"
     assert refusal(png_header(40_000, 10)) == "too_many_pixels"
     assert refusal(png_header(8_000, 7_000)) == "too_many_pixels"
