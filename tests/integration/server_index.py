@@ -67,8 +67,11 @@ def write_index(folder: Path, pool: Pool, kind: str = "Flat") -> Path:
     """Write a clip-retrieval index folder with an index of FAISS's `kind`."""
     folder.mkdir(parents=True)
     index = faiss.index_factory(D, kind, faiss.METRIC_INNER_PRODUCT)
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # on a busy machine more threads wait for each other most of the time
     index.train(pool.vectors)
     index.add(pool.vectors)
+    faiss.omp_set_num_threads(threads)
     faiss.write_index(index, str(folder / "image.index"))
     write_metadata(folder / "metadata" / "0.arrow", pa.Table.from_pylist(pool.metadata, schema=SCHEMA))
     return folder

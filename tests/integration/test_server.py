@@ -35,7 +35,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             name="ivf", folder=write_index(folder / "ivf", POOL, "IVF8,Flat"), columns=("url", "width")
         ),
         IndexSettings(
-            name="pq", folder=write_index(folder / "pq", POOL, "IVF4_HNSW8,PQ8x8"), memory_map=False
+            name="pq", folder=write_index(folder / "pq", POOL, "IVF4_HNSW8,PQ8x4"), memory_map=False
         ),
     )
     with running(ServerSettings(indices=indices)) as address:
