@@ -6,22 +6,21 @@ says of a picture can depend on its neighbours in the batch (docs/captioning.md)
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from captioner.embedded import EmbeddedEngine, Setup
-from captioner.engine import CaptionFailure, Engine, Reply
+from captioner.embedded import EmbeddedSetup
+from captioner.engine import CaptionFailure, Engine, Reply, Setup
+from captioner.http import HttpSetup
 from captioner.pictures import read_ahead
 from captioner.quality import word_count
 from captioner.trimming import trim_prefix
 from captioner.worklist import Unit, narrowed, read_done, read_units
 from spine.config import load_config
-from spine.errors import ConfigError
 from spine.progress import SILENT, Progress
 from spine.prompts import Prompt, prompt_by_id
 from spine.publish import publish_table
@@ -31,7 +30,7 @@ from spine.stage import Manifest, Stage, read_manifest
 from spine.tables import CAPTIONS
 
 BATCHES_A_PART = 8
-"""A stopped run has lost what it did since its last part: the work of this many batches at most."""
+"""A killed run has lost what it did since its last part: the work of this many batches at most."""
 
 Row = dict[str, Any]
 
@@ -61,16 +60,14 @@ def caption(
         that no later stage takes the part for the whole.
 
     Raises:
-        ConfigError: The settings name no engine that is here, or the prompt doesn't fit the model.
+        ConfigError: A setting doesn't fit this machine or the model.
         DataError: Nothing is selected, an id isn't selected, or a table is damaged.
         ModelError: The model is not here, damaged, or too large.
+        ServiceError: The servers of the http engine can't be reached, or don't have the model.
     """
     config = load_config(run.require().config).caption
-    if config.engine != "embedded":
-        raise ConfigError(
-            f'{run.config}: [caption] engine = {config.engine!r}: this release has "embedded" alone'
-        )
-    prompt, setup = prompt_by_id(config.prompt), Setup.of(config)
+    prompt = prompt_by_id(config.prompt)
+    setup: Setup = HttpSetup.of(config) if config.engine == "http" else EmbeddedSetup.of(config)
     inputs = {
         "selection": read_manifest(run.selection).digest,
         "images": read_manifest(run.images).digest,
@@ -99,7 +96,7 @@ def _parameters(config: CaptionConfig, prompt: Prompt, setup: Setup) -> dict[str
         "prompt_id": prompt.prompt_id,
         "prompt_digest": prompt.digest,
         "max_new_tokens": config.max_new_tokens,
-        "batch_size": config.batch_size,
+        "batch_size": setup.batch_size,
     }
 
 
@@ -123,16 +120,34 @@ class _Work:
         self.progress.begin("caption", len(pictures), "pictures", done=len(pictures & self.outcomes.keys()))
         missing = [unit for unit in asked if unit.ids[0] not in self.outcomes][:limit]
         if missing:
-            engine = EmbeddedEngine(self.setup)
-            if engine.is_demo:
+            if self.setup.is_demo:
                 self.progress.say(
-                    f"captions by {engine.name}, the small model that knows the drawn world alone"
+                    f"captions by {self.setup.name}, the small model that knows drawn scenes alone"
                 )
-            # A part is full batches, but for the last of all: where it ends, a later start begins a batch.
-            batches = self._batches(engine, missing)
-            while part := list(islice(batches, BATCHES_A_PART)):
-                self._publish([row for rows in part for row in rows])
+            engine = self.setup.load()
+            try:
+                self._publish_all(self._batches(engine, missing))
+            finally:
+                engine.close()
         self.progress.end()
+
+    def _publish_all(self, batches: Generator[list[Row], None, None]) -> None:
+        """Publish batches as they come, in parts.
+
+        A part is whole batches, so where it ends, a later start begins a batch. What is complete when the work is
+        stopped, by the user or by a server that is gone, is published too.
+        """
+        part: list[list[Row]] = []
+        try:
+            for rows in batches:
+                part.append(rows)
+                if len(part) == BATCHES_A_PART:
+                    whole, part = part, []
+                    self._publish([row for each in whole for row in each])
+        finally:
+            batches.close()
+            if part:
+                self._publish([row for each in part for row in each])
 
     def _copy_known(self, asked: Sequence[Unit], done: pa.Table) -> None:
         """Give a picture that joined others of the same content their caption."""
@@ -145,9 +160,9 @@ class _Work:
         if copies:
             self._publish(copies)
 
-    def _batches(self, engine: Engine, missing: Sequence[Unit]) -> Iterator[list[Row]]:
+    def _batches(self, engine: Engine, missing: Sequence[Unit]) -> Generator[list[Row], None, None]:
         """The rows of one batch after the other."""
-        size = self.config.batch_size
+        size = self.setup.batch_size
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
         for batch, pictures in zip(
             batches, read_ahead([unit.wanted for unit in each] for each in batches), strict=True
@@ -156,7 +171,7 @@ class _Work:
             replies = iter(engine.describe(good, self.prompt, self.config.max_new_tokens))
             outcomes = [next(replies) if isinstance(one, Image.Image) else one for one in pictures]
             described = [
-                caption_row(unit.caption_id, outcome, self.prompt, engine)
+                caption_row(unit.caption_id, outcome, self.prompt, self.setup)
                 for unit, outcome in zip(batch, outcomes, strict=True)
             ]
             rows = [{**row, "id": n} for unit, row in zip(batch, described, strict=True) for n in unit.ids]
@@ -173,14 +188,14 @@ class _Work:
         self.outcomes.update((row["id"], {name: row[name] for name in _COUNTED}) for row in rows)
 
 
-def caption_row(name: str, outcome: Reply | CaptionFailure, prompt: Prompt, engine: Engine) -> Row:
+def caption_row(name: str, outcome: Reply | CaptionFailure, prompt: Prompt, setup: Setup) -> Row:
     """The row of one caption, without its picture's id.
 
     Args:
         name: The caption id.
         outcome: What the engine, or the reading of the picture, gave.
         prompt: What was asked.
-        engine: Who was asked.
+        setup: Who was asked.
 
     Returns:
         Columns of CAPTIONS. An answer that says nothing is a failure, `empty`, and keeps its raw text.
@@ -188,9 +203,9 @@ def caption_row(name: str, outcome: Reply | CaptionFailure, prompt: Prompt, engi
     row: Row = dict.fromkeys(CAPTIONS.names) | {
         "caption_id": name,
         "prompt_id": prompt.prompt_id,
-        "engine": engine.kind,
-        "model": engine.name,
-        "family": engine.family,
+        "engine": setup.kind,
+        "model": setup.name,
+        "family": setup.family,
         "attempts": outcome.attempts,
     }
     if isinstance(outcome, CaptionFailure):
@@ -203,7 +218,7 @@ def caption_row(name: str, outcome: Reply | CaptionFailure, prompt: Prompt, engi
         "tokens": outcome.tokens,
     }
     if not text:
-        return row | {"status": "failed", "reason": "empty", "message": f"{engine.name} said nothing of it"}
+        return row | {"status": "failed", "reason": "empty", "message": f"{setup.name} said nothing of it"}
     return row | {"status": "captioned", "caption": text, "words": word_count(text)}
 
 
@@ -220,13 +235,11 @@ def _closed(stage: Stage, units: Sequence[Unit], work: _Work) -> Manifest:
         "prefix_missing": sum(row["status"] == "captioned" and row["prefix_found"] is False for row in rows),
         "truncated": sum(row["status"] == "captioned" and row["finish_reason"] == "length" for row in rows),
     }
-    checkpoint = work.setup.checkpoint
     facts = {
-        "model": checkpoint.name,
-        "family": checkpoint.family,
-        "dtype": work.setup.dtype,
+        "model": work.setup.name,
+        "family": work.setup.family,
         "prompt_id": work.prompt.prompt_id,
-        "demo_models": checkpoint.is_demo,
+        "demo_models": work.setup.is_demo,
     }
     if len(rows) == len(selected):
         return stage.finish(counts, facts)

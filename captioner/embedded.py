@@ -39,17 +39,18 @@ _LLAVA_TEMPLATE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """A checkpoint and how it will run: known without loading it."""
+class EmbeddedSetup:
+    """A checkpoint and how it will run. See `captioner.engine.Setup`."""
 
     checkpoint: Checkpoint
     device: str
     """cpu or cuda."""
     dtype: str
     """float32, bfloat16 or float16."""
+    batch_size: int = 16
 
     @classmethod
-    def of(cls, config: CaptionConfig) -> "Setup":
+    def of(cls, config: CaptionConfig) -> "EmbeddedSetup":
         """The set-up these settings ask for on this machine.
 
         Raises:
@@ -66,14 +67,39 @@ class Setup:
                 '[caption] device = "cuda": this machine has no CUDA device; use "auto" or "cpu"'
             )
         if config.device != "cpu" and present:
-            return cls(checkpoint, "cuda", "bfloat16" if torch.cuda.is_bf16_supported() else "float16")
-        return cls(checkpoint, "cpu", _cpu_dtype(checkpoint.size_bytes))
+            dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+            return cls(checkpoint, "cuda", dtype, config.batch_size)
+        return cls(checkpoint, "cpu", _cpu_dtype(checkpoint.size_bytes), config.batch_size)
+
+    @property
+    def kind(self) -> str:
+        """Embedded."""
+        return "embedded"
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's."""
+        return self.checkpoint.name
+
+    @property
+    def family(self) -> str:
+        """The checkpoint's."""
+        return self.checkpoint.family
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the checkpoint is the one that comes with popfactory."""
+        return self.checkpoint.is_demo
 
     @property
     def fingerprint(self) -> str:
         """Digest of what shapes a reply: weights, tokenizer, template, dtype, preprocessing."""
         content = [self.checkpoint.digest, self.dtype, PREPROCESSING]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def load(self) -> "EmbeddedEngine":
+        """Load the checkpoint; see the constructor of EmbeddedEngine."""
+        return EmbeddedEngine(self)
 
 
 def _cpu_dtype(size_bytes: int) -> str:
@@ -87,19 +113,13 @@ def _cpu_dtype(size_bytes: int) -> str:
 class EmbeddedEngine:
     """A checkpoint, loaded. See `captioner.engine.Engine`."""
 
-    kind = "embedded"
-
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: EmbeddedSetup) -> None:
         """Load the set-up's checkpoint.
 
         Raises:
             ModelError: A file is damaged or missing, the model is of another kind, or too large for the device.
         """
-        self._setup = setup
-        self.name = setup.checkpoint.name
-        self.family = setup.checkpoint.family
-        self.is_demo = setup.checkpoint.is_demo
-        self.fingerprint = setup.fingerprint
+        self.setup = setup
         self._model, self._processor = _load(setup)
         self._closing = _token_set(self._model.generation_config.eos_token_id)
 
@@ -108,9 +128,14 @@ class EmbeddedEngine:
         """Find and load the checkpoint that [caption] names.
 
         Raises:
-            ConfigError, ModelError: As Setup.of and the constructor.
+            ConfigError, ModelError: As EmbeddedSetup.of and the constructor.
         """
-        return cls(Setup.of(config))
+        return cls(EmbeddedSetup.of(config))
+
+    def close(self) -> None:
+        """Let go of the model's memory."""
+        self._model = self._processor = None
+        _give_back_memory()
 
     def describe(
         self, images: Sequence[Image.Image], prompt: Prompt, max_new_tokens: int
@@ -146,9 +171,9 @@ class EmbeddedEngine:
         if asked + max_new_tokens > room:
             raise ConfigError(
                 f"[caption] max_new_tokens = {max_new_tokens:,}: with {asked:,} tokens of picture and prompt more than "
-                f"the {room:,} that {self.name} can take; lower it to {max(room - asked, 0):,}"
+                f"the {room:,} that {self.setup.name} can take; lower it to {max(room - asked, 0):,}"
             )
-        inputs = inputs.to(self._setup.device, dtype=getattr(torch, self._setup.dtype))
+        inputs = inputs.to(self.setup.device, dtype=getattr(torch, self.setup.dtype))
         with torch.inference_mode():
             output = self._model.generate(**inputs, max_new_tokens=max_new_tokens)
         return [self._reply(row) for row in output[:, asked:].tolist()]
@@ -161,7 +186,7 @@ class EmbeddedEngine:
         return Reply(str(text), "length" if end is None else "stop", len(said))
 
     def _out_of_memory(self, image: Image.Image) -> CaptionFailure:
-        needed = f"{image.width} x {image.height} pixels: {self._setup.device} ran out of memory on it alone"
+        needed = f"{image.width} x {image.height} pixels: {self.setup.device} ran out of memory on it alone"
         return CaptionFailure("out_of_memory", needed, attempts=1)
 
 
@@ -210,7 +235,7 @@ def _give_back_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _load(setup: Setup) -> tuple[Any, Any]:
+def _load(setup: EmbeddedSetup) -> tuple[Any, Any]:
     """The model, greedy and ready to be asked, and the processor that suits it."""
     declare_missing_operators()
     import torch

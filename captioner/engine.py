@@ -21,8 +21,8 @@ class Reply:
     finish_reason: FinishReason
     """stop: the model ended by itself; length: it was cut off at max_new_tokens."""
 
-    tokens: int
-    """New tokens, the closing one not counted."""
+    tokens: int | None
+    """New tokens, the closing one not counted; of a server as it counts them, None where it doesn't say."""
 
     attempts: int = 1
     """How often the picture was put to the model."""
@@ -42,14 +42,25 @@ class CaptionFailure:
     """How often the picture was put to the model."""
 
 
-FAILURES = ("not_fetched", "changed", "out_of_memory", "empty")
-"""Reasons of this package: no fetched picture under this id; its bytes are no longer those that were fetched;
-the model ran out of memory on this picture alone; the model said nothing. A picture that can't be opened has
-one of spine.images.REFUSALS."""
+FAILURES: dict[str, str] = {
+    "not_fetched": "there is no fetched picture under this id",
+    "changed": "its bytes are no longer those that were fetched",
+    "out_of_memory": "the model ran out of memory on it alone",
+    "empty": "the model said nothing of it",
+    "refused": "the server refused it, or ended its answer for a reason of its own",
+    "timeout": "the server didn't answer in time, time and again",
+    "server_error": "the server failed on it, or broke off, time and again",
+    "bad_reply": "the server's answer was none, time and again",
+}
+"""Why a picture that can be opened has no caption: reason to meaning. The others are in spine.images.REFUSALS."""
 
 
-class Engine(Protocol):
-    """A captioner. One instance is used by one thread."""
+class Setup(Protocol):
+    """A captioner as far as it is known without loading or calling it."""
+
+    @property
+    def kind(self) -> str:
+        """embedded or http."""
 
     @property
     def name(self) -> str:
@@ -60,16 +71,28 @@ class Engine(Protocol):
         """llava, cogvlm or other: which of LAION-POP's caption columns it fills."""
 
     @property
-    def kind(self) -> str:
-        """embedded or http."""
-
-    @property
     def is_demo(self) -> bool:
         """Whether it is the small model that comes with popfactory."""
 
     @property
     def fingerprint(self) -> str:
         """Digest of what shapes a reply besides picture, prompt and length: weights, revision, dtype, preprocessing."""
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures that are put to `Engine.describe` at once."""
+
+    def load(self) -> "Engine":
+        """The engine, ready to be asked.
+
+        Raises:
+            ModelError: The checkpoint is damaged, or too large for the device.
+            ServiceError: A server doesn't answer, or doesn't have the model.
+        """
+
+
+class Engine(Protocol):
+    """A captioner, ready. One instance is used by one thread."""
 
     def describe(
         self, images: Sequence[Image.Image], prompt: Prompt, max_new_tokens: int
@@ -86,4 +109,8 @@ class Engine(Protocol):
 
         Raises:
             ConfigError: The prompt or the length doesn't fit the model.
+            ServiceError: The servers can no longer be reached, or refuse every request.
         """
+
+    def close(self) -> None:
+        """Let go of memory and connections."""

@@ -5,11 +5,11 @@ from PIL import Image
 
 from captioner import captions as stage
 from captioner.captions import caption, caption_row
-from captioner.embedded import EmbeddedEngine
+from captioner.embedded import EmbeddedEngine, EmbeddedSetup
 from captioner.engine import CaptionFailure, Reply
 from captioner.worklist import caption_id
 from spine.config import load_config, write_config
-from spine.errors import ConfigError, DataError, ModelError
+from spine.errors import DataError, ModelError
 from spine.prompts import PROMPTS, Prompt
 from spine.publish import sha256_of
 from spine.settings import CaptionConfig, Config
@@ -69,7 +69,7 @@ def test_each_picture_has_the_caption_the_engine_gives_of_it(make_run, pictures,
         assert row["raw_caption"] == reply.text
         assert row["caption"] == reply.text.strip()
         assert (row["tokens"], row["finish_reason"]) == (reply.tokens, reply.finish_reason)
-        assert row["caption_id"] == caption_id(sha256_of(file), LAION, engine.fingerprint, 8)
+        assert row["caption_id"] == caption_id(sha256_of(file), LAION, engine.setup.fingerprint, 8)
         assert row["words"] == len(row["caption"].split())
         assert (row["engine"], row["model"], row["family"]) == ("embedded", "tiny-llava", "llava")
         assert (row["prompt_id"], row["prefix_found"], row["attempts"]) == ("laion-pop", False, 1)
@@ -105,6 +105,18 @@ def test_a_stopped_run_goes_on_with_the_same_rows_as_an_unbroken_one(make_run, p
     assert rows(run) == rows(unbroken)
     assert (progress.total, progress.done, progress.units) == (7, 4, 3)
     assert read_manifest(run.captions).files == read_manifest(unbroken.captions).files
+
+
+def test_an_interrupted_run_keeps_its_finished_batches(make_run, pictures):
+    unbroken = make_run(pictures, name="unbroken")
+    caption(unbroken)
+    run = make_run(pictures, name="stopped")
+    with pytest.raises(KeyboardInterrupt):
+        caption(run, progress=Counting(stop_after=3))
+
+    assert rows(run) == rows(unbroken)[:4]
+    caption(run)
+    assert rows(run) == rows(unbroken)
 
 
 def test_one_bad_picture_fails_alone_and_the_counts_add_up(make_run, pictures, tmp_path):
@@ -259,12 +271,12 @@ def test_what_stops_a_run_is_said_before_anything_is_touched(make_run, pictures,
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_llava):
-    return EmbeddedEngine.load(CaptionConfig(model=str(tiny_llava), device="cpu"))
+def setup(tiny_llava):
+    return EmbeddedSetup.of(CaptionConfig(model=str(tiny_llava), device="cpu"))
 
 
-def test_a_row_keeps_the_raw_text_beside_the_trimmed_one(engine):
-    row = caption_row("c", Reply(" ‘This image showcases’: a Red star.", "stop", 9), LAION, engine)
+def test_a_row_keeps_the_raw_text_beside_the_trimmed_one(setup):
+    row = caption_row("c", Reply(" ‘This image showcases’: a Red star.", "stop", 9), LAION, setup)
 
     assert row["raw_caption"] == " ‘This image showcases’: a Red star."
     assert (row["caption"], row["prefix_found"], row["words"]) == ("a Red star.", True, 3)
@@ -272,8 +284,8 @@ def test_a_row_keeps_the_raw_text_beside_the_trimmed_one(engine):
 
 
 @pytest.mark.parametrize("text", ["", "  \n", " This image showcases: "])
-def test_an_answer_that_says_nothing_is_a_failure_that_keeps_its_text(engine, text):
-    row = caption_row("c", Reply(text, "stop", 1), LAION, engine)
+def test_an_answer_that_says_nothing_is_a_failure_that_keeps_its_text(setup, text):
+    row = caption_row("c", Reply(text, "stop", 1), LAION, setup)
 
     assert (row["status"], row["reason"], row["raw_caption"], row["caption"]) == (
         "failed",
@@ -283,14 +295,14 @@ def test_an_answer_that_says_nothing_is_a_failure_that_keeps_its_text(engine, te
     )
 
 
-def test_a_prompt_that_asks_for_no_prefix_has_none_to_miss(engine):
+def test_a_prompt_that_asks_for_no_prefix_has_none_to_miss(setup):
     free = Prompt(prompt_id="free", text="What is it?", prefix="")
 
-    assert caption_row("c", Reply("a star", "stop", 2), free, engine)["prefix_found"] is None
+    assert caption_row("c", Reply("a star", "stop", 2), free, setup)["prefix_found"] is None
 
 
-def test_a_failure_has_its_reason_and_no_text(engine):
-    row = caption_row("c", CaptionFailure("out_of_memory", "too large", attempts=1), LAION, engine)
+def test_a_failure_has_its_reason_and_no_text(setup):
+    row = caption_row("c", CaptionFailure("out_of_memory", "too large", attempts=1), LAION, setup)
 
     assert (row["status"], row["reason"], row["message"], row["attempts"]) == (
         "failed",
@@ -299,10 +311,3 @@ def test_a_failure_has_its_reason_and_no_text(engine):
         1,
     )
     assert row["caption"] is None and row["raw_caption"] is None
-
-
-def test_the_http_engine_is_refused_in_plain_words(make_run, pictures):
-    run = make_run(pictures, engine="http", endpoints=("http://127.0.0.1:9/v1",))
-
-    with pytest.raises(ConfigError, match='"embedded" alone'):
-        caption(run)

@@ -4,7 +4,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from captioner.embedded import EmbeddedEngine, Setup, in_halves, is_out_of_memory
+from captioner.embedded import EmbeddedEngine, EmbeddedSetup, in_halves, is_out_of_memory
 from captioner.engine import CaptionFailure, Reply
 from spine.errors import ConfigError, ModelError
 from spine.prompts import PROMPTS, Prompt
@@ -158,15 +158,15 @@ def test_a_missing_gpu_is_said_before_any_work(tiny_llava):
         pytest.skip("this machine has a CUDA device")
 
     with pytest.raises(ConfigError, match="no CUDA device"):
-        Setup.of(CaptionConfig(model=str(tiny_llava), device="cuda"))
+        EmbeddedSetup.of(CaptionConfig(model=str(tiny_llava), device="cuda"))
 
 
 def test_the_fingerprint_follows_weights_and_dtype(tiny_llava):
-    setup = Setup.of(settings(tiny_llava))
+    setup = EmbeddedSetup.of(settings(tiny_llava))
 
     assert setup.dtype == "float32"
-    assert setup.fingerprint == EmbeddedEngine(setup).fingerprint
-    assert Setup(setup.checkpoint, "cpu", "bfloat16").fingerprint != setup.fingerprint
+    assert setup.fingerprint == EmbeddedSetup.of(settings(tiny_llava, batch_size=3)).fingerprint
+    assert EmbeddedSetup(setup.checkpoint, "cpu", "bfloat16").fingerprint != setup.fingerprint
 
 
 def test_where_memory_runs_out_the_batch_is_halved_and_only_what_is_too_large_alone_fails():

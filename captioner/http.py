@@ -1,0 +1,314 @@
+"""A captioner behind an OpenAI-compatible server: vLLM, SGLang, LMDeploy, llama.cpp, or our own small one.
+
+Pictures go as bytes in data URLs, never as addresses that the server would fetch. A server that says it is busy is
+given time; whatever else goes wrong with a picture is tried a few times and then counted for that picture alone.
+"""
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from captioner.checkpoint import DEMO_FOLDER
+from captioner.engine import CaptionFailure, FinishReason, Reply
+from captioner.pictures import PREPROCESSING
+from spine.errors import ConfigError, ServiceError
+from spine.prompts import Prompt
+from spine.settings import CaptionConfig
+
+MAX_ATTEMPTS = 5
+"""A picture is put to the servers so often at most, not counting answers that they are busy."""
+
+MAX_BUSY = 60
+"""So often a picture may be told to wait, at most MAX_PAUSE_S each time."""
+
+MAX_PAUSE_S = 30.0
+REQUEST_TIMEOUT_S = 600.0
+
+_SENT_SIDE_PX = 672  # the short side as sent: twice what LLaVA-1.5 looks at
+_JPEG_QUALITY = 95
+_SENT = f"{PREPROCESSING}; sent with short side {_SENT_SIDE_PX} px at most as JPEG {_JPEG_QUALITY}, 4:4:4"
+_MAX_ANSWER_BYTES = 1 << 20
+_BUSY = (429, 503)
+_WRONG_SETTINGS = (401, 403, 404, 405)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSetup:
+    """Servers and the model they are asked for. See `captioner.engine.Setup`."""
+
+    endpoints: tuple[str, ...]
+    """Addresses up to and without /chat/completions."""
+    model: str
+    revision: str
+    in_flight: int
+    """Requests at the same time, an endpoint."""
+
+    @classmethod
+    def of(cls, config: CaptionConfig) -> "HttpSetup":
+        """The set-up these settings ask for.
+
+        Raises:
+            ConfigError: An endpoint is no http address.
+        """
+        endpoints = tuple(_base(address) for address in config.endpoints)
+        return cls(endpoints, config.model, config.revision, config.in_flight)
+
+    @property
+    def kind(self) -> str:
+        """Over http."""
+        return "http"
+
+    @property
+    def name(self) -> str:
+        """The model's name, with the revision that the settings say the servers run."""
+        return f"{self.model}@{self.revision}" if self.revision else self.model
+
+    @property
+    def family(self) -> str:
+        """By the model's name."""
+        known = [family for family in ("cogvlm", "llava") if family in self.model.lower()]
+        return known[0] if known else "other"
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the servers are asked for the small model that comes with popfactory."""
+        return self.model == DEMO_FOLDER.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the name and of how pictures are sent; what the servers do with them they don't tell."""
+        return hashlib.sha256(json.dumps(["http", self.model, self.revision, _SENT]).encode()).hexdigest()
+
+    @property
+    def batch_size(self) -> int:
+        """Four rounds of what is in flight, so that the last pictures of a batch hold up few."""
+        return 4 * self.in_flight * len(self.endpoints)
+
+    def load(self) -> "HttpEngine":
+        """Connect, and ask each server whether it has the model; see the constructor of HttpEngine."""
+        return HttpEngine(self)
+
+
+class HttpEngine:
+    """Servers, connected. See `captioner.engine.Engine`."""
+
+    def __init__(self, setup: HttpSetup) -> None:
+        """Connect, and ask each server whether it has the model.
+
+        Raises:
+            ServiceError: One doesn't answer, or doesn't have it.
+        """
+        self.setup = setup
+        places = setup.in_flight * len(setup.endpoints)
+        self._runner = asyncio.Runner()
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=10),
+            # The default of 100 connections would be the limit, not in_flight.
+            limits=httpx.Limits(max_connections=places, max_keepalive_connections=places),
+            mounts={
+                "all://127.0.0.1": None,
+                "all://localhost": None,
+                "all://[::1]": None,
+            },  # no proxy on the way
+        )
+        self._free = dict.fromkeys(setup.endpoints, setup.in_flight)
+        try:
+            self._runner.run(self._check())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+    def describe(
+        self, images: Sequence[Image.Image], prompt: Prompt, max_new_tokens: int
+    ) -> list[Reply | CaptionFailure]:
+        """Describe the pictures, as many at once as may be in flight; see `captioner.engine.Engine.describe`."""
+        return self._runner.run(self._describe(images, prompt, max_new_tokens))
+
+    async def _describe(
+        self, images: Sequence[Image.Image], prompt: Prompt, max_new_tokens: int
+    ) -> list[Reply | CaptionFailure]:
+        places = asyncio.Semaphore(self.setup.in_flight * len(self.setup.endpoints))
+
+        async def one(image: Image.Image) -> Reply | CaptionFailure:
+            async with places:
+                return await self._ask(image, prompt, max_new_tokens)
+
+        tasks = [asyncio.create_task(one(image)) for image in images]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask(self, image: Image.Image, prompt: Prompt, max_new_tokens: int) -> Reply | CaptionFailure:
+        """One picture's whole story: asked, told to wait, asked again."""
+        address = await asyncio.to_thread(data_url, image)
+        parts = [
+            {"type": "image_url", "image_url": {"url": address}},
+            {"type": "text", "text": prompt.text},
+        ]
+        body = {
+            "model": self.setup.model,
+            "messages": [{"role": "user", "content": parts}],
+            "max_tokens": max_new_tokens,
+            "temperature": 0,
+            "stream": False,
+        }
+        attempts = busy = 0
+        while True:
+            answer = await self._post(body)
+            if isinstance(answer, _Busy):
+                busy += 1
+                if busy > MAX_BUSY:
+                    raise ServiceError(
+                        f"the caption servers were busy {busy} times in a row; lower [caption] in_flight"
+                    )
+                await asyncio.sleep(_pause(busy, answer.wait_s))
+                continue
+            attempts += 1
+            if isinstance(answer, Reply):
+                return Reply(answer.text, answer.finish_reason, answer.tokens, attempts)
+            if answer.reason == "refused" or attempts == MAX_ATTEMPTS:
+                if answer.reason == _UNREACHABLE:
+                    raise ServiceError(f"{answer.message}; start it again, and then the same command")
+                return CaptionFailure(answer.reason, answer.message, attempts)
+            await asyncio.sleep(_pause(attempts, None))
+
+    async def _post(self, body: dict[str, Any]) -> "Reply | CaptionFailure | _Busy":
+        """One request to the endpoint with most places free."""
+        endpoint = max(self._free, key=lambda each: self._free[each])
+        self._free[endpoint] -= 1
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                async with self._client.stream("POST", f"{endpoint}/chat/completions", json=body) as response:
+                    content = await _bounded_body(response)
+        except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
+            return CaptionFailure("timeout", f"{endpoint}: no answer within {REQUEST_TIMEOUT_S:.0f} s")
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            return CaptionFailure(_UNREACHABLE, f"{endpoint}: can't be reached ({error})")
+        except httpx.HTTPError as error:
+            return CaptionFailure("server_error", f"{endpoint}: broke off ({type(error).__name__}: {error})")
+        finally:
+            self._free[endpoint] += 1
+        return _understood(endpoint, response, content)
+
+    async def _check(self) -> None:
+        for endpoint in self.setup.endpoints:
+            try:
+                response = await self._client.get(f"{endpoint}/models", timeout=10)
+                listed = [str(entry["id"]) for entry in response.raise_for_status().json()["data"]]
+            except httpx.HTTPError as error:
+                raise ServiceError(
+                    f"[caption] endpoints: {endpoint}/models gives no list of models ({error}); "
+                    "start the server, or correct the address"
+                ) from None
+            except (ValueError, KeyError, TypeError):
+                raise ServiceError(
+                    f"[caption] endpoints: {endpoint} is no OpenAI-compatible server"
+                ) from None
+            if self.setup.model not in listed:
+                raise ServiceError(
+                    f"[caption] model = {self.setup.model!r}: {endpoint} has {', '.join(listed) or 'none'}"
+                )
+
+
+_UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class _Busy:
+    """The server said: slow down."""
+
+    wait_s: float | None
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture as a JPEG data URL, its short side at most 672 px."""
+    short = min(image.size)
+    if short > _SENT_SIDE_PX:
+        scale = _SENT_SIDE_PX / short
+        size = (round(image.width * scale), round(image.height * scale))
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+
+
+def _base(address: str) -> str:
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(
+            f"[caption] endpoints: {address!r} is no address; one such as http://127.0.0.1:8000/v1 was needed"
+        )
+    path = url.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
+    return str(url.copy_with(path=path, query=None, fragment=None))
+
+
+async def _bounded_body(response: httpx.Response) -> bytes:
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > _MAX_ANSWER_BYTES:
+            break
+    return bytes(content)
+
+
+def _understood(endpoint: str, response: httpx.Response, content: bytes) -> Reply | CaptionFailure | _Busy:
+    """What an answer means.
+
+    Raises:
+        ServiceError: It would be the same for every picture: wrong address, no right to ask, no such model.
+    """
+    status = response.status_code
+    said = " ".join(content[:300].decode("utf-8", "replace").split())
+    if status in _BUSY:
+        return _Busy(_seconds(response.headers.get("retry-after")))
+    if status in _WRONG_SETTINGS:
+        raise ServiceError(f"{endpoint}: answers {status}: {said}", status=status)
+    if 400 <= status < 500:
+        return CaptionFailure("refused", f"{endpoint}: answers {status}: {said}")
+    if status != 200:
+        return CaptionFailure("server_error", f"{endpoint}: answers {status}: {said}")
+    try:
+        answer = json.loads(content)
+        choice = answer["choices"][0]
+        text, ended = choice["message"]["content"], choice["finish_reason"]
+        tokens = (answer.get("usage") or {}).get("completion_tokens")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return CaptionFailure("bad_reply", f"{endpoint}: no chat completion: {said}")
+    if not isinstance(text, str) or not (tokens is None or isinstance(tokens, int)):
+        return CaptionFailure("bad_reply", f"{endpoint}: no text in its answer: {said}")
+    if ended not in ("stop", "length"):
+        return CaptionFailure("refused", f"{endpoint}: ended its answer with {str(ended)[:50]!r}")
+    finish: FinishReason = ended
+    return Reply(text, finish, tokens)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Retry-After in seconds; its other form, a date, counts as not given."""
+    return float(retry_after) if retry_after is not None and retry_after.strip().isdecimal() else None
+
+
+def _pause(attempt: int, wait_s: float | None) -> float:
+    """Seconds until the next attempt: what the server asked for, or up to 0.5, 1, 2, 4 ... at random."""
+    # At random over the whole span, so that requests which failed together don't come back together.
+    jitter = random.uniform(0, min(0.5 * 2 ** min(attempt - 1, 10), MAX_PAUSE_S))
+    return min(wait_s, MAX_PAUSE_S) + jitter / 4 if wait_s is not None else jitter

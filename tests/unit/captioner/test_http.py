@@ -1,0 +1,387 @@
+"""The http engine over a true socket: against the small server on a true model, and against servers that misbehave."""
+
+import base64
+import contextlib
+import io
+import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from captioner import http
+from captioner.captions import caption
+from captioner.embedded import EmbeddedEngine, EmbeddedSetup
+from captioner.engine import CaptionFailure, Reply
+from captioner.http import HttpEngine, HttpSetup, data_url
+from captioner.serving import create_app
+from spine.errors import ConfigError, ServiceError
+from spine.prompts import PROMPTS
+from spine.settings import CaptionConfig
+from spine.stage import MANIFEST
+from spine.tables import CAPTIONS, read_parts
+from tests.unit.captioner.runs import noise, picture_id
+
+LAION = PROMPTS["laion-pop"]
+PATH = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def server(tiny_llava):
+    """The address of the small server over the tiny model."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        setup = EmbeddedSetup.of(CaptionConfig(model=str(tiny_llava), device="cpu"))
+        served = uvicorn.Server(uvicorn.Config(create_app(setup), log_level="error"))
+        thread = threading.Thread(target=served.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not served.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        served.should_exit = True
+        thread.join()
+
+
+def setup_of(*addresses, **settings):
+    chosen = {"model": "tiny-llava", "in_flight": 4} | settings
+    return HttpSetup.of(CaptionConfig(engine="http", endpoints=addresses, **chosen))
+
+
+def completion(text="a star", finish="stop"):
+    return {
+        "choices": [{"message": {"content": text}, "finish_reason": finish}],
+        "usage": {"completion_tokens": 2},
+    }
+
+
+@pytest.fixture
+def misbehaving(monkeypatch):
+    """Starts servers that answer each request with what `script(request body, its number)` says.
+
+    An answer is (status, headers, bytes); None breaks the connection off.
+    """
+    monkeypatch.setattr(http, "MAX_PAUSE_S", 0.02)
+    servers = []
+
+    def start(script):
+        state = {"n": 0, "now": 0, "most": 0, "bodies": []}
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                self.answer(200, {}, json.dumps({"data": [{"id": "tiny-llava"}]}).encode())
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with lock:
+                    number, state["n"] = state["n"], state["n"] + 1
+                    state["now"] += 1
+                    state["most"] = max(state["most"], state["now"])
+                    state["bodies"].append(body)
+                try:
+                    answer = script(body, number)
+                finally:
+                    with lock:
+                        state["now"] -= 1
+                if answer is None:
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                else:
+                    self.answer(*answer)
+
+            def answer(self, status, headers, content):
+                self.send_response(status)
+                for name, value in {"content-length": str(len(content)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        running.daemon_threads = True
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        servers.append(running)
+        state["server"] = running
+        return f"http://127.0.0.1:{running.server_port}", state
+
+    yield start
+    for running in servers:
+        running.shutdown()
+        running.server_close()
+
+
+def good(*_):
+    return 200, {}, json.dumps(completion()).encode()
+
+
+def described(address, n=1, **settings):
+    engine = HttpEngine(setup_of(address, **settings))
+    try:
+        return engine.describe([noise(seed) for seed in range(n)], LAION, 8)
+    finally:
+        engine.close()
+
+
+def test_over_http_the_model_says_what_it_says_embedded(server, tiny_llava):
+    images = [noise(seed) for seed in range(6)]
+    engine = HttpEngine(setup_of(server))
+
+    replies = engine.describe(images, LAION, 8)
+
+    engine.close()
+    sent = [Image.open(io.BytesIO(base64.b64decode(data_url(image).partition(",")[2]))) for image in images]
+    embedded = EmbeddedEngine.load(CaptionConfig(model=str(tiny_llava), device="cpu"))
+    assert replies == embedded.describe(sent, LAION, 8)
+    assert len({reply.text for reply in replies}) > 2
+
+
+def test_a_run_over_http_captions_every_picture(server, make_run, pictures):
+    run = make_run(
+        pictures, engine="http", endpoints=(server, f"{server}/v1/"), model="tiny-llava", in_flight=2
+    )
+
+    manifest = caption(run)
+
+    rows = read_parts(run.captions, CAPTIONS).to_pylist()
+    assert {row["id"] for row in rows} == {picture_id(file) for file in pictures}
+    assert {(row["engine"], row["model"], row["family"]) for row in rows} == {("http", "tiny-llava", "llava")}
+    assert manifest.counts["captioned"] == 7
+    assert caption(run) == manifest
+
+
+def test_a_picture_goes_as_bytes_after_which_the_verbatim_prompt(misbehaving):
+    address, state = misbehaving(good)
+
+    described(address)
+
+    [body] = state["bodies"]
+    picture, text = body["messages"][0]["content"]
+    assert text == {"type": "text", "text": LAION.text}
+    assert picture["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    assert (body["temperature"], body["max_tokens"], body["model"]) == (0, 8, "tiny-llava")
+
+
+def test_a_large_picture_is_sent_small_and_in_its_shape():
+    content = base64.b64decode(data_url(Image.new("RGB", (2000, 1400), (200, 30, 90))).partition(",")[2])
+    sent = Image.open(io.BytesIO(content))
+
+    assert sent.format == "JPEG" and sent.size == (960, 672)
+    assert np.abs(np.asarray(sent).reshape(-1, 3).mean(0) - (200, 30, 90)).max() < 3
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_given_time_and_that_is_no_failed_attempt(misbehaving, status):
+    address, state = misbehaving(lambda _, n: (status, {"retry-after": "0"}, b"") if n < 9 else good())
+
+    assert described(address) == [Reply("a star", "stop", 2, attempts=1)]
+    assert state["n"] == 10
+
+
+@pytest.mark.parametrize(
+    "fault", [(500, {}, b"oops"), (200, {}, b"<html>"), (200, {}, b'{"choices": []}'), None]
+)
+def test_a_fault_is_tried_again(misbehaving, fault):
+    address, _ = misbehaving(lambda _, n: fault if n < 2 else good())
+
+    assert described(address) == [Reply("a star", "stop", 2, attempts=3)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ((500, {}, b"oops"), "server_error"),
+        ((200, {"content-length": "99", "connection": "close"}, b'{"choi'), "server_error"),
+        (None, "server_error"),
+        ((200, {}, b"{"), "bad_reply"),
+        ((200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'), "bad_reply"),
+        ((200, {}, b" " * (2 << 20)), "bad_reply"),
+    ],
+)
+def test_a_fault_that_stays_fails_the_picture_alone(misbehaving, fault, reason):
+    poisoned = data_url(noise(1))
+
+    def script(body, _):
+        return fault if body["messages"][0]["content"][0]["image_url"]["url"] == poisoned else good()
+
+    address, _ = misbehaving(script)
+
+    first, second, third = described(address, 3)
+
+    assert isinstance(second, CaptionFailure)
+    assert (second.reason, second.attempts) == (reason, http.MAX_ATTEMPTS)
+    assert first == third == Reply("a star", "stop", 2)
+
+
+def test_a_server_that_hangs_fails_the_picture_alone(misbehaving, monkeypatch):
+    monkeypatch.setattr(http, "REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(http, "MAX_ATTEMPTS", 2)
+    poisoned = data_url(noise(1))
+    released = threading.Event()
+
+    def script(body, _):
+        if body["messages"][0]["content"][0]["image_url"]["url"] == poisoned:
+            released.wait(10)
+        return good()
+
+    address, _ = misbehaving(script)
+
+    outcomes = described(address, 3)
+    released.set()
+
+    assert [getattr(outcome, "reason", "good") for outcome in outcomes] == ["good", "timeout", "good"]
+
+
+def test_a_refused_picture_is_not_sent_again(misbehaving):
+    address, state = misbehaving(lambda *_: (400, {}, b'{"error": "image too odd"}'))
+
+    [failure] = described(address)
+
+    assert (failure.reason, failure.attempts, state["n"]) == ("refused", 1, 1)
+    assert "image too odd" in failure.message
+
+
+def test_an_answer_that_was_filtered_is_a_refusal(misbehaving):
+    answer = json.dumps(completion(finish="content_filter")).encode()
+    address, _ = misbehaving(lambda *_: (200, {}, answer))
+
+    assert described(address)[0].reason == "refused"
+
+
+def test_no_more_requests_are_in_flight_than_allowed(misbehaving):
+    def slow(*_):
+        time.sleep(0.02)
+        return good()
+
+    address, state = misbehaving(slow)
+
+    described(address, 40, in_flight=3)
+
+    assert state["n"] == 40 and 1 < state["most"] <= 3
+
+
+def test_work_goes_to_every_endpoint(misbehaving):
+    def slow(*_):
+        time.sleep(0.02)
+        return good()
+
+    (one, first), (two, second) = misbehaving(slow), misbehaving(slow)
+    engine = HttpEngine(setup_of(one, two))
+
+    engine.describe([noise(seed) for seed in range(24)], LAION, 8)
+
+    engine.close()
+    assert first["n"] + second["n"] == 24
+    assert min(first["n"], second["n"]) >= 6
+    assert max(first["most"], second["most"]) <= 4
+
+
+def test_what_concerns_every_picture_stops_the_run(misbehaving):
+    address, state = misbehaving(lambda *_: (401, {}, b"no key"))
+
+    with pytest.raises(ServiceError, match="401: no key"):
+        described(address, 3)
+    assert state["n"] <= 4
+
+
+def test_no_server_or_another_model_is_said_before_any_work(server, make_run, pictures):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        run = make_run(pictures, engine="http", endpoints=(address,), model="tiny-llava")
+        with pytest.raises(ServiceError, match="start the server"):
+            caption(run)
+    assert not (run.captions / MANIFEST).exists()
+
+    with pytest.raises(ServiceError, match="'other': .* has tiny-llava"):
+        setup_of(server, model="other").load()
+
+
+def test_a_server_that_dies_stops_the_work_instead_of_failing_every_picture(misbehaving):
+    dead = threading.Event()
+    address, state = misbehaving(lambda *_: None if dead.is_set() else good())
+    engine = HttpEngine(setup_of(address))
+    assert engine.describe([noise(0)], LAION, 8) == [Reply("a star", "stop", 2)]
+    dead.set()
+    state["server"].shutdown()
+    state["server"].server_close()
+
+    with pytest.raises(ServiceError, match="can't be reached"):
+        engine.describe([noise(1)], LAION, 8)
+    engine.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8000", "ftp://a/v1", "", "http://"])
+def test_an_endpoint_that_is_no_address_is_a_wrong_setting(address):
+    with pytest.raises(ConfigError, match="is no address"):
+        setup_of(address)
+
+
+def test_endpoints_may_be_given_with_or_without_their_path():
+    forms = ["http://a:8000", "http://a:8000/", "http://a:8000/v1", "http://a:8000/v1/chat/completions"]
+
+    assert {setup_of(form).endpoints for form in forms} == {("http://a:8000/v1",)}
+    assert setup_of("https://a/llm/v1").endpoints == ("https://a/llm/v1",)
+
+
+def test_family_and_demo_are_known_by_name():
+    assert setup_of("http://a", model="llava-hf/llava-1.5-13b-hf").family == "llava"
+    assert setup_of("http://a", model="THUDM/cogvlm-chat-hf").family == "cogvlm"
+    assert setup_of("http://a", model="qwen").family == "other"
+    assert setup_of("http://a", model="demo-llava").is_demo
+    assert setup_of("http://a", model="m", revision="r").name == "m@r"
+
+
+def request(**changes):
+    parts = [
+        {"type": "image_url", "image_url": {"url": data_url(noise(0))}},
+        {"type": "text", "text": "What is it?"},
+    ]
+    body = {"model": "tiny-llava", "max_tokens": 4, "messages": [{"role": "user", "content": parts}]}
+    return body | changes
+
+
+def with_picture(url):
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]
+    return request(messages=[{"role": "user", "content": parts}])
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (request(model="gpt"), "'tiny-llava' alone"),
+        (request(max_tokens=0), "max_tokens"),
+        (request(max_tokens=4000), "lower it to"),
+        (request(messages=[]), "one message"),
+        (request(messages="hello"), "one message"),
+        (with_picture("http://127.0.0.1/a.jpg"), "not fetched"),
+        (with_picture("file:///etc/passwd"), "not fetched"),
+        (with_picture("data:image/png;base64,!!"), "base64"),
+        (with_picture("data:image/png;base64,aGVsbG8="), "no picture"),
+        ([], "alone is here"),
+    ],
+)
+def test_the_small_server_says_what_is_wrong_with_a_request(server, body, said):
+    answer = httpx.post(server + PATH, json=body)
+
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
+
+
+def test_the_small_server_answers_as_openai_does(server):
+    answer = httpx.post(server + PATH, json=request()).json()
+
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 4
+    assert httpx.post(server + PATH, content=b"{").status_code == 400
