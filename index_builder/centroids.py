@@ -80,7 +80,7 @@ def centroids(run: Run, *, force: bool = False, progress: Progress = SILENT) -> 
 
 
 def _concepts(run: Run) -> tuple[Vectors, pa.Table]:
-    pairs = [(vectors, rows) for vectors, rows in read_shards(run.concepts, _READ) if len(vectors)]
+    pairs = [(unit_rows(vectors), rows) for vectors, rows in read_shards(run.concepts, _READ) if len(vectors)]
     if not pairs:
         raise DataError(
             f"{run.concepts}: no picture could be embedded; look at its statuses/ for the reasons"
@@ -88,7 +88,7 @@ def _concepts(run: Run) -> tuple[Vectors, pa.Table]:
     if len({vectors.shape[1] for vectors, _ in pairs}) > 1:
         raise DataError(f"{run.concepts}: shards of different dimension; embed again with --force")
     rows = pa.concat_tables([rows for _, rows in pairs])
-    return unit_rows(np.concatenate([vectors for vectors, _ in pairs])), rows
+    return np.concatenate([vectors for vectors, _ in pairs]), rows
 
 
 def _described(embeddings: Vectors, rows: pa.Table, found: Vectors) -> tuple[pa.Table, dict[str, Any]]:

@@ -20,7 +20,7 @@ _STOP_TEXT = """
     no nor not now of off on once one only or other our out over own per same she should so some such than
     that the their them then there these they this those through to too two under until up upon us use very
     via was we were what when where which while who whom why will with within without would you your yours
-    image images photo photos photograph picture pictures showing shows jpg jpeg png webp
+    image images photo photos photograph picture pictures showing shows jpg jpeg png webp img dsc
 """
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
 
