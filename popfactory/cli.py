@@ -157,7 +157,7 @@ def run(run: Path, quiet: bool, as_json: bool) -> None:
         if not any(outcome.worked for outcome in outcomes):
             click.echo(f"{run}: every stage is up to date; nothing to do")
         click.echo("\n".join(funnel_lines(opened)))
-        click.echo(f"release: {outcomes[-1].manifest.facts.get('folder', opened.releases)}")
+        click.echo(f"release: {run / outcomes[-1].manifest.facts['folder']}")
 
 
 @cli.command()

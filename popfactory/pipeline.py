@@ -95,7 +95,7 @@ def _fill(run: Run, config: Config, progress: Progress) -> list[Outcome]:
     """Fetch, score and select; again and deeper while that can fill a short centroid."""
     from curation.fetched_images import fetch
     from curation.refill import deeper
-    from curation.selection import select
+    from curation.selection import require_selected, select
     from index_builder.scores import score
 
     outcomes: list[Outcome] = []
@@ -112,8 +112,9 @@ def _fill(run: Run, config: Config, progress: Progress) -> list[Outcome]:
         )
         depths = deeper(run, config, outcomes[0].manifest.parameters["depths"])
         if depths is None:
-            return outcomes
+            break
         progress.say("some centroids are short of their quota: on with their next neighbours")
+    require_selected(run)
     return outcomes
 
 

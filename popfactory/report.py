@@ -1,0 +1,104 @@
+"""What the command prints of a run: the funnel, the stages, the jobs; the same as JSON for scripts."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from curation.funnel import funnel
+from popfactory.pipeline import Outcome
+from spine.config import load_config, uses_demo_models
+from spine.jobs import Job, list_jobs
+from spine.run import STAGES, Run
+from spine.stage import MANIFEST, find_manifest
+
+_JOBS_SHOWN = 5
+
+
+def finished_folders(run: Run) -> list[Path]:
+    """The folders of all finished stages and releases, in the order of the data."""
+    stages = [run.folder / name for name in STAGES if name != "release"]
+    releases = sorted(run.releases.iterdir()) if run.releases.is_dir() else []
+    return [folder for folder in [*stages, *releases] if (folder / MANIFEST).is_file()]
+
+
+def funnel_lines(run: Run) -> list[str]:
+    """The funnel as a table: what each stage passed on, and where the others were lost."""
+    steps = funnel(run)
+    width = max((len(step.label) for step in steps), default=0)
+    lines = []
+    for step in steps:
+        lost = ", ".join(f"{reason} {count:,}" for reason, count in step.losses.items())
+        lines.append(f"{step.label:<{width}} {step.count:>9,}" + (f"   lost: {lost}" if lost else ""))
+    return lines
+
+
+def status_lines(run: Run) -> list[str]:
+    """The funnel, what is finished, and the latest jobs."""
+    finished = {name: _manifest_time(run.folder / name) for name in STAGES if name != "release"}
+    lines = [f"{name:<11} {time or 'not finished'}" for name, time in finished.items()]
+    for folder in finished_folders(run):
+        if folder.parent == run.releases:
+            lines.append(f"{'release':<11} {_manifest_time(folder)}   {folder}")
+    table = funnel_lines(run)
+    if table:
+        lines += ["", *table]
+    jobs = list_jobs(run)[:_JOBS_SHOWN]
+    if jobs:
+        lines += ["", *(_job_line(job) for job in jobs)]
+    if uses_demo_models(load_config(run.config)):
+        lines += ["", "demo models: captions and scores come from small models that know only drawn scenes"]
+    return lines
+
+
+def status_json(run: Run) -> dict[str, Any]:
+    """What `status --json` prints."""
+    stages = {}
+    for folder in finished_folders(run):
+        manifest = find_manifest(folder)
+        if manifest is not None:
+            name = f"release/{folder.name}" if folder.parent == run.releases else folder.name
+            stages[name] = {"counts": manifest.counts, "facts": manifest.facts, "created": manifest.created}
+    return {
+        "run": str(run.folder),
+        "demo_models": uses_demo_models(load_config(run.config)),
+        "stages": stages,
+        "funnel": [{"label": step.label, "count": step.count, "lost": step.losses} for step in funnel(run)],
+        "jobs": [_job_json(job) for job in list_jobs(run)],
+    }
+
+
+def outcome_json(run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What `run --json` prints: which steps worked, and what each came to."""
+    return {
+        "run": str(run.folder),
+        "steps": [
+            {"name": outcome.name, "worked": outcome.worked, "counts": outcome.manifest.counts}
+            for outcome in outcomes
+        ],
+    }
+
+
+def _manifest_time(folder: Path) -> str | None:
+    manifest = find_manifest(folder)
+    return manifest.created if manifest is not None else None
+
+
+def _job_line(job: Job) -> str:
+    began = datetime.fromtimestamp(job.started, UTC).isoformat(timespec="seconds")
+    line = f"{began}  {job.state:<9}  popfactory {' '.join(job.command)}"
+    if job.state == "running" and job.stage:
+        of = f" of {job.total:,}" if job.total is not None else ""
+        rate = f", {job.rate:.1f}/s" if job.rate else ""
+        eta = f", {job.eta_s:.0f} s left" if job.eta_s is not None else ""
+        line += f"   {job.stage}: {job.done:,}{of} {job.unit}{rate}{eta}"
+    return line + (f"   {job.message}" if job.message else "")
+
+
+def _job_json(job: Job) -> dict[str, Any]:
+    names = ("job_id", "command", "state", "stage", "total", "done", "unit", "failures", "started", "ended")
+    return {name: getattr(job, name) for name in names} | {
+        "rate": job.rate,
+        "eta_s": job.eta_s,
+        "message": job.message,
+    }
