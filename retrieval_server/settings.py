@@ -99,7 +99,7 @@ def settings_for_run(run: Run) -> ServerSettings:
         raise ConfigError(
             f"{run.config}: [pool] server is {config.pool.server}: ask that one, there is no index here"
         )
-    folder = Path(config.pool.index) if config.pool.index else run.index
+    folder = Path(config.pool.index).expanduser() if config.pool.index else run.index
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no index folder; run `popfactory index {run.folder}` first")
     index = IndexSettings(

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from index_builder.clip import DEMO_CLIP, ClipEncoder
+from index_builder.heads import DEMO_HEADS, load_head, load_rating_vector
 from index_builder.indexes import index
 from retrieval_server.indices import open_index
 from retrieval_server.settings import IndexSettings, ServerSettings, settings_for_run
@@ -71,3 +74,22 @@ def test_an_index_of_another_model_is_refused(run: Run):
         ConfigError, match="vectors are from demo-clip, the model set for it is ViT-L-14/openai"
     ):
         open_index(IndexSettings(name="pop-1", folder=Path(run.index), clip=other))
+
+
+def test_a_demo_run_is_served_with_its_heads(run, vectors):
+    if not (DEMO_HEADS.is_dir() and DEMO_CLIP.is_dir()):
+        pytest.skip("the demo models are not there")
+    body = {"text": "a red star", "num_images": 5, "num_result_ids": 50, "use_safety_model": True}
+    body |= {"deduplicate": True, "aesthetic_score": 9, "aesthetic_weight": 0.5, "indice_name": "pop-1"}
+    encoder = ClipEncoder.load(ClipConfig(model="demo", pretrained="", device="cpu"))
+    query = encoder.encode_texts(["a red star"])[0] + 0.5 * load_rating_vector("demo", 9)
+    nearest = np.argsort(-(vectors @ (query / np.linalg.norm(query))), kind="stable")[:50]
+    unsafe = load_head("demo", "unsafe").score(vectors[nearest]) > 0.5
+    with running(settings_for_run(run)) as address:
+        answer = httpx.post(f"{address}/knn-service", json=body, timeout=120)
+    assert answer.status_code == 200
+    assert "x-popfactory-warning" not in answer.headers
+    expected = [int(row) for row, hit in zip(nearest, unsafe, strict=True) if not hit]
+    assert [
+        result["id"] for result in answer.json()
+    ] == expected  # random vectors: none is another's duplicate
