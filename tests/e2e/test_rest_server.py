@@ -90,7 +90,7 @@ def indices(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Pa
     write_metadata(folder / "drawn" / "metadata" / "0.arrow", table)
     path = folder / "indices_paths.json"
     entry = {"indice_folder": "drawn", "clip_model": "demo", "columns_to_return": ["url", "caption"]}
-    path.write_text(json.dumps({"drawn": entry}))
+    path.write_text(json.dumps({"demo-run": entry}))
     return path
 
 
@@ -136,6 +136,31 @@ def test_the_curl_of_the_front_page_works(address):
     assert command is not None
     answer = subprocess.run(["bash", "-c", html.unescape(command[1])], capture_output=True, check=True)
     assert len(json.loads(answer.stdout)) == 10
+
+
+def documented_curls(root: Path) -> list[str]:
+    text = (root / "docs" / "rest.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?m)^    curl (?:.*\n)(?:    .*\n)*", text)
+    return [re.sub(r"(?m)^    ", "", block).strip() for block in blocks]
+
+
+def test_every_curl_of_the_documentation_works(root, address, pictures, vectors, tmp_path):
+    curls = documented_curls(root)
+    assert len(curls) >= 6
+    pictures[3].save(tmp_path / "picture.jpg")
+    np.save(tmp_path / "centroids.npy", vectors[:4])
+    for curl in curls:
+        command = curl.replace("http://127.0.0.1:1234", address).replace(
+            "curl -s", "curl -sS --fail-with-body"
+        )
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, f"{curl}: {done.stdout.decode()} {done.stderr.decode()}"
+        if "-o " not in curl:
+            assert json.loads(done.stdout), curl
+    with pa.ipc.open_stream((tmp_path / "found.arrows").read_bytes()) as reader:
+        found = reader.read_all()
+    assert found.column_names == ["query", "rank", "id", "similarity", "url"]
+    assert [row["id"] for row in found.to_pylist() if row["rank"] == 0] == [0, 1, 2, 3]
 
 
 def test_sigterm_ends_the_server_well(indices):
