@@ -27,7 +27,17 @@ from spine.run import Run, part_path, part_paths
 from spine.settings import Config, ScoreConfig
 from spine.shards import read_shards
 from spine.stage import Manifest, Stage, find_manifest, read_manifest
-from spine.tables import GROUPS, IMAGES, METADATA, Vectors, list_column, read_parts, scores_schema, vectors_of
+from spine.tables import (
+    GROUPS,
+    IMAGES,
+    METADATA,
+    SCORED_BYTES,
+    Vectors,
+    list_column,
+    read_parts,
+    scores_schema,
+    vectors_of,
+)
 
 PART_ROWS = 2048
 """Pictures a part: what a kill may cost."""
@@ -111,8 +121,9 @@ class _Scorer:
             self._encoder = ClipEncoder.load(self.config.clip)
         return self._encoder
 
-    def rows(self, ids: list[int], vectors: Vectors) -> pa.Table:
+    def rows(self, images: list["_Image"], vectors: Vectors) -> pa.Table:
         """Rows of the scores table. Heads see the values as they are stored, in float16."""
+        ids = [image.id for image in images]
         stored = vectors.astype(np.float16)
         columns: dict[str, Any] = {
             "id": pa.array(ids, pa.int64()),
@@ -127,7 +138,8 @@ class _Scorer:
             columns[f"{kind}_model"] = pa.array(
                 [head.name if head is not None else None] * len(ids), pa.string()
             )
-        return pa.table(columns, schema=scores_schema(self.d))
+        columns["sha256"] = pa.array([image.sha256 for image in images], pa.string())
+        return pa.table(columns, schema=pa.unify_schemas([scores_schema(self.d), SCORED_BYTES]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +148,7 @@ class _Image:
 
     id: int
     place: str
+    sha256: str | None
     known: Vectors | None
     """Its embedding (d,), where the pool has it."""
 
@@ -155,29 +168,43 @@ def _fetched(run: Run) -> pa.Table:
 
 def _score_missing(run: Run, images: pa.Table, scorer: _Scorer, progress: Progress) -> Counter[str]:
     """Write parts for the pictures without a row; gives the reasons of those that can't be opened."""
-    scored = pc.unique(read_parts(run.scores, pa.schema([("id", pa.int64())]))["id"])
-    missing = images.filter(pc.invert(pc.is_in(images["id"], scored)))
+    missing = images.filter(pc.invert(pc.is_in(images["id"], _scored_ids(run, images))))
     progress.begin("score", images.num_rows, "images", images.num_rows - missing.num_rows)
     failures: Counter[str] = Counter()
     if not missing.num_rows:
         return failures
     known = _pool_vectors(run, missing) if scorer.pool_fits else {}
     waiting = [
-        _Image(row["id"], row["image_path"], known.get(row["sha256"]))
+        _Image(row["id"], row["image_path"], row["sha256"], known.get(row["sha256"]))
         for row in missing.select(["id", "image_path", "sha256"]).to_pylist()
     ]
     last = part_paths(run.scores)
     number = int(last[-1].stem.rsplit("-", 1)[1]) + 1 if last else 0
     with contextlib.closing(_pictures(waiting, scorer)) as pictures:
         while True:
-            taken, ids, vectors, refused = _embedded(itertools.islice(pictures, PART_ROWS), scorer)
+            taken, images_of_part, vectors, refused = _embedded(itertools.islice(pictures, PART_ROWS), scorer)
             if not taken:
                 return failures
-            if ids:
-                publish_table(part_path(run.scores, number), scorer.rows(ids, vectors))
+            if images_of_part:
+                publish_table(part_path(run.scores, number), scorer.rows(images_of_part, vectors))
                 number += 1
             failures += refused
             progress.advance(taken, dict(refused))
+
+
+def _scored_ids(run: Run, images: pa.Table) -> pa.Array:
+    """Ids that have a row.
+
+    Had a picture other bytes when it was scored (it was fetched again, or with another [fetch]
+    max_side_px), all parts are made anew.
+    """
+    scored = read_parts(run.scores, SCORED_BYTES)
+    bytes_now = dict(zip(images["id"].to_pylist(), images["sha256"].to_pylist(), strict=True))
+    if any(bytes_now.get(row["id"], row["sha256"]) != row["sha256"] for row in scored.to_pylist()):
+        for path in part_paths(run.scores):
+            path.unlink()
+        scored = SCORED_BYTES.empty_table()
+    return pc.unique(scored["id"])
 
 
 def _pictures(
@@ -195,14 +222,14 @@ def _pictures(
 
 def _embedded(
     pictures: Iterator[tuple[_Image, Decoded | Refusal | None]], scorer: _Scorer
-) -> tuple[int, list[int], Vectors, Counter[str]]:
+) -> tuple[int, list[_Image], Vectors, Counter[str]]:
     """Embed one part's pictures.
 
     Returns:
-        How many there were; ids and embeddings (n, d) of those that could be had; reasons of the others.
+        How many there were; those that could be had, and their embeddings (n, d); reasons of the others.
     """
     taken, refused = 0, Counter[str]()
-    ids: list[int] = []
+    had: list[_Image] = []
     known: dict[int, Vectors] = {}  # row to the pool's embedding
     encoding: CropEncoding | None = None
     for image, picture in pictures:
@@ -215,20 +242,20 @@ def _embedded(
                 raise DataError(
                     f"images/: picture {image.id} is fetched but has no place; run fetch with --force"
                 )
-            known[len(ids)] = image.known
+            known[len(had)] = image.known
         else:
             encoding = encoding or CropEncoding(scorer.encoder, scorer.config.clip.batch_size)
             encoding.add(picture.crop)
-        ids.append(image.id)
-    vectors = np.empty((len(ids), scorer.d), dtype=np.float32)
-    fresh = [row for row in range(len(ids)) if row not in known]
+        had.append(image)
+    vectors = np.empty((len(had), scorer.d), dtype=np.float32)
+    fresh = [row for row in range(len(had)) if row not in known]
     if encoding is not None:
         vectors[fresh] = encoding.take()
     for row, vector in known.items():
         vectors[row] = vector
     good = np.isfinite(vectors.sum(axis=1))
     refused["bad_embedding"] += int((~good).sum())
-    return taken, [one for one, fine in zip(ids, good, strict=True) if fine], vectors[good], +refused
+    return taken, [image for image, fine in zip(had, good, strict=True) if fine], vectors[good], +refused
 
 
 def _pool_vectors(run: Run, missing: pa.Table) -> dict[str, Vectors]:

@@ -116,6 +116,10 @@ def scores_schema(d: int) -> pa.Schema:
     )
 
 
+SCORED_BYTES = pa.schema([("id", pa.int64()), ("sha256", pa.string())])
+"""What scores/part-*.parquet hold besides: the bytes that were scored, so that a picture that has changed
+under its id is noticed."""
+
 GROUPS = pa.schema(
     [
         ("id", pa.int64()),

@@ -24,7 +24,7 @@ from spine.settings import ClipConfig, Config, ScoreConfig, SelectConfig
 from spine.stage import Stage
 from spine.tables import GROUPS, IMAGES, read_parts, read_table, scores_schema, vectors_of
 
-CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=2)
+CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=1)
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +141,23 @@ def test_a_deeper_fetch_adds_parts_and_keeps_those_there_are(tmp_path, pictures)
     assert table_of(run).equals(table_of(at_once))
     assert read_table(run.groups_table, GROUPS).equals(read_table(at_once.groups_table, GROUPS))
     assert score(run).counts["images"] == 25  # nothing to do
+
+
+def test_a_picture_that_changed_under_its_id_is_scored_again(tmp_path, pictures):
+    run = make_run(tmp_path / "run")
+    publish_images(run, [image_row(path, id=number) for number, path in enumerate(pictures[:3])])
+    score(run)
+    before = vectors_of(table_of(run)["embedding"])
+    changed = [*pictures[:2], pictures[9]]
+    publish_images(run, [image_row(path, id=number) for number, path in enumerate(changed)])
+
+    score(run)
+
+    table = table_of(run)
+    after = vectors_of(table["embedding"])
+    assert table["id"].to_pylist() == [0, 1, 2]
+    assert np.array_equal(after[:2], before[:2])
+    assert not np.array_equal(after[2], before[2])
 
 
 def test_a_stopped_run_goes_on_and_equals_an_unbroken_one(tmp_path, pictures):
