@@ -6,19 +6,18 @@ read, so that nothing is lost without a word. img2dataset's three output forms a
 """
 
 import hashlib
-import json
-import math
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spine.entries import JSON_LIMIT, NAMES, TEXT_LIMIT, Entry, clean, described, fields_of
 from spine.errors import DataError
 from spine.places import (
     PARQUET_ERRORS,
@@ -38,48 +37,9 @@ _REFUSED = (".heic", ".heif", ".avif", ".jp2", ".jxl")
 IMAGE_SUFFIXES = frozenset(_OPENED + _REFUSED)
 """A file named so counts as a picture, whatever is in it."""
 
-_TEXT_LIMIT = 65_536  # bytes of a caption that are read
-_JSON_LIMIT = 1_000_000  # bytes of a sidecar's JSON; a longer one is not read
 _CONTAINERS = (".tar", ".parquet")
 
-# Our name for a column or JSON key to what sources call it, in lower case; the first present counts.
-_NAMES: dict[str, tuple[str, ...]] = {
-    "url": ("url", "image_url"),
-    "caption": ("caption", "text", "alt_text", "alt", "top_caption"),
-    "key": ("key", "uid", "sample_id"),
-    "width": ("width", "original_width"),
-    "height": ("height", "original_height"),
-    "alt_txt_similarity": ("alt_txt_similarity", "similarity"),
-    "aesthetic": ("aesthetic", "aesthetic_score"),
-    "pwatermark": ("pwatermark",),
-    "punsafe": ("punsafe",),
-}
 _BYTES_COLUMNS = ("jpg", "jpeg", "png", "webp", "image", "bytes", "image_bytes", "img", "content")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One input of a source, with what the source says of it. None: it doesn't say."""
-
-    place: str | None = None
-    """Where its bytes lie (see spine.places); None where only an address is known."""
-    url: str | None = None
-    caption: str | None = None
-    key: str | None = None
-    """The name its source gives it."""
-    width: int | None = None
-    height: int | None = None
-    alt_txt_similarity: float | None = None
-    aesthetic: float | None = None
-    pwatermark: float | None = None
-    punsafe: float | None = None
-    problem: str | None = None
-    """Why this part of the source can't be read; place then names it and has no bytes to read."""
-
-    @property
-    def name(self) -> str:
-        """Its place, or else its address: what a status names it by."""
-        return self.place or self.url or self.key or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +118,8 @@ def _entries(surveyed: Survey) -> Iterator[Entry]:
         if file.problem is not None:
             yield Entry(place=place, problem=file.problem)
         elif file.kind == "picture":
-            key = _clean(_stem(os.path.relpath(file.path, base)))
-            yield _described(place, key, *_beside(file.path, sidecars))
+            key = clean(_stem(os.path.relpath(file.path, base)))
+            yield described(place, key, *_beside(file.path, sidecars))
         elif file.kind == "tar":
             yield from _tar_entries(file.path)
         elif file.kind == "parquet":
@@ -227,53 +187,13 @@ def _beside(path: str, sidecars: set[str]) -> tuple[bytes | None, bytes | None]:
     """The caption's text and the JSON that stand beside a picture."""
     stem = _stem(path)
     found: list[bytes | None] = []
-    for suffix, limit in ((".txt", _TEXT_LIMIT), (".json", _JSON_LIMIT)):
+    for suffix, limit in ((".txt", TEXT_LIMIT), (".json", JSON_LIMIT)):
         try:
             with open_regular(stem + suffix) as file:
                 found.append(file.read(limit + 1) if stem + suffix in sidecars else None)
         except OSError:
             found.append(None)
     return found[0], found[1]
-
-
-def _described(place: str, key: str | None, text: bytes | None, about: bytes | None) -> Entry:
-    """An entry from what stands beside it. Notes that can't be read count as none: the picture is what matters."""
-    values: Mapping[str, Any] = {}
-    if about is not None and len(about) <= _JSON_LIMIT:
-        try:
-            read = json.loads(about)
-            values = read if isinstance(read, dict) else {}
-        except (ValueError, RecursionError):
-            values = {}
-    fields = _fields({str(name).lower(): value for name, value in values.items()})
-    if text is not None:
-        fields["caption"] = _clean(text[:_TEXT_LIMIT].decode("utf-8", "replace"))
-    return Entry(
-        **{"key": key, "place": place} | {name: value for name, value in fields.items() if value is not None}
-    )
-
-
-def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Our fields from a source's columns or keys, in lower case; each of the right type or None."""
-    fields: dict[str, Any] = {}
-    for name, theirs in _NAMES.items():
-        value = next((values[other] for other in theirs if values.get(other) is not None), None)
-        if name in ("url", "caption", "key"):
-            fields[name] = _clean(str(value)) if isinstance(value, str | int) else None
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            if name in ("width", "height"):
-                fields[name] = int(value) if 0 < value < 2**31 else None
-            else:
-                fields[name] = float(value)
-        else:
-            fields[name] = None
-    return fields
-
-
-def _clean(text: str) -> str | None:
-    """Text that any table takes: no lone surrogates, no null signs, of bounded length; None when nothing is left."""
-    valid = text[:_TEXT_LIMIT].encode("utf-8", "replace").decode("utf-8")
-    return valid.replace("\x00", "").strip() or None
 
 
 def _tar_entries(path: str) -> Iterator[Entry]:
@@ -283,7 +203,7 @@ def _tar_entries(path: str) -> Iterator[Entry]:
             for members in _samples(file):
                 sides = [
                     _side(file.fileno(), members, suffix, limit)
-                    for suffix, limit in ((".txt", _TEXT_LIMIT), (".json", _JSON_LIMIT))
+                    for suffix, limit in ((".txt", TEXT_LIMIT), (".json", JSON_LIMIT))
                 ]
                 for member in members:
                     if Path(member.name).suffix.lower() not in IMAGE_SUFFIXES:
@@ -291,7 +211,7 @@ def _tar_entries(path: str) -> Iterator[Entry]:
                     seen[member.name] = seen.get(member.name, 0) + 1
                     again = (str(seen[member.name]),) if seen[member.name] > 1 else ()
                     place = place_of(path, member.name, *again)
-                    yield _described(place, _clean(_sample(member)), sides[0], sides[1])
+                    yield described(place, clean(_sample(member)), sides[0], sides[1])
     except TAR_ERRORS as error:
         yield Entry(
             place=place_of(path), problem=f"the tar is damaged ({error}); what lies behind the damage is lost"
@@ -336,7 +256,7 @@ def _parquet_entries(path: str) -> Iterator[Entry]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             content = _bytes_column(schema)
-            theirs = {other for others in _NAMES.values() for other in others}
+            theirs = {other for others in NAMES.values() for other in others}
             columns = [
                 column.name
                 for column in schema
@@ -352,8 +272,8 @@ def _parquet_entries(path: str) -> Iterator[Entry]:
             for batch in file.iter_batches(batch_size=1024, columns=columns or None):
                 for values in batch.select(columns).to_pylist() if columns else [{}] * batch.num_rows:
                     place = place_of(path, content, str(row)) if content is not None else None
-                    fields = _fields({name.lower(): value for name, value in values.items()})
-                    fields["key"] = fields["key"] or f"{Path(_clean(path) or path).stem}:{row}"
+                    fields = fields_of({name.lower(): value for name, value in values.items()})
+                    fields["key"] = fields["key"] or f"{Path(clean(path) or path).stem}:{row}"
                     yield Entry(place=place, **fields)
                     row += 1
     except PARQUET_ERRORS as error:

@@ -23,7 +23,7 @@ from spine.shards import read_shards
 from spine.sources import read_bytes
 from spine.tables import METADATA, STATUSES, read_parts
 
-CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=2)
+CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=1)
 
 
 def planted(number: int) -> Image.Image:
