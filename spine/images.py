@@ -101,6 +101,7 @@ _UPRIGHT = {
 """EXIF orientation to what puts it upright; 1 and anything else is upright already."""
 
 _EXIF_LIMIT = 20_000  # characters of EXIF kept; a longer one is notes of the camera's maker
+_BAND_ROWS = 256  # rows converted at a time
 _BLURRED_SIDE = 8  # pixels that a blurred thumbnail has left on its longer side
 
 
@@ -143,6 +144,7 @@ def open_picture(content: bytes) -> Picture:
         turn = _UPRIGHT.get(_orientation(image, content))
         rgb = _rgb(image)
         upright = rgb.transpose(turn) if turn is not None else rgb
+        upright.info = {}  # or whoever looks for an orientation finds the old one and turns it again
     except _BOMBS as error:
         raise ImageError("too_many_pixels", f"{error}") from None
     except MemoryError:
@@ -303,24 +305,33 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
+        picture = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", picture.size, "white")
+        white.paste(picture, mask=picture.getchannel("A"))  # half the memory of an alpha_composite
+        return white
     return image.convert("RGB")
 
 
 def _eight_bits(values: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:
     """Grey values of more than 8 bits as 0 to 255, in proportion: Pillow's own conversion clips them."""
-    grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
-    if mode.startswith("I;16"):
-        low, high = 0.0, 65535.0
-    elif low >= 0:  # the smallest usual range that holds them all
-        tops = (1.0, 255.0) if mode == "F" else (255.0, 65535.0)
-        low, high = 0.0, next((top for top in tops if high <= top), high)
-    scaled = (grey - low) * np.float32(255.0 / ((high - low) or 1.0))
-    eight: npt.NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    bands = [values[start : start + _BAND_ROWS] for start in range(0, len(values), _BAND_ROWS)]
+    low, high = 0.0, 65535.0
+    if not mode.startswith("I;16"):
+        low = min(float(_finite(band).min()) for band in bands)
+        high = max(float(_finite(band).max()) for band in bands)
+        if low >= 0:  # the smallest usual range that holds them all
+            tops = (1.0, 255.0) if mode == "F" else (255.0, 65535.0)
+            low, high = 0.0, next((top for top in tops if high <= top), high)
+    eight = np.empty(values.shape, dtype=np.uint8)
+    scale = np.float32(255.0 / ((high - low) or 1.0))
+    for number, band in enumerate(bands):
+        # A band at a time: as a whole, a large picture would lie in memory four times as floats.
+        eight[number * _BAND_ROWS : number * _BAND_ROWS + len(band)] = (_finite(band) - low) * scale + 0.5
     return eight
+
+
+def _finite(band: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    return np.nan_to_num(band.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _shrunk(size: tuple[int, int], side_px: int) -> tuple[int, int]:
