@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from index_builder.heads import DEMO_HEADS, load_head, load_rating_vector
 from popfactory.demo_drawing import draw
 from popfactory.demo_world import (
     BACKGROUNDS,
@@ -39,11 +40,9 @@ from spine.prompts import CAPTION_PREFIX, PROMPTS
 from spine.torchvision_ops import declare_missing_operators
 from training.embedding import DemoClip
 from training.pictures import HELD_OUT_SEED
-from training.train_heads import detect
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "index_builder/models/demo-clip"
-HEADS = ROOT / "index_builder/models/demo-heads"
 LLAVA = ROOT / "captioner/models/demo-llava"
 Figures = dict[str, float]
 
@@ -148,20 +147,19 @@ def head_figures(n: int = 2000) -> Figures:
     """The scorer heads on n pictures, one in five with each mark."""
     scenes = held_out(2, n, p_watermark=0.2, p_unsafe=0.2)
     embeddings = DemoClip(CLIP).images(pictures(scenes))
-    state = torch.load(HEADS / "aesthetic_linear.pth", weights_only=True)
-    weight, bias = state["weight"].numpy()[0], float(state["bias"])
+    aesthetic = load_head("demo", "aesthetic")
+    score = aesthetic.score(embeddings)
     beauty = np.array([scene.beauty for scene in scenes])
-    score = embeddings @ weight + bias
     figures: Figures = {
         "aesthetic correlation with beauty": float(np.corrcoef(score, beauty)[0, 1]),
         "aesthetic mean error, 0 to 10": float(np.abs(score - 10 * beauty).mean()),
     }
-    ratings = np.concatenate([np.load(HEADS / "ratings" / f"rating{k}.npy") for k in range(10)])
-    figures["aesthetic score of rating0"] = float(ratings[0] @ weight + bias)
-    figures["aesthetic score of rating9"] = float(ratings[9] @ weight + bias)
-    for name in ("unsafe", "watermark"):
-        with np.load(HEADS / f"{name}.npz", allow_pickle=False) as arrays:
-            probability = detect(dict(arrays), embeddings)
+    for k in (0, 9):
+        rating = load_rating_vector(str(DEMO_HEADS / "ratings"), k)
+        figures[f"aesthetic score of rating{k}"] = float(aesthetic.score(rating[None])[0])
+    detectors = {"unsafe": load_head("demo", "unsafe"), "watermark": load_head("demo", "watermark")}
+    for name, detector in detectors.items():
+        probability = detector.score(embeddings)
         truth = np.array([getattr(scene, name) for scene in scenes])
         figures[f"{name} AUC"] = area_under_curve(probability, truth)
         figures[f"{name} accuracy at 0.5"] = float(((probability > 0.5) == truth).mean())

@@ -9,7 +9,6 @@ one core.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -92,19 +91,6 @@ def fit_detector(
         arrays[f"dense_{k}_kernel"] = np.ascontiguousarray(layer.weight.detach().numpy().T)
         arrays[f"dense_{k}_bias"] = layer.bias.detach().numpy()
     return arrays
-
-
-def detect(arrays: dict[str, NDArray[np.float32]], embeddings: Floats) -> Floats:
-    """Probability of each row of embeddings (n, d), in the four steps of LAION's detector."""
-    h: NDArray[Any] = (np.nan_to_num(embeddings) - arrays["norm_mean"]) / np.maximum(
-        np.sqrt(arrays["norm_var"]), 1e-7
-    )
-    last = sum(name.endswith("_kernel") for name in arrays) - 1
-    for k in range(last + 1):
-        h = h @ arrays[f"dense_{k}_kernel"] + arrays[f"dense_{k}_bias"]
-        h = np.maximum(h, 0) if k < last else h
-    probability: Floats = 1 / (1 + np.exp(-h[:, 0]))
-    return probability
 
 
 def train(clip: Path, out: Path, n: int) -> None:

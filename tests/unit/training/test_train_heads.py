@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from training.train_heads import detect, fit_aesthetic, fit_detector, rating_embeddings
+from index_builder.heads import load_head
+from training.train_heads import fit_aesthetic, fit_detector, rating_embeddings
 
 
 @pytest.fixture
@@ -30,11 +31,12 @@ def test_ratings_are_unit_and_rise_even_where_bins_are_empty(embeddings):
     assert ratings[9, 3] > 0.9 and ratings[0, 3] < -0.9
 
 
-def test_a_detector_s_arrays_do_what_was_learned(embeddings):
+def test_a_detector_s_arrays_are_read_as_laion_s_are(embeddings, tmp_path):
     truth = (embeddings[:, 0] > 0).astype(np.float32)
 
     arrays = fit_detector(embeddings, truth, steps=300)
-    probability = detect(arrays, embeddings)
+    np.savez(tmp_path / "unsafe.npz", **arrays)
+    probability = load_head(str(tmp_path / "unsafe.npz"), "unsafe", 16).score(embeddings)
 
     assert ((probability > 0.5) == (truth > 0.5)).mean() > 0.95
     assert {name: value.shape for name, value in arrays.items()} == {
