@@ -7,6 +7,7 @@ the quota. Same inputs, same selection.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -47,12 +48,14 @@ def select(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Man
     Reads neighbours, images, scores, the curators' decisions and the lists; writes selection/.
 
     Raises:
-        DataError: A stage before it isn't finished, or a table is damaged.
+        DataError: A stage before it isn't finished or not up to date, or a table is damaged.
     """
     config = load_config(run.config)
     neighbours, images, scores = (
         read_manifest(folder) for folder in (run.neighbours, run.images, run.scores)
     )
+    _check_same(run.images, images.inputs.get("neighbours"), neighbours.digest, "fetch")
+    _check_same(run.scores, scores.inputs.get("images"), images.digest, "score")
     lists = BlockLists.load(config.lists, run.folder)
     verdicts = Decisions.open(run.decisions).fold()
     stage = Stage.open(
@@ -89,6 +92,12 @@ def select(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Man
     manifest = stage.finish(counts, facts)
     progress.end()
     return manifest
+
+
+def _check_same(folder: Path, made_from: str | None, now: str, command: str) -> None:
+    """See that a stage was made from what is there now: else pictures would look unfetched or unscored."""
+    if made_from != now:
+        raise DataError(f"{folder}: made from an earlier state of the run; run `popfactory {command}` first")
 
 
 def require_selected(run: Run) -> None:

@@ -58,6 +58,19 @@ class Clock:
         """This thread's request may take so long from now."""
         self._of_thread.deadline = time.monotonic() + seconds
 
+    def forget_connecting(self) -> None:
+        """From here on `connected` tells of what comes."""
+        self._of_thread.connected = False
+
+    def connecting(self) -> None:
+        """This thread's request opens a connection of its own."""
+        self._of_thread.connected = True
+
+    @property
+    def connected(self) -> bool:
+        """Whether this thread's request opened a connection, and did not take one that stood idle."""
+        return bool(self._of_thread.connected)
+
     def left_s(self) -> float:
         """Seconds left, more than 0.
 
@@ -100,6 +113,7 @@ class PinnedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         """Look the host up, check every address, connect to the first that answers."""
+        self._clock.connecting()
         failure: Exception = httpcore.ConnectError(f"{host}: no address")
         for address in self._addresses(host, port):
             try:

@@ -6,7 +6,7 @@ RUN/
     index/                   a clip-retrieval index folder: image.index, metadata/0.arrow
     centroids/centroids.parquet
     neighbours/part-00000.parquet
-    images/                  part-00000.parquet, originals/ab/abcd….jpg
+    images/                  part-00000.parquet, depths.json, originals/ab/abcd….jpg
     scores/                  part-00000.parquet, groups.parquet
     decisions.sqlite         curators' events
     selection/selection.parquet

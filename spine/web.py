@@ -172,7 +172,7 @@ class Web:
             ],
             extensions={"timeout": {"pool": self._clock.left_s(), "connect": CONNECT_S}},
         )
-        with _as_web_error(url), contextlib.closing(self._pool.handle_request(request)) as reply:
+        with _as_web_error(url), contextlib.closing(self._ask(request)) as reply:
             headers = _headers(reply.headers)
             if reply.status in _REDIRECTS and "location" in headers:
                 return headers["location"]
@@ -180,6 +180,16 @@ class Web:
             body = _body(url, reply, headers, limit)
             kept = {name: headers[name] for name in KEPT_HEADERS if name in headers}
             return WebResponse(body, str(url), reply.status, kept)
+
+    def _ask(self, request: httpcore.Request) -> httpcore.Response:
+        """The reply's head. An idle connection that the host closed meanwhile says nothing of the address."""
+        while True:
+            self._clock.forget_connecting()
+            try:
+                return self._pool.handle_request(request)
+            except (httpcore.NetworkError, httpcore.ProtocolError):
+                if self._clock.connected:
+                    raise
 
 
 class _Places:

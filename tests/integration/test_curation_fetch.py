@@ -19,10 +19,11 @@ import pytest
 from curation.candidates import fetched_depths
 from curation.downloads import ATTEMPTS
 from curation.fetched_images import REASONS, fetch
-from curation.opening import Openers, Refused, open_content, open_place
+from curation.opening import SUFFIXES, Openers, Refused, open_content, open_place
 from curation.refill import deeper
 from curation.selection import require_selected, select
 from spine.errors import DataError
+from spine.images import FORMATS
 from spine.publish import sha256_of
 from spine.run import Run, part_paths
 from spine.settings import FetchConfig
@@ -365,6 +366,22 @@ def test_refill_goes_deeper_until_each_centroid_is_full_or_out_of_neighbours(tmp
     ]
     assert Counter(row["centroid_id"] for row in selected) == {0: 3, 1: 2}
     assert [row["rank"] for row in selected if row["centroid_id"] == 0] == [20, 21, 22]
+
+
+def test_select_refuses_scores_of_an_earlier_fetch(tmp_path):
+    run = local_run(tmp_path)
+    fetch(run, depths=[2, 2])
+    score_all(run)
+    fetch(run, depths=[4, 4])
+
+    with pytest.raises(DataError, match="popfactory score"):
+        select(run)
+    score_all(run)
+    assert select(run).counts["candidates"] == 8
+
+
+def test_every_format_that_is_opened_has_a_name_to_be_stored_under():
+    assert set(SUFFIXES) == set(FORMATS)
 
 
 def test_an_empty_selection_is_an_error_that_prints_the_funnel(tmp_path):

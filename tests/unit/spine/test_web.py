@@ -284,6 +284,18 @@ def test_redirects_are_followed_three_times_and_no_more(web, canary):
     assert refused(web, canary.url("/3")).reason == "too_many_redirects"
 
 
+def test_an_idle_connection_that_the_server_closed_costs_nothing(web, canary):
+    """The server takes a second request on a connection and closes it without a word, as one that timed out does."""
+
+    def answer_once(connection: socket.socket) -> None:
+        connection.sendall(reply(b"here"))
+        connection.recv(65536)
+
+    canary.answers[b"/a"] = answer_once
+
+    assert [web.fetch(canary.url("/a")).content for _ in range(5)] == [b"here"] * 5
+
+
 def test_a_body_over_the_limit_is_refused_by_header_and_by_count(web, canary):
     canary.give("/said", reply(b"", length=10_001))
     canary.give("/unsaid", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"x" * 10_001)
