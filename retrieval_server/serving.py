@@ -9,6 +9,7 @@ import threading
 import uvicorn
 
 from retrieval_server.app import build_app
+from retrieval_server.blas_threads import use_one_blas_thread
 from retrieval_server.guard import LOOPBACK
 from retrieval_server.settings import ServerSettings
 from spine.errors import ConfigError
@@ -41,6 +42,8 @@ def serve(
         )
     if not logging.getLogger().handlers:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    if not use_one_blas_thread():
+        _log.info("NumPy's BLAS keeps its threads; OPENBLAS_NUM_THREADS=1 may make filters faster")
     app = build_app(settings, token=token or "", any_host=not local)
     config = uvicorn.Config(
         app,
