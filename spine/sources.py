@@ -5,6 +5,7 @@ its source says of it. A part that can't be read is an entry too, with a problem
 read, so that nothing is lost without a word. img2dataset's three output forms are all understood.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -186,13 +187,11 @@ def _total(files: tuple[_File, ...]) -> int | None:
 def _beside(path: str, sidecars: set[str]) -> tuple[bytes | None, bytes | None]:
     """The caption's text and the JSON that stand beside a picture."""
     stem = _stem(path)
-    found: list[bytes | None] = []
-    for suffix, limit in ((".txt", TEXT_LIMIT), (".json", JSON_LIMIT)):
-        try:
-            with open_regular(stem + suffix) as file:
-                found.append(file.read(limit + 1) if stem + suffix in sidecars else None)
-        except OSError:
-            found.append(None)
+    found: list[bytes | None] = [None, None]
+    for number, (suffix, limit) in enumerate(((".txt", TEXT_LIMIT), (".json", JSON_LIMIT))):
+        if stem + suffix in sidecars:
+            with contextlib.suppress(OSError), open_regular(stem + suffix) as file:
+                found[number] = file.read(limit + 1)
     return found[0], found[1]
 
 
