@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from PIL import Image, ImageOps
@@ -181,12 +182,21 @@ class Openers:
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Never fork: a thread of the parent may hold a lock that the child would wait for.
     return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
     )
 
 
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers by itself
+def _follow_parent() -> None:
+    """Leave interrupts to the parent, and end with it: a worker's own queue would never tell of a kill -9."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _within_time(seconds: int, work: Callable[..., _Result], *arguments: object) -> _Result:

@@ -306,6 +306,45 @@ def test_a_fetch_killed_at_any_moment_goes_on_to_the_same_parts(tmp_path, monkey
     assert find_manifest(broken.images).counts == find_manifest(unbroken.images).counts
 
 
+def _pid(_: str) -> Refused:
+    return Refused("unreadable", str(os.getpid()))
+
+
+def _open_and_tell(told: Path) -> None:
+    with Openers(1) as openers:
+        worker = openers.ask("x", _pid, "x").message
+        told.with_suffix(".new").write_text(worker)
+        told.with_suffix(".new").replace(told)
+        time.sleep(600)
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    told = tmp_path / "pid"
+    parent = multiprocessing.get_context("spawn").Process(target=_open_and_tell, args=(told,))
+    parent.start()
+    while not told.exists():
+        assert parent.is_alive()
+        time.sleep(0.01)
+    worker = Path("/proc") / told.read_text()
+    assert worker.exists()
+
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.join(30)
+
+    deadline = time.monotonic() + 30
+    while not _ended(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert _ended(worker)
+
+
+def _ended(process: Path) -> bool:
+    """Whether it is gone, or a zombie whose exit code nobody has asked for."""
+    try:
+        return "State:\tZ" in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def _die(_: str) -> Refused:
     os.kill(os.getpid(), signal.SIGSEGV)
     return Refused("unreadable", "never")
