@@ -74,7 +74,8 @@ class Guard:
         elif scope["type"] == "http":
             refusal = await self._answer(scope, receive)
             await (refusal or self._app)(scope, receive, send)
-        # Our pages open no websocket: nothing is answered.
+        else:  # our pages open no websocket
+            await send({"type": "websocket.close"})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
         """Our own answer, None to let the request through."""

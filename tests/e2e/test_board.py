@@ -428,15 +428,21 @@ def test_selecting_and_captioning_started_from_the_page_run_to_their_end(page, f
 
     page.get_by_role("button", name="Caption what is selected").click()
 
-    strip = page.locator(".pf-strip .pf-job")
-    expect(strip).to_contain_text("caption", timeout=60_000)
+    expect(page.locator(".pf-strip .pf-job")).to_be_visible(timeout=WAIT_MS)
     page.goto(f"{fresh.address}/jobs")  # jobs don't belong to the page
-    ended = page.locator('.pf-job-row:not([data-state="queued"]):not([data-state="running"])')
-    expect(ended).to_have_count(2, timeout=240_000)
+    expect(page.locator('.pf-job-row[aria-pressed="true"]')).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_role("button", name="release")).to_be_enabled(
+        timeout=240_000
+    )  # nothing is at work any more
     jobs = {job.command[0]: job for job in list_jobs(fresh.planted.run)}
-    assert {name: job.state for name, job in jobs.items()} == {"select": "done", "caption": "done"}
+    assert {name: (job.state, job.message) for name, job in jobs.items()} == {
+        "select": ("done", ""),
+        "caption": ("done", ""),
+    }
+    expect(page.locator('.pf-job-row[data-state="done"]')).to_have_count(2)
     captioned = Snapshot(fresh.planted.run).captions().table.num_rows
     assert captioned == jobs["caption"].done == jobs["caption"].total
+    expect(page.locator(".pf-job-row").first).to_contain_text(f"{captioned} of {captioned} pictures")
     chosen = Snapshot(fresh.planted.run).selection().to_pylist()
     rejected = next(row for row in chosen if row["id"] == fresh.planted.ids[_passing_numbers()[0]])
     assert (rejected["verdict"], rejected["rule"]) == ("rejected", "person")

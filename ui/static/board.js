@@ -86,11 +86,11 @@ window.Popfactory = (() => {
   // ------------------------------------------------------------------ the address is the view
 
   const FILTERS = [
-    { name: "side_px", label: "Shorter side", unit: "px", bound: "min", digits: 0, step: 1, of: (row) => side(row) },
-    { name: "pwatermark", label: "Watermark", bound: "max", digits: 2, step: 0.01, of: (row) => row.pwatermark, range: [0, 1] },
-    { name: "punsafe", label: "Unsafe", bound: "max", digits: 2, step: 0.01, of: (row) => row.punsafe, range: [0, 1] },
-    { name: "aesthetic", label: "Aesthetic", bound: "min", digits: 1, step: 0.1, of: (row) => row.aesthetic },
-    { name: "similarity", label: "Similarity", bound: "min", digits: 3, step: 0.001, of: (row) => row.similarity, viewOnly: true },
+    { name: "side_px", label: "Shorter side", word: "small", bound: "min", digits: 0, step: 1, of: (row) => side(row) },
+    { name: "pwatermark", label: "Watermark", word: "watermark", bound: "max", digits: 2, step: 0.01, of: (row) => row.pwatermark, range: [0, 1] },
+    { name: "punsafe", label: "Unsafe", word: "unsafe", bound: "max", digits: 2, step: 0.01, of: (row) => row.punsafe, range: [0, 1] },
+    { name: "aesthetic", label: "Aesthetic", word: "low aesthetic", bound: "min", digits: 1, step: 0.1, of: (row) => row.aesthetic },
+    { name: "similarity", label: "Similarity", word: "low similarity", bound: "min", digits: 3, step: 0.001, of: (row) => row.similarity, viewOnly: true },
   ];
   const SORTS = { rank: "similarity", aesthetic: "aesthetic", side: "size" };
   const SHOWS = {
@@ -459,7 +459,7 @@ window.Popfactory = (() => {
   const figures = (job) => {
     const parts = [];
     if (job.stage) parts.push(job.total === null ? `${count(job.done)} ${job.unit}` : `${count(job.done)} of ${count(job.total)} ${job.unit}`);
-    if (job.rate) parts.push(`${job.rate >= 10 ? Math.round(job.rate) : job.rate.toFixed(1)}/s`);
+    if (job.rate) parts.push(`${job.rate >= 10 ? count(Math.round(job.rate)) : job.rate.toFixed(1)}/s`);
     if (job.eta_s) parts.push(`${seconds(job.eta_s)} left`);
     const failed = Object.values(job.failures).reduce((sum, number) => sum + number, 0);
     if (failed) parts.push(`${count(failed)} failed`);
@@ -504,7 +504,7 @@ window.Popfactory = (() => {
         here === "curate" ? button("Keys", "?", "All keys", help) : null),
       trouble);
     on("run", () => {
-      name.textContent = state.run.run;
+      name.textContent = state.run.server ? `${state.run.run} · ${state.run.server}` : state.run.run;
       stamp.textContent = state.run.demo || "";
       stamp.hidden = !state.run.demo;
     });
@@ -528,7 +528,7 @@ window.Popfactory = (() => {
     });
     const sort = choice({ id: "by number", size: "by size", open: "most open", selected: "most selected" }, "Order of centroids",
       (value) => { state.centroidSort = value; writeAddress(); draw(); });
-    const inner = el("div", { class: "pf-virtual" });
+    const inner = el("div", { class: "pf-virtual", role: "presentation" });
     const list = el("div", { class: "pf-list", role: "listbox", tabindex: 0, "aria-label": "Centroids", on: { scroll: () => paint() } }, inner);
     const total = el("div", { class: "pf-muted pf-foot", role: "status" });
     host.append(el("h2", { class: "pf-part", text: "Centroids" }), el("div", { class: "pf-tools" }, search, sort), list, total);
@@ -584,7 +584,7 @@ window.Popfactory = (() => {
 
   const RULE_WORDS = {
     min_side_px: "small", pwatermark_max: "watermark", punsafe_max: "unsafe", aesthetic_min: "low aesthetic",
-    near_duplicate: "duplicate", other_centroid: "elsewhere", quota: "over quota", unfetched: "gone", unscored: "unscored",
+    near_duplicate: "duplicate", other_centroid: "elsewhere", quota: "quota full", unfetched: "gone", unscored: "unscored",
     takedown: "taken down", hash_block: "blocked", centroid_left_out: "left out",
   };
   const STATE_WORDS = { gone: "could not be had", pending: "not fetched yet", blocked: "kept out by a list" };
@@ -631,16 +631,16 @@ window.Popfactory = (() => {
     tile.append(tickBox);
     if (mark) tile.append(el("span", { class: `pf-over pf-mark pf-mark-${row.decision}`, text: mark }));
     if (covered) {
-      tile.append(el("button", { type: "button", class: "pf-over pf-reveal", tabindex: -1,
+      tile.append(el("span", { class: "pf-over pf-reveal", "aria-hidden": "true",
         title: row.punsafe === null ? "Blurred: without an unsafe score" : `Blurred: unsafe ${fixed(row.punsafe, 2)}`,
         on: { click: (event) => { event.stopPropagation(); place(row.id); reveal(row.id); } } }, "Reveal", el("kbd", { text: "V" })));
     }
     const word = row.verdict === "selected" ? "selected" : row.rule === "person" ? "" : RULE_WORDS[row.rule] || row.rule || "";
     tile.append(el("div", { class: "pf-over pf-line" },
       el("span", { class: "pf-figure", title: "similarity to the centroid", text: fixed(row.similarity, 2).replace(/^0/, "") }),
-      el("span", { class: "pf-muted", text: row.width ? `${row.width}×${row.height}` : "" }),
+      el("span", { class: "pf-muted pf-size-px", text: row.width ? `${row.width}×${row.height}` : "" }),
       row.group_size > 1 ? el("span", { class: "pf-duplicate", title: "near-duplicates in its group", text: `≈${row.group_size}` }) : null,
-      el("span", { class: row.verdict === "selected" ? "pf-badge pf-badge-in" : "pf-badge", title: row.meaning || "", text: failing && !row.verdict ? failing.label.toLowerCase() : word })));
+      el("span", { class: row.verdict === "selected" ? "pf-badge pf-badge-in" : "pf-badge", title: row.meaning || "", text: failing && !row.verdict ? failing.word : word })));
   };
 
   const gridPanel = (host) => {
@@ -654,7 +654,7 @@ window.Popfactory = (() => {
     grid.style.setProperty("--pf-tile", `${size.value}px`);
     const more = button("Show more", "", "The next 200", () => { state.limit = Math.min(state.limit + 200, 1000); tell("grid"); }, "pf-more");
     const scroller = el("div", { class: "pf-scroll" }, grid, more);
-    const detail = el("div", { class: "pf-detail" });
+    const detail = el("div", { class: "pf-detail", tabindex: 0, role: "region", "aria-label": "The picture under the cursor" });
     const status = el("div", { class: "pf-status pf-muted", role: "status" });
     const verdicts = el("div", { class: "pf-verdicts" },
       button("Keep", "A", "Keep the ticked ones, else the one under the cursor (also P)", () => decide("keep"), "pf-keep"),
@@ -747,7 +747,7 @@ window.Popfactory = (() => {
     if (row.state === "ready") {
       facts.push(`${row.width}×${row.height} px`, `aesthetic ${fixed(row.aesthetic, 2)}`, `watermark ${fixed(row.pwatermark, 2)}`, `unsafe ${fixed(row.punsafe, 2)}`);
     } else facts.push(row.reason || STATE_WORDS[row.state]);
-    const why = row.verdict ? `${row.verdict}: ${row.meaning || row.rule}${row.detail ? ` (${row.detail})` : ""}` : "not judged by select yet";
+    const why = row.verdict ? `${row.verdict}: ${row.meaning || row.rule}${row.detail ? ` (${row.detail})` : ""}` : "no candidate of the last selection";
     const person = row.decision ? ` · ${row.decision === "keep" ? "kept" : "rejected"} by ${row.curator || "you"}` : "";
     fill(host,
       el("div", { class: "pf-facts" }, facts.join(" · "), el("span", { class: "pf-id", title: "its id", text: ` id ${row.id}` })),
@@ -768,15 +768,16 @@ window.Popfactory = (() => {
     const chain = el("ol", { class: "pf-funnel" });
     const captionText = el("div", { class: "pf-muted pf-small" });
     const caption = button("Caption what is selected", "", "Bring the selection up to date with every decision, then caption it", () => startJobs(["select", "caption"]), "pf-primary");
-    const select = button("Select again", "", "Apply popfactory.toml and every decision", () => startJobs(["select"]));
+    const select = button("Select", "", "Apply popfactory.toml and every decision", () => startJobs(["select"]));
     const strip = el("div", { class: "pf-strip" });
+    const usually = button("Back to popfactory.toml", "", "The run's own filter settings", () => { state.filters = defaults(); writeAddress(); refresh(); });
     host.append(
       el("button", { type: "button", class: "pf-button pf-close-right", text: "Close", on: { click: () => document.body.classList.remove("pf-show-right") } }),
-      el("section", {}, el("h2", { class: "pf-part", text: "Filters" }), ...controls.map((control) => control.node),
-        el("label", { class: "pf-unknown" }, "Unknown values", unknown), line, differs,
-        button("As in popfactory.toml", "", "Back to the run's own settings", () => { state.filters = defaults(); writeAddress(); refresh(); }, "pf-quiet")),
-      el("section", {}, el("h2", { class: "pf-part", text: "The whole run" }), chain),
-      el("section", {}, el("h2", { class: "pf-part", text: "Captions" }), captionText, el("div", { class: "pf-tools" }, caption, select), strip));
+      el("div", { class: "pf-side-scroll", tabindex: 0, "aria-label": "Filters and the run's funnel" },
+        el("section", {}, el("h2", { class: "pf-part", text: "Filters" }), ...controls.map((control) => control.node),
+          el("label", { class: "pf-unknown" }, "Unknown values", unknown), line, differs, usually),
+        el("section", {}, el("h2", { class: "pf-part", text: "The whole run" }), chain)),
+      el("section", { class: "pf-captions" }, el("h2", { class: "pf-part", text: "Captions" }), captionText, el("div", { class: "pf-tools" }, caption, select), strip));
 
     on("filters", () => {
       unknown.value = state.filters.unknown || "keep";
@@ -792,6 +793,7 @@ window.Popfactory = (() => {
       line.textContent = `${steps.join(" → ")} → ${count(passed)} pass`;
       const usual = state.run ? defaults() : {};
       const changed = FILTERS.some((filter) => !filter.viewOnly && state.filters[filter.name] !== usual[filter.name]) || state.filters.unknown !== usual.unknown;
+      usually.hidden = !changed && state.filters.similarity === null;
       differs.textContent = changed ? "For looking only: select goes by popfactory.toml." : "";
     });
     on("run", () => {
@@ -808,11 +810,11 @@ window.Popfactory = (() => {
       const job = active() || state.jobs[0];
       const busy = Boolean(active() || state.waiting.length);
       caption.disabled = select.disabled = busy || !state.run || !state.run.stages.neighbours;
-      strip.replaceChildren(...(job ? [jobStrip(job)] : []));
+      strip.replaceChildren(...(job ? [jobStrip(job, busy || job.state !== "done")] : []));
     });
   };
 
-  const jobStrip = (job) => el("div", { class: "pf-job", "data-state": job.state },
+  const jobStrip = (job, withLine = true) => el("div", { class: "pf-job", "data-state": job.state },
     el("div", { class: "pf-job-head" },
       el("b", { text: job.command.split(" ")[1] || "job" }), el("span", { class: `pf-state pf-state-${job.state}`, text: job.state }),
       state.waiting.length && ACTIVE.includes(job.state) ? el("span", { class: "pf-muted", text: `then ${state.waiting.join(", ")}` }) : null,
@@ -821,7 +823,7 @@ window.Popfactory = (() => {
     bar(job),
     el("div", { class: "pf-muted pf-small", text: [job.stage, figures(job)].filter(Boolean).join(" · ") }),
     job.message ? el("div", { class: "pf-small pf-bad", text: clip(job.message, 400) }) : null,
-    job.lines.length ? el("div", { class: "pf-muted pf-small pf-text", text: clip(job.lines[job.lines.length - 1], 300) }) : null);
+    withLine && job.lines.length ? el("div", { class: "pf-muted pf-small pf-text", text: clip(job.lines[job.lines.length - 1], 300) }) : null);
 
   const filterControl = (filter) => {
     const bars = el("div", { class: "pf-bars", "aria-hidden": "true" });
@@ -833,7 +835,7 @@ window.Popfactory = (() => {
     };
     const number = el("input", { type: "number", class: "pf-input pf-number", step: filter.step, placeholder: "off",
       "aria-label": `${filter.label}, ${filter.bound === "min" ? "at least" : "at most"}`, "data-filter": filter.name,
-      on: { change: () => set(number.value) } });
+      on: { change: () => set(number.value), keydown: (event) => { if (event.key === "Enter") number.blur(); } } });
     const slider = el("input", { type: "range", class: "pf-slider", "aria-label": `${filter.label} slider`, on: { input: () => set(slider.value) } });
     const off = el("button", { type: "button", class: "pf-off", title: `Take the limit on ${filter.label.toLowerCase()} off`, text: "×", on: { click: () => set("") } });
     const counts = el("span", { class: "pf-muted pf-small" });
@@ -893,6 +895,7 @@ window.Popfactory = (() => {
     const table = el("div", { class: "pf-jobs" });
     const detail = el("div", { class: "pf-job-detail" });
     let chosen = new URLSearchParams(location.search).get("job");
+    buttons.forEach((node) => { node.disabled = true; }); // until it is known whether a job is at work
     host.append(el("div", { class: "pf-page" },
       el("section", { class: "pf-start" }, el("h2", { class: "pf-part", text: "Start" }), el("div", { class: "pf-tools" }, ...buttons),
         el("p", { class: "pf-muted pf-small", text: "Each is the command of that name on this run, as its own process: it goes on when this page or the board is closed. Stopped and started again, it goes on from where it was." })),
@@ -923,7 +926,7 @@ window.Popfactory = (() => {
       fill(detail,
         el("h2", { class: "pf-part" }, `Job ${job.job}`),
         el("code", { class: "pf-command", text: clip(job.command, 500) }),
-        jobStrip(job),
+        jobStrip(job, false),
         failures.length ? el("table", { class: "pf-failures" }, el("caption", { text: "Failures by cause" }),
           ...failures.map(([reason, number]) => el("tr", {}, el("td", { text: reason.replaceAll("_", " ") }), el("td", { text: count(number) })))) : null,
         job.lines.length ? el("pre", { class: "pf-log", tabindex: 0, "aria-label": "Last lines", text: job.lines.map((entry) => clip(entry, 2000)).join("\n") }) : null);
@@ -963,7 +966,7 @@ window.Popfactory = (() => {
     End: () => state.shown.length && place(state.shown[Math.min(state.limit, state.shown.length) - 1].id),
     a: () => decide("keep"), p: () => decide("keep"), r: () => decide("reject"), Delete: () => decide("reject"), 0: () => decide("clear"),
     u: undo, x: () => state.cursor && tick(state.cursor), v: () => state.cursor && reveal(state.cursor),
-    n: () => step(1), N: () => step(-1), "?": help, Escape: untick,
+    n: (event) => step(event.shiftKey ? -1 : 1), "?": help, Escape: untick,
   };
   const typing = (target) => {
     if (target.isContentEditable) return true;
@@ -972,18 +975,20 @@ window.Popfactory = (() => {
   };
   const pressed = (event) => {
     if (!panels.has("grid") || typing(event.target) || (dialog && dialog.open)) return;
-    const key = event.key.length === 1 && event.key !== "N" ? event.key.toLowerCase() : event.key;
+    // Caps Lock changes nothing; some keyboards need Shift for 0.
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const letter = /^[a-z]$/.test(key);
     let action = null;
     if (event.altKey) return;
     if (event.ctrlKey || event.metaKey) {
       if (key === "z") action = undo;
       else if (key === "a") action = () => { for (const row of state.shown) if (!state.ticked.has(row.id)) tick(row.id); };
-    } else if (event.shiftKey && event.key.length === 1 && !["N", "?"].includes(event.key)) return;
-    else if (event.target.type === "range" && key.startsWith("Arrow")) return;
+    } else if (event.shiftKey && letter && key !== "n") return;
+    else if (event.target.type === "range" && (key.startsWith("Arrow") || key === "Home" || key === "End")) return;
     else action = Object.hasOwn(actions, key) ? actions[key] : null;
     if (!action) return;
     event.preventDefault();
-    action();
+    action(event);
   };
 
   // ------------------------------------------------------------------ parts of the page, as Gradio mounts them

@@ -15,11 +15,12 @@ from PIL import Image
 
 from spine.config import Config, with_demo_models, write_config
 from spine.ids import content_id
+from spine.lists import BlockLists
 from spine.publish import publish_table
 from spine.run import Run, part_path
-from spine.settings import FiltersConfig
+from spine.settings import FiltersConfig, ListsConfig
 from spine.shards import write_shard
-from spine.stage import Stage
+from spine.stage import Stage, read_manifest
 from spine.tables import (
     GROUPS,
     IMAGES,
@@ -104,7 +105,7 @@ def state_of(number: int) -> str:
 
 
 def _plant_concepts(run: Run, metadata: list[dict]) -> None:
-    stage = Stage.open("embed", run.concepts, {}, {})
+    stage = Stage.open("concepts", run.concepts, {}, {})
     rows = pa.Table.from_pylist(metadata, schema=METADATA)
     write_shard(run.concepts, 0, np.eye(D, dtype=np.float32)[np.arange(len(metadata)) % D], rows)
     stage.finish({"embedded": len(metadata)}, {"d": D, "demo_models": True})
@@ -129,7 +130,7 @@ def _plant_centroids(run: Run, ids: list[int]) -> None:
 
 
 def _plant_neighbours(run: Run, metadata: list[dict]) -> None:
-    stage = Stage.open("retrieve", run.neighbours, {}, {})
+    stage = Stage.open("neighbours", run.neighbours, {}, {})
     rows = [
         row
         | {"centroid_id": number // EACH, "rank": number % EACH, "similarity": 0.9 - 0.01 * (number % EACH)}
@@ -142,7 +143,9 @@ def _plant_neighbours(run: Run, metadata: list[dict]) -> None:
 
 
 def _plant_images(run: Run, metadata: list[dict]) -> None:
-    stage = Stage.open("fetch", run.images, {"depths": [DEPTH] * CENTROIDS}, {})
+    lists = BlockLists.load(ListsConfig(), run.folder)
+    inputs = {"neighbours": read_manifest(run.neighbours).digest, "lists": lists.digest}
+    stage = Stage.open("images", run.images, {"depths": [DEPTH] * CENTROIDS}, inputs)
     rows = []
     for number, row in enumerate(metadata):
         if state_of(number) == "ready":
@@ -156,7 +159,7 @@ def _plant_images(run: Run, metadata: list[dict]) -> None:
 
 
 def _plant_scores(run: Run, ids: list[int]) -> None:
-    stage = Stage.open("score", run.scores, {}, {})
+    stage = Stage.open("scores", run.scores, {}, {"images": read_manifest(run.images).digest})
     numbers = [number for number in range(len(ids)) if state_of(number) == "ready"]
     schema = scores_schema(D)
     rows = [
@@ -179,7 +182,7 @@ def _plant_scores(run: Run, ids: list[int]) -> None:
 
 
 def _plant_selection(run: Run, ids: list[int]) -> None:
-    stage = Stage.open("select", run.selection, {}, {})
+    stage = Stage.open("selection", run.selection, {}, {})
     rows = []
     for number, picture in enumerate(ids):
         if state_of(number) == "pending":
