@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.candidates import column, distinct
+from curation.funnel import funnel
 from curation.verdicts import Verdicts
 from spine.filters import FILTERS, RULES, judge
 from spine.run import Run
@@ -92,7 +93,9 @@ def nothing_selected(run: Run, counts: dict[str, int]) -> str:
         for name, count in counts.items()
         if name.startswith("rejected_")
     ]
+    steps = "; ".join(step.line() for step in funnel(run))
     return (
         f"{run.selection}: none of {counts['candidates']:,} candidates is selected: "
-        f"{'; '.join(lost) or 'there are none'}; loosen [filters], fetch what failed, or bring a larger pool"
+        f"{'; '.join(lost) or 'there are none'}; loosen [filters], fetch what failed, or bring a larger pool. "
+        f"The funnel: {steps}"
     )
