@@ -1,7 +1,11 @@
-"""The `popfactory` command: wiring only. Each verb imports what it needs when it is called, so that --help is instant."""
+"""The `popfactory` command: wiring only.
+
+Each verb imports what it needs when it is called, so that --help is instant.
+"""
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +30,9 @@ def main() -> None:
     """
     from spine.errors import FactoryError
 
+    # Read when torch and FAISS start their threads: spinning while they wait, they take the cores from
+    # the processes that decode pictures.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -57,8 +64,9 @@ def _leave(line: str, code: int) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="popfactory")
 def cli() -> None:
-    """Build your own LAION-POP: from a pile of images you like to a large, clean, captioned dataset that looks
-    like them.
+    """Build your own LAION-POP.
+
+    From a pile of images you like to a large, clean, captioned dataset that looks like them.
 
     \b
     Try it without any data:     popfactory demo

@@ -61,7 +61,7 @@ def _settings(run: Run, concepts: int) -> Config:
         concepts=ConceptsConfig(source=str(run.drawings / "concepts")),
         pool=PoolConfig(source=str(run.drawings / "pool")),
         centroids=CentroidsConfig(k=min(40, max(2, concepts // 12))),
-        retrieve=RetrieveConfig(k=200, aesthetic_query=AestheticQuery(rating=9, weight=0.5)),
+        retrieve=RetrieveConfig(k=200, aesthetic_query=AestheticQuery(rating=9, weight=0.2)),
         filters=FiltersConfig(
             min_side_px=768, pwatermark_max=0.5, punsafe_max=0.5, aesthetic_min=AestheticMin(value=3.0)
         ),

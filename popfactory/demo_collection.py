@@ -1,8 +1,9 @@
 """Draws the demo's two collections: the pictures somebody likes, and a pool as the web has it.
 
-The concepts have a taste: a few dozen themes, beautiful, without watermarks. The pool holds
-pictures of those themes and others, of all sizes and qualities, near-duplicates, byte copies and
-dead files, in the proportions that crawls report.
+The concepts have a taste: a few dozen themes, beautiful; most pictures of a few themes carry a
+watermark or are unsafe, so that their neighbours give the filters work. The pool holds pictures of
+those themes and others, of all sizes and qualities, near-duplicates, byte copies and dead files, in
+the proportions that crawls report.
 """
 
 import functools
@@ -36,6 +37,8 @@ from spine.errors import DataError
 THEMES = 40
 """Kinds of picture the concepts consist of."""
 
+_WATERMARKED_THEMES = (3, 13, 23)
+_UNSAFE_THEMES = (7, 27)
 _FORMAT = 1  # raise it when the same arguments no longer draw the same files
 _MANIFEST = "collection.json"
 _JPEG_QUALITY = 88
@@ -251,7 +254,11 @@ def _draw_item(folder: Path, seed: int, item: _Item) -> _Drawn:
 
 
 def _scene(rng: np.random.Generator, seed: int, item: _Item) -> Scene:
-    beauty, p_watermark, p_unsafe = ((0.6, 1.0), 0.0, 0.0) if item.concept else ((0.0, 1.0), 0.08, 0.04)
+    beauty, p_watermark, p_unsafe = (0.0, 1.0), 0.08, 0.04
+    if item.concept:
+        beauty = (0.6, 1.0)
+        p_watermark = 0.8 if item.theme in _WATERMARKED_THEMES else 0.0
+        p_unsafe = 0.8 if item.theme in _UNSAFE_THEMES else 0.0
     if item.theme is None:
         return random_scene(rng, p_watermark=p_watermark, p_unsafe=p_unsafe, beauty=beauty)
     lead, background, pattern, style = _themes(seed)[item.theme]

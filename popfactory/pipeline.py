@@ -147,5 +147,6 @@ def source_of(run: Run, config: Config, collection: str) -> str:
     if manifest is not None and manifest.facts.get("source"):
         return str(manifest.facts["source"])
     raise ConfigError(
-        f"{run.config}: [{collection}] source is empty; set it, or run `popfactory embed {run.folder} {collection} FOLDER`"
+        f"{run.config}: [{collection}] source is empty; set it, "
+        f"or run `popfactory embed {run.folder} {collection} FOLDER`"
     )
