@@ -20,10 +20,10 @@ from curation.story import why
 from spine.errors import ConfigError, DataError
 from spine.publish import sha256_of
 from spine.run import Run
-from spine.settings import ReleaseConfig
+from spine.settings import AestheticMin, ReleaseConfig
 from spine.sources import read_bytes
 from spine.stage import read_manifest, verify
-from spine.tables import DATASET
+from spine.tables import DATASET, SELECTION, read_table
 from tests.integration.curation_runs import (
     CONFIG,
     Planted,
@@ -397,3 +397,30 @@ def test_a_picture_that_vanished_since_is_released_as_metadata_and_missing_on_th
     page = (run.release("pop", "1.0") / "samples.html").read_text()
     assert page.count("no picture here any more") == 2
     assert len(dataset(run)) == 6
+
+
+def test_what_was_measured_counts_before_what_the_pool_says(tmp_path):
+    """Picture 0: the pool calls it unsafe and tiny, measured it is neither. 1: the reverse. 2: only the pool knows."""
+    said = {"width": 4, "height": 4, "punsafe": 0.9}
+    rows = [
+        Planted(0, 0, local(tmp_path / "pool", 0) | said),
+        Planted(0, 1, local(tmp_path / "pool", 1, width=16, height=8) | {"width": 900, "height": 900}),
+        Planted(0, 2, local(tmp_path / "pool", 2) | {"aesthetic": 1.0}),
+    ]
+    config = replace(
+        CONFIG,
+        filters=replace(CONFIG.filters, punsafe_max=0.5, aesthetic_min=AestheticMin(head="", value=3.0)),
+        select=replace(CONFIG.select, quota_per_centroid=5),
+    )
+    run = plant(tmp_path / "run", rows, config)
+    fetch(run, depths=[3])
+    score_all(run, aesthetic={rows[2].values["id"]: None})
+    select(run)
+
+    table = read_table(run.selection_table, SELECTION).to_pylist()
+
+    assert [(row["rule"], row["detail"]) for row in table] == [
+        ("selected", None),
+        ("min_side_px", "8, limit 16"),
+        ("aesthetic_min", "1, limit 3"),
+    ]
