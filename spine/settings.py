@@ -11,7 +11,7 @@ class ClipConfig:
     """The model that turns pictures and words into embeddings."""
 
     model: str = "ViT-L-14"
-    """open_clip's name of the architecture, or "local-dir:FOLDER"; "demo" is the small one that comes with popfactory."""
+    """open_clip's name of the architecture, or "local-dir:FOLDER"; "demo" is the small model of popfactory's own."""
 
     pretrained: str = "openai"
     """open_clip's name of the weights, or a path to them."""

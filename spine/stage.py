@@ -91,7 +91,8 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["schema_version"] > SCHEMA_VERSION:
             raise DataError(
-                f"{path}: schema version {content['schema_version']}, this popfactory reads up to {SCHEMA_VERSION}; update popfactory"
+                f"{path}: schema version {content['schema_version']}, "
+                f"this popfactory reads up to {SCHEMA_VERSION}; update popfactory"
             )
         files = [FileRecord(**record) for record in content.pop("files")]
         return Manifest(**content, files=files)
