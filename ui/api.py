@@ -79,7 +79,7 @@ class Board:
         demo = uses_demo_models(config) or any(fact.get("demo_models") for fact in facts)
         selection = stages["selection"]
         return {
-            "run": self.run.folder.resolve().name,
+            "run": self.run.folder.absolute().name,
             "run_id": hashlib.sha256(str(self.run.folder.resolve()).encode()).hexdigest()[:16],
             "demo": DEMO_STAMP if demo else None,
             "stages": {name: manifest is not None for name, manifest in stages.items()},

@@ -638,7 +638,7 @@ window.Popfactory = (() => {
     const word = row.verdict === "selected" ? "selected" : row.rule === "person" ? "" : RULE_WORDS[row.rule] || row.rule || "";
     tile.append(el("div", { class: "pf-over pf-line" },
       el("span", { class: "pf-figure", title: "similarity to the centroid", text: fixed(row.similarity, 2).replace(/^0/, "") }),
-      el("span", { class: "pf-muted pf-size-px", text: row.width ? `${row.width}×${row.height}` : "" }),
+      el("span", { class: "pf-muted pf-size-px", title: "shorter side in pixels", text: row.width ? String(side(row)) : "" }),
       row.group_size > 1 ? el("span", { class: "pf-duplicate", title: "near-duplicates in its group", text: `≈${row.group_size}` }) : null,
       el("span", { class: row.verdict === "selected" ? "pf-badge pf-badge-in" : "pf-badge", title: row.meaning || "", text: failing && !row.verdict ? failing.word : word })));
   };
@@ -750,8 +750,8 @@ window.Popfactory = (() => {
     const why = row.verdict ? `${row.verdict}: ${row.meaning || row.rule}${row.detail ? ` (${row.detail})` : ""}` : "no candidate of the last selection";
     const person = row.decision ? ` · ${row.decision === "keep" ? "kept" : "rejected"} by ${row.curator || "you"}` : "";
     fill(host,
-      el("div", { class: "pf-facts" }, facts.join(" · "), el("span", { class: "pf-id", title: "its id", text: ` id ${row.id}` })),
-      el("div", { class: "pf-muted", text: `${why}${person}` }),
+      el("div", { class: "pf-facts", text: facts.join(" · ") }),
+      el("div", { class: "pf-muted" }, `${why}${person}`, el("span", { class: "pf-id", title: "its id", text: row.id })),
       row.caption ? el("div", { class: "pf-text", title: clip(row.caption, 2000) }, el("b", { text: "caption " }), clip(row.caption, 600)) : null,
       row.text ? el("div", { class: "pf-text", title: clip(row.text, 2000) }, el("b", { text: "text " }), clip(row.text, 400)) : null,
       !row.text && row.address ? el("div", { class: "pf-text" }, el("b", { text: "from " }), clip(row.address, 400)) : null);
