@@ -5,6 +5,7 @@ Pure ASGI, since Starlette's BaseHTTPMiddleware breaks streamed replies.
 
 import hashlib
 import hmac
+import ipaddress
 import time
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
@@ -22,9 +23,6 @@ POLICY = (
 
 WRITE_HEADER = "x-popfactory"
 """A header of our own on every write: a form on another site can't send one."""
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-"""Host names under which a board without a token answers."""
 
 _GRADIO_ALLOWED = frozenset({"/gradio_api/queue/join", "/gradio_api/queue/data"})
 _COOKIE = "popfactory"
@@ -82,7 +80,7 @@ class Guard:
         headers = Headers(scope=scope)
         base = str(scope.get("root_path", ""))
         path = str(scope["path"]).removeprefix(base) or "/"
-        if self._token is None and _host_name(headers.get("host", "")) not in LOOPBACK:
+        if self._token is None and not is_loopback(_host_name(headers.get("host", ""))):
             return _refuse(403, "without a token the board answers under localhost and 127.0.0.1 only")
         if path.startswith("/gradio_api") and path not in _GRADIO_ALLOWED:
             return _refuse(404, "not here")
@@ -143,7 +141,10 @@ class Guard:
 
 def is_loopback(host: str) -> bool:
     """Whether an address to listen on can be reached from this machine only."""
-    return host in LOOPBACK or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _host_name(host: str) -> str:

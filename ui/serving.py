@@ -1,6 +1,8 @@
 """The board on an address of this machine."""
 
+import contextlib
 import os
+import socket
 import tempfile
 
 from spine.errors import ConfigError
@@ -25,7 +27,7 @@ def serve(
         server_url: A retrieval server to show on the board.
 
     Raises:
-        ConfigError: The address can be reached from other machines and there is no token.
+        ConfigError: The address can be reached from other machines and there is no token, or it is taken.
         DataError: The folder is no run.
     """
     if not is_loopback(host) and not token:
@@ -34,7 +36,7 @@ def serve(
         )
     run.require()
     # Gradio puts files of its own there; a folder that goes with this process leaves nothing to others.
-    with tempfile.TemporaryDirectory(prefix="popfactory-board-") as own:
+    with _listening(host, port) as listening, tempfile.TemporaryDirectory(prefix="popfactory-board-") as own:
         os.environ["GRADIO_TEMP_DIR"] = own
         import uvicorn
 
@@ -43,4 +45,16 @@ def serve(
         app = build_app(run, server_url=server_url, token=token)
         shown = f"[{host}]" if ":" in host else host
         print(f"the board on {run.folder}: http://{shown}:{port}/   (Ctrl-C stops it)", flush=True)  # noqa: T201
-        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+        settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there; made first, for importing Gradio takes seconds."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port}: can't listen there ({error.strerror}); choose another with --port"
+        ) from None

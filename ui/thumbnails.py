@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import queue
 import resource
+import signal
 import threading
 from collections import OrderedDict
 from multiprocessing.connection import Connection
@@ -83,11 +84,12 @@ class Decoder:
 
 def _decode(pipe: Connection) -> None:
     """Answer requests until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then stops us
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
     while True:
         try:
             place, side_px, blurred = json.loads(pipe.recv_bytes())
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         try:
             answer = _MADE + thumbnail(read_bytes(place), side_px, blurred=blurred)

@@ -421,10 +421,34 @@ def test_no_other_host_is_ever_asked(page, server, seen):
     assert hosts == {f"127.0.0.1:{server.port}"}
 
 
+def test_a_job_is_cancelled_from_the_page_and_nothing_follows_it(page, fresh):
+    _open(page, fresh)
+
+    page.get_by_role("button", name="Caption what is selected").click()
+    page.get_by_role("button", name="Cancel").click()
+
+    page.goto(f"{fresh.address}/jobs")
+    expect(page.get_by_role("button", name="release")).to_be_enabled(timeout=60_000)
+    _eventually(lambda: all(job.ended for job in list_jobs(fresh.planted.run)), "a job is still at work")
+    assert "caption" not in {job.command[0] for job in list_jobs(fresh.planted.run) if job.state == "done"}
+
+
+def test_a_job_that_fails_says_why_on_the_page(page, fresh):
+    page.goto(f"{fresh.address}/jobs")
+    page.get_by_role("button", name="run", exact=True).click()
+
+    row = page.locator('.pf-job-row[data-state="failed"]')
+    expect(row).to_be_visible(timeout=60_000)
+    row.click()
+    expect(page.locator(".pf-job-detail .pf-bad")).to_contain_text("source")
+    assert "job=" in page.url
+
+
 def test_selecting_and_captioning_started_from_the_page_run_to_their_end(page, fresh):
     _open(page, fresh)
     page.keyboard.press("r")
     _saved(page)
+    began = time.time()
 
     page.get_by_role("button", name="Caption what is selected").click()
 
@@ -434,12 +458,12 @@ def test_selecting_and_captioning_started_from_the_page_run_to_their_end(page, f
     expect(page.get_by_role("button", name="release")).to_be_enabled(
         timeout=240_000
     )  # nothing is at work any more
-    jobs = {job.command[0]: job for job in list_jobs(fresh.planted.run)}
+    jobs = {job.command[0]: job for job in reversed(list_jobs(fresh.planted.run)) if job.started >= began}
     assert {name: (job.state, job.message) for name, job in jobs.items()} == {
         "select": ("done", ""),
         "caption": ("done", ""),
     }
-    expect(page.locator('.pf-job-row[data-state="done"]')).to_have_count(2)
+    expect(page.locator('.pf-job-row[data-state="done"]')).not_to_have_count(0)
     captioned = Snapshot(fresh.planted.run).captions().table.num_rows
     assert captioned == jobs["caption"].done == jobs["caption"].total
     expect(page.locator(".pf-job-row").first).to_contain_text(f"{captioned} of {captioned} pictures")

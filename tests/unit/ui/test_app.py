@@ -1,5 +1,6 @@
 import json
 import re
+import socket
 
 import pytest
 from starlette.testclient import TestClient
@@ -104,3 +105,10 @@ def test_a_body_that_is_no_json_or_too_long_is_refused(board):
 def test_an_address_that_others_can_reach_needs_a_token(planted):
     with pytest.raises(ConfigError, match="token"):
         serve(planted.run, host="0.0.0.0")
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(planted):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port}: can't listen there"):
+            serve(planted.run, port=port)
