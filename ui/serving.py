@@ -55,6 +55,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
+        reason = str(error.strerror).split(" (")[0]
         raise ConfigError(
-            f"{host}:{port}: can't listen there ({error.strerror}); choose another with --port"
+            f"{host}:{port}: can't listen there ({reason}); choose another with --port"
         ) from None

@@ -267,6 +267,31 @@ def test_a_page_closed_before_its_verdicts_were_sent_leaves_them_to_the_next(chr
     context.close()
 
 
+def test_a_verdict_on_what_another_curator_decided_meanwhile_is_shown_and_can_be_overruled(chromium, fresh):
+    pages = []
+    for name in ("ada", "bob"):
+        context = chromium.new_context(viewport={"width": 1440, "height": 900})
+        pages.append(context.new_page())
+        _open(pages[-1], fresh)
+        pages[-1].get_by_label("Your name").fill(name)
+        pages[-1].get_by_label("Your name").press("Tab")
+    ada, bob = pages
+    first = _passing_numbers()[0]
+
+    ada.keyboard.press("a")
+    _saved(ada)
+    bob.keyboard.press("r")
+
+    expect(bob.locator(".pf-notice")).to_contain_text("left as decided by ada")
+    expect(_tile(bob, fresh, first)).to_have_class(re.compile("pf-is-keep"))
+    assert fresh.verdicts() == {first: "keep"}
+    bob.keyboard.press("Home")
+    bob.keyboard.press("r")
+    _eventually(lambda: fresh.verdicts() == {first: "reject"}, "the second verdict is not stored")
+    for page in pages:
+        page.context.close()
+
+
 def test_a_click_moves_the_cursor_and_decides_nothing(page, fresh):
     _open(page, fresh)
     order = _passing_numbers()

@@ -2,7 +2,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from ui.access import POLICY, Guard, SecurityHeaders, is_loopback
@@ -77,6 +77,17 @@ def test_our_own_page_may_write():
     assert client().post("/api/decisions", content="{}", headers=JSON | own).status_code == 200
 
 
+def test_the_same_holds_where_another_app_mounts_the_board():
+    paths = ["/api/decisions", "/gradio_api/upload"]
+    inner = Guard(Starlette(routes=[Route(path, _here, methods=["GET", "POST"]) for path in paths]))
+    door = TestClient(Starlette(routes=[Mount("/ui", app=inner)]), base_url="http://127.0.0.1:7860")
+
+    assert door.get("/ui/api/decisions").status_code == 200
+    assert door.get("/ui/gradio_api/upload").status_code == 404
+    assert door.post("/ui/api/decisions", json={}).status_code == 403
+    assert door.post("/ui/api/decisions", content="{}", headers=JSON).status_code == 200
+
+
 def test_with_a_token_nothing_but_the_login_answers_until_it_is_given():
     door = client(token="a secret", address="http://board.example")
 
@@ -103,4 +114,6 @@ def test_guesses_are_slowed_down():
 
 def test_loopback_is_told_from_other_addresses():
     assert all(is_loopback(host) for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"))
-    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.4", "board.example", ""))
+    assert not any(
+        is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.4", "board.example", "127.example", "")
+    )
