@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from spine.errors import ImageError
 from spine.images import Picture, open_picture
 from spine.sources import read_bytes
+from spine.workers import interrupts_held
 
 OPEN_S = 60
 """Seconds for reading and opening one picture; then its process is ended."""
@@ -158,7 +159,9 @@ class Openers:
                 self._pool = _pool(self._workers)
             pool = self._pool
         try:
-            return pool.submit(_within_time, self._open_s, work, *arguments).result()
+            with interrupts_held():
+                opened = pool.submit(_within_time, self._open_s, work, *arguments)
+            return opened.result()
         except BrokenProcessPool:
             # Some picture ended its worker, and all that were being opened are lost with the pool.
             # Each of them is tried once more by itself, so that only the one to blame is refused.
@@ -172,7 +175,9 @@ class Openers:
         with _pool(1) as pool:
             started = time.monotonic()
             try:
-                return pool.submit(_within_time, self._open_s, work, *arguments).result()
+                with interrupts_held():
+                    opened = pool.submit(_within_time, self._open_s, work, *arguments)
+                return opened.result()
             except BrokenProcessPool:
                 if time.monotonic() - started >= self._open_s:
                     return Refused("decode_timeout", f"{name}: took longer than {self._open_s} s to open")
@@ -187,8 +192,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _follow_parent() -> None:
-    """Leave interrupts to the parent, and end with it: a worker's own queue would never tell of a kill -9."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent: a worker's own queue would never tell of a kill -9."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()

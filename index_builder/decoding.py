@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import queue
 import resource
-import signal
 import threading
 import time
 import warnings
@@ -29,6 +28,7 @@ from index_builder.preprocessing import Crop, Preprocessing
 from spine.errors import ImageError
 from spine.images import open_picture
 from spine.places import read_bytes
+from spine.workers import interrupts_held
 
 T = TypeVar("T")
 
@@ -255,7 +255,8 @@ class _Dispatcher(threading.Thread, Generic[T]):
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._preprocess), daemon=True, name="decoder")
-        process.start()
+        with interrupts_held():
+            process.start()
         theirs.close()
         worker = _Worker(process, ours, since=time.monotonic())
         self._workers.append(worker)
@@ -276,7 +277,6 @@ class _Dispatcher(threading.Thread, Generic[T]):
 
 def _serve(connection: Connection, preprocess: Preprocessing) -> None:
     """A process: places in, pictures out, until the other side closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     _limit_memory()

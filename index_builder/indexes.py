@@ -1,5 +1,7 @@
 """The stage that builds the pool's index: FAISS's file and the metadata of its rows."""
 
+import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -121,9 +123,19 @@ def _build(run: Run, plan: IndexPlan, n: int, d: int, progress: Progress) -> Non
             built.add(vectors)
             progress.advance(len(vectors))
         with publishing(index_path) as temporary:
-            load_faiss().write_index(built, str(temporary))
+            _write(built, temporary)
     else:
         progress.advance(n)
+
+
+def _write(index: Any, path: Path) -> None:
+    """Write an index. Of a full disk FAISS says only that it wrote too little; here it is an OSError as elsewhere."""
+    try:
+        load_faiss().write_index(index, str(path))
+    except RuntimeError as error:
+        if shutil.disk_usage(path.parent).free > 1_000_000:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def _report(run: Run, config: IndexConfig, n: int, d: int) -> dict[str, Any]:

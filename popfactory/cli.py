@@ -28,8 +28,10 @@ def main() -> None:
 
     Exit codes: 0 done, 1 what a user can put right, 2 wrong usage, 130 interrupted (resumable).
     """
+    from popfactory.interruption import heed_interrupts
     from spine.errors import FactoryError
 
+    heed_interrupts()
     # Read when torch and FAISS start their threads: spinning while they wait, they take the cores from
     # the processes that decode pictures.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

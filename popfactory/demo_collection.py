@@ -33,6 +33,7 @@ from popfactory.demo_world import (
     random_scene,
 )
 from spine.errors import DataError
+from spine.workers import interrupts_held
 
 THEMES = 40
 """Kinds of picture the concepts consist of."""
@@ -149,7 +150,9 @@ def draw_collection(
         drawn = [row for batch in batches for row in work(batch)]
     else:
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as processes:
-            drawn = [row for rows in processes.map(work, batches) for row in rows]
+            with interrupts_held():
+                ordered = processes.map(work, batches)
+            drawn = [row for rows in ordered for row in rows]
     _write(folder / "truth.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in drawn).encode())
     counts = _count(drawn)
     _write(

@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import queue
 import resource
-import signal
 import threading
 from collections import OrderedDict
 from multiprocessing.connection import Connection
@@ -18,6 +17,7 @@ from spine.errors import DataError, FactoryError
 from spine.images import thumbnail
 from spine.places import read_bytes
 from spine.publish import publish_bytes
+from spine.workers import interrupts_held
 
 SIDE_PX = 256
 """Longer side of a thumbnail."""
@@ -76,7 +76,8 @@ class Decoder:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_decode, args=(theirs,), name="thumbnails", daemon=True)
-        process.start()
+        with interrupts_held():
+            process.start()
         theirs.close()
         self._process, self._pipe = process, ours
         return ours
@@ -84,7 +85,6 @@ class Decoder:
 
 def _decode(pipe: Connection) -> None:
     """Answer requests until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then stops us
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
     while True:
         try:

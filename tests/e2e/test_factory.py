@@ -59,11 +59,8 @@ def test_every_input_has_exactly_one_status_and_the_counts_add_up(demo_run):
         counts = read_manifest(folder).counts
         tables = [read_table(path, STATUSES) for path in sorted((folder / "statuses").glob("*.parquet"))]
         inputs = [name for table in tables for name in table["input"].to_pylist()]
-        drawn = [
-            path
-            for path in (demo_run.drawings / collection).rglob("*")
-            if path.suffix not in (".txt", ".json")
-        ]
+        below = (demo_run.drawings / collection).rglob("*")
+        drawn = [path for path in below if path.is_file() and path.suffix != ".txt"]
         assert len(inputs) == len(set(inputs)) == counts["inputs"] == len(drawn)
         assert counts["inputs"] == counts["embedded"] + counts["duplicate"] + counts["failed"]
     pool = read_manifest(demo_run.pool).counts

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 
@@ -18,7 +17,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise OSError("disk is full")
 
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["table.bin"]
+    assert [left.name for left in tmp_path.iterdir()] == ["table.bin"]
 
 
 def test_a_reader_with_the_old_file_open_keeps_it(tmp_path):
