@@ -3,6 +3,7 @@
 Each verb imports what it needs when it is called, so that --help is instant.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from spine.progress import Progress
     from spine.run import Run
     from spine.stage import Manifest
@@ -347,7 +350,7 @@ def status(run: Path, as_json: bool) -> None:
     )
 
 
-@cli.command()
+@cli.command(context_settings={"ignore_unknown_options": True})  # an id may begin with a minus sign
 @RUN
 @click.argument("picture_id", metavar="ID", type=int)
 def why(run: Path, picture_id: int) -> None:
@@ -355,7 +358,7 @@ def why(run: Path, picture_id: int) -> None:
 
     \b
     Example:
-        popfactory why runs/pop-1 -- -1234567890123456789
+        popfactory why runs/pop-1 -1234567890123456789
     """
     from curation.story import why as story
     from spine.run import Run
@@ -395,21 +398,40 @@ def verify(run: Path) -> None:
 @click.option(
     "--run", "run_folder", type=click.Path(path_type=Path, file_okay=False), help="Serve this run's index."
 )
+@click.option("--ui", "with_ui", is_flag=True, help="The board on the run as well, at /ui.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback needs a token.")
 @click.option("--port", default=1234, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--token", envvar="POPFACTORY_TOKEN", help="Asked of every request; also POPFACTORY_TOKEN.")
-def serve(indices: Path | None, run_folder: Path | None, host: str, port: int, token: str | None) -> None:
+def serve(
+    indices: Path | None, run_folder: Path | None, with_ui: bool, host: str, port: int, token: str | None
+) -> None:
     """Serve kNN queries over REST as clip-retrieval's back end does.
 
     \b
     Example:
-        popfactory serve --run runs/pop-1
+        popfactory serve --run runs/pop-1 --ui
         popfactory serve --indices indices_paths.json
     """
     from popfactory.settings_file import server_settings
     from retrieval_server.serving import serve as serve_rest
 
-    serve_rest(server_settings(indices, run_folder), host=host, port=port, token=token)
+    settings = server_settings(indices, run_folder)
+    with contextlib.ExitStack() as stack:
+        mounted = {}
+        if with_ui:
+            mounted["/ui"] = stack.enter_context(_board_beside(run_folder, host, port, token))
+        serve_rest(settings, host=host, port=port, token=token, mounted=mounted)
+
+
+@contextmanager
+def _board_beside(run_folder: Path | None, host: str, port: int, token: str | None) -> Iterator["FastAPI"]:
+    from spine.run import Run
+    from ui.serving import board
+
+    if run_folder is None:
+        raise click.UsageError("--ui shows a run: give --run RUN")
+    with board(Run(run_folder).require(), base="/ui", token=token, server_url=f"http://{host}:{port}") as app:
+        yield app
 
 
 @cli.command()

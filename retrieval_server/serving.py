@@ -1,12 +1,18 @@
 """Running the application: uvicorn on a port, until it is told to stop."""
 
+import contextlib
 import ipaddress
 import logging
 import signal
 import sys
 import threading
+from collections.abc import AsyncIterator, Mapping
 
 import uvicorn
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.responses import RedirectResponse
+from starlette.routing import Mount, Route
 
 from retrieval_server.app import build_app
 from retrieval_server.blas_threads import use_one_blas_thread
@@ -21,7 +27,11 @@ _log = logging.getLogger("popfactory.server")
 
 
 def serve(
-    settings: ServerSettings, host: str = "127.0.0.1", port: int = PORT, token: str | None = None
+    settings: ServerSettings,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    token: str | None = None,
+    mounted: Mapping[str, FastAPI] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; requests in flight are answered first.
 
@@ -30,6 +40,7 @@ def serve(
         host: Address to listen on; one that others can reach needs a token.
         port: 0 takes a free one, and the log says which.
         token: What requests must carry as Authorization: Bearer.
+        mounted: Other applications by their path, such as "/ui"; they guard themselves.
 
     Raises:
         ConfigError: The address is open to others and there is no token, or the port is taken.
@@ -41,12 +52,13 @@ def serve(
             f"{host} can be reached by others: set a token, or serve on 127.0.0.1 behind a proxy that asks who it is"
         )
     if not logging.getLogger().handlers:
-        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+        logging.getLogger("popfactory").setLevel(logging.INFO)  # and not what FAISS and open_clip tell of loading
     if not use_one_blas_thread():
         _log.info("NumPy's BLAS keeps its threads; OPENBLAS_NUM_THREADS=1 may make filters faster")
     app = build_app(settings, token=token or "", any_host=not local)
     config = uvicorn.Config(
-        app,
+        _joined(app, mounted) if mounted else app,
         host=host,
         port=port,
         loop="uvloop" if sys.platform != "win32" else "auto",
@@ -67,6 +79,23 @@ def serve(
         server.run()
     except SystemExit as error:  # uvicorn's way to say that it can't listen
         raise ConfigError(f"{host}:{port}: can't listen there; is the port taken?") from error
+
+
+def _joined(app: FastAPI, mounted: Mapping[str, FastAPI]) -> Starlette:
+    """One application of several, each started and ended with it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            for each in (app, *mounted.values()):
+                await stack.enter_async_context(each.router.lifespan_context(each))
+            yield
+
+    def redirect(path: str) -> Route:
+        return Route(path, lambda _: RedirectResponse(f"{path}/"))
+
+    others = [route for path, each in mounted.items() for route in (redirect(path), Mount(path, each))]
+    return Starlette(routes=[*others, Mount("/", app)], lifespan=lifespan)
 
 
 def is_loopback(host: str) -> bool:

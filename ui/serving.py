@@ -4,10 +4,15 @@ import contextlib
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from spine.errors import ConfigError
 from spine.run import Run
 from ui.access import is_loopback
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def serve(
@@ -35,19 +40,37 @@ def serve(
             f"--host {host}: other machines can reach it, so a token is needed; add --token or set POPFACTORY_TOKEN"
         )
     run.require()
-    # Gradio puts files of its own there; a folder that goes with this process leaves nothing to others.
-    with _listening(host, port) as listening, tempfile.TemporaryDirectory(prefix="popfactory-board-") as own:
-        os.environ["GRADIO_TEMP_DIR"] = own
+    with _listening(host, port) as listening, board(run, server_url=server_url, token=token) as app:
         import uvicorn
 
-        from ui.app import build_app
-
-        app = build_app(run, server_url=server_url, token=token)
         shown = f"[{host}]" if ":" in host else host
         print(f"the board on {run.folder}: http://{shown}:{port}/   (Ctrl-C stops it)", flush=True)  # noqa: T201
         settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(settings).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def board(
+    run: Run, *, base: str = "", token: str | None = None, server_url: str | None = None
+) -> Iterator["FastAPI"]:
+    """The board's application, for as long as the block runs.
+
+    Args:
+        run: What is curated.
+        base: Where another application mounts it, such as "/ui".
+        token: Asked for at /login.
+        server_url: A retrieval server to show on the board.
+
+    Raises:
+        DataError: The folder is no run.
+    """
+    # Gradio puts files of its own there; a folder that goes with this process leaves nothing to others.
+    with tempfile.TemporaryDirectory(prefix="popfactory-board-") as own:
+        os.environ["GRADIO_TEMP_DIR"] = own
+        from ui.app import build_app
+
+        yield build_app(run, base=base, token=token, server_url=server_url)
 
 
 def _listening(host: str, port: int) -> socket.socket:

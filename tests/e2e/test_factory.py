@@ -135,7 +135,7 @@ def test_status_and_verify_agree_with_the_manifests(demo_run, popfactory):
 
 def test_why_tells_a_rows_story(demo_run, popfactory):
     row = pq.read_table(_release(demo_run) / "dataset.parquet").to_pylist()[0]
-    told = popfactory("why", demo_run.folder, "--", row["id"])
+    told = popfactory("why", demo_run.folder, row["id"])
     assert told.returncode == 0, told.stderr
     for part in (
         row["image_path"],
