@@ -1,5 +1,7 @@
 """The demo: the whole factory on pictures it draws itself."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +77,7 @@ def demo_lines(run: Run) -> list[str]:
     config = load_config(run.config)
     folder = run.release(config.release.name, config.release.version)
     table = pq.read_table(folder / "dataset.parquet", columns=["image_path", "caption"])
+    command = "popfactory" if shutil.which("popfactory") else sys.argv[0]
     step = max(1, table.num_rows // 3)
     lines = ["", *funnel_lines(run), "", "three of its captions:"]
     for row in table.take(list(range(0, table.num_rows, step))[:3]).to_pylist():
@@ -86,7 +89,7 @@ def demo_lines(run: Run) -> list[str]:
         "",
         f"dataset   {folder / 'dataset.parquet'}",
         f"samples   {folder / 'samples.html'}   (open it in a browser)",
-        f"board     popfactory ui {run.folder}",
-        f"server    popfactory serve --run {run.folder}",
-        "your own  popfactory init RUN --concepts FOLDER --pool FOLDER",
+        f"board     {command} ui {run.folder}",
+        f"server    {command} serve --run {run.folder}",
+        f"your own  {command} init RUN --concepts FOLDER --pool FOLDER",
     ]
