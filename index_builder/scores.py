@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from index_builder.clip import ClipEncoder, CropEncoding, clip_name, clip_parameters
 from index_builder.decoding import Decoded, Refusal, decode
+from index_builder.exemplars import exemplar_scores
 from index_builder.heads import Head, Kind, head_name, load_head
 from index_builder.near_duplicates import near_duplicate_groups
 from spine.config import DEMO, load_config
@@ -50,7 +51,7 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     """Embed and score every fetched picture, and group near-duplicates among all of them.
 
     Reads images/, writes scores/part-*.parquet for pictures that have no row yet, and groups.parquet
-    anew. A picture that can't be opened any more has no row in the parts and a group of its own.
+    and exemplars.parquet anew. A picture that can't be opened any more has no row in the parts and a group of its own.
 
     Raises:
         DataError: No picture was fetched, or none could be opened.
@@ -58,12 +59,14 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     """
     config = load_config(run.config)
     heads = {kind: head_name(_head_source(config.score, kind), kind) for kind in _KINDS}
+    centroids = find_manifest(run.centroids)
     stage = Stage.open(
         "scores",
         run.scores,
         parameters=clip_parameters(config.clip) | heads | {"near_duplicate": config.select.near_duplicate},
-        inputs={"images": read_manifest(run.images).digest},
-        grows_with=("images", "near_duplicate"),
+        inputs={"images": read_manifest(run.images).digest}
+        | ({"centroids": centroids.digest} if centroids is not None else {}),
+        grows_with=("centroids", "images", "near_duplicate"),
         force=force,
     )
     if stage.published is not None:
@@ -78,6 +81,8 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     table = read_parts(run.scores, scores_schema(scorer.d), ["id", "embedding", "aesthetic"])
     groups = _groups(images, table, config.select.near_duplicate)
     publish_table(run.groups_table, groups)
+    if centroids is not None:
+        publish_table(run.exemplars_table, exemplar_scores(run, scorer.heads.get("unsafe")))
     scored = images.num_rows - failures.total()
     if not scored:
         raise DataError(

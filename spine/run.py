@@ -7,7 +7,7 @@ RUN/
     centroids/centroids.parquet
     neighbours/part-00000.parquet
     images/                  part-00000.parquet, depths.json, originals/ab/abcd….jpg
-    scores/                  part-00000.parquet, groups.parquet
+    scores/                  part-00000.parquet, groups.parquet, exemplars.parquet
     decisions.sqlite         curators' events
     selection/selection.parquet
     captions/part-00000.parquet
@@ -117,6 +117,11 @@ class Run:
     def groups_table(self) -> Path:
         """One row a fetched picture; schema `spine.tables.GROUPS`."""
         return self.scores / "groups.parquet"
+
+    @property
+    def exemplars_table(self) -> Path:
+        """How unsafe the centroids' exemplars are; schema `spine.tables.EXEMPLARS`."""
+        return self.scores / "exemplars.parquet"
 
     @property
     def decisions(self) -> Path:

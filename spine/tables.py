@@ -129,6 +129,15 @@ GROUPS = pa.schema(
 )
 """scores/groups.parquet: near-duplicates among the fetched pictures themselves."""
 
+EXEMPLARS = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("unsafe", pa.float32()),  # probability, 0 to 1; null where no head was given
+        ("unsafe_model", pa.string()),
+    ]
+)
+"""scores/exemplars.parquet: one row a concept picture that stands for a centroid."""
+
 SELECTION = pa.schema(
     [
         ("centroid_id", pa.int32()),

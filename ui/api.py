@@ -99,8 +99,7 @@ class Board:
         """The list of centroids."""
         snapshot = self.snapshot
         exemplars = snapshot.exemplars()
-        # Where the pool has the same picture, it was scored there.
-        scored = snapshot.scores().rows(exemplars.ids).column("unsafe")
+        scored = snapshot.exemplar_scores().rows(exemplars.ids).column("unsafe")
         place = exemplars.table.schema.get_field_index("punsafe")
         known = pc.coalesce(scored, exemplars.table.column("punsafe"))
         return centroid_rows(

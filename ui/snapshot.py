@@ -23,7 +23,17 @@ from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
 from spine.stage import MANIFEST, Manifest, find_manifest
-from spine.tables import CAPTIONS, GROUPS, IMAGES, METADATA, NEIGHBOURS, SELECTION, read_parts, read_table
+from spine.tables import (
+    CAPTIONS,
+    EXEMPLARS,
+    GROUPS,
+    IMAGES,
+    METADATA,
+    NEIGHBOURS,
+    SELECTION,
+    read_parts,
+    read_table,
+)
 
 _CENTROIDS = pa.schema(
     [
@@ -230,6 +240,16 @@ class Snapshot:
             return ById.of(pa.concat_tables(tables)) if tables else _nothing(METADATA, _EXEMPLARS)
 
         return self._stage("exemplars", self.run.centroids, read, _nothing(METADATA, _EXEMPLARS))
+
+    def exemplar_scores(self) -> ById:
+        """How unsafe the exemplars are, by id; known once the score stage is done."""
+
+        def read() -> ById:
+            there = self.run.exemplars_table.is_file()
+            return ById.of(read_table(self.run.exemplars_table, EXEMPLARS)) if there else missing
+
+        missing = _nothing(EXEMPLARS, EXEMPLARS.names)
+        return self._stage("exemplar scores", self.run.scores, read, missing)
 
     def find_picture(self, sha256: str) -> Picture | None:
         """The fetched picture or exemplar with this hash, None where there is none."""
