@@ -71,11 +71,21 @@ class IndexFolder:
         self._mapped = False
 
     @classmethod
-    def open(cls, folder: Path, *, memory_map: bool = True, check_digests: bool = True) -> "IndexFolder":
+    def open(
+        cls,
+        folder: Path,
+        *,
+        file: str = INDEX_FILE,
+        rows: MetadataRows | None = None,
+        memory_map: bool = True,
+        check_digests: bool = True,
+    ) -> "IndexFolder":
         """Open an index folder of ours or of clip-retrieval's.
 
         Args:
             folder: Holds image.index and metadata/.
+            file: Another index in it, such as clip-retrieval's text.index.
+            rows: Its metadata, where that is open already or isn't in metadata/.
             memory_map: Leave the vectors on disk and let the system bring in what is read; false reads
                 them into memory.
             check_digests: Compare every file with the manifest, where there is one. It reads all of
@@ -85,16 +95,16 @@ class IndexFolder:
             DataError: A file is missing, damaged or not as published, the metric is unknown, or vectors
                 and metadata have not the same number of rows.
         """
-        manifest = find_manifest(folder)
+        manifest = find_manifest(folder) if file == INDEX_FILE else None  # it tells of our own index alone
         if manifest is not None and check_digests:
             problems = verify(folder)
             if problems:
                 raise DataError(f"{problems[0]}; build the index again with --force")
-        index = _read_index(folder / INDEX_FILE, memory_map=memory_map)
-        rows = MetadataRows.open(folder / METADATA_FOLDER)
+        index = _read_index(folder / file, memory_map=memory_map)
+        rows = MetadataRows.open(folder / METADATA_FOLDER) if rows is None else rows
         if index.ntotal != rows.n:
             raise DataError(
-                f"{folder}: {index.ntotal:,} vectors, {rows.n:,} rows of metadata; they must be equal"
+                f"{folder}: {index.ntotal:,} vectors in {file}, {rows.n:,} rows of metadata; they must be equal"
             )
         vectors = _read_vectors(folder / VECTORS_FILE, index) if manifest is not None else None
         if manifest is not None:

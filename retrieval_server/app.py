@@ -104,12 +104,15 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         request: Request,
         k: int,
         indice_name: str | None = None,
+        modality: str = "image",
         nprobe: int = 0,
         columns: Annotated[list[str] | None, Query()] = None,
     ) -> Response:
         """The nearest pictures of many embeddings: .npy of shape (n, d) in, an Arrow stream out."""
         body = await read_body(request)
-        content = await service.batch(body, name=indice_name, k=k, nprobe=nprobe, columns=columns)
+        content = await service.batch(
+            body, name=indice_name, modality=modality, k=k, nprobe=nprobe, columns=columns
+        )
         return Response(content, media_type=ARROW_STREAM)
 
     @app.post("/embed")
@@ -132,7 +135,7 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         """Whether every index is open, and how large it is."""
         return {
             "status": "ready",
-            "indices": {name: index.folder.n for name, index in service.indices.items()},
+            "indices": {name: index.n for name, index in service.indices.items()},
         }
 
 

@@ -43,8 +43,8 @@ def front_page(indices: Iterable[ServedIndex], address: str) -> str:
     """
     served = list(indices)
     rows = "\n".join(
-        f"<tr><td>{html.escape(index.name)}</td><td class='number'>{index.folder.n:,}</td>"
-        f"<td class='number'>{index.folder.d}</td><td>{html.escape(_model(index))}</td>"
+        f"<tr><td>{html.escape(index.name)}</td><td class='number'>{index.n:,}</td>"
+        f"<td class='number'>{index.d}</td><td>{html.escape(_model(index))}</td>"
         f"<td>{html.escape(', '.join(index.columns))}</td></tr>"
         for index in served
     )

@@ -1,6 +1,6 @@
 """An index as it is served: its vectors, metadata under the wire's names, and what filters its answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,16 @@ import pyarrow as pa
 
 from index_builder.clip import clip_name
 from index_builder.heads import load_head, load_rating_vector
-from index_builder.index_folder import INDEX_FILE, IndexFolder
+from index_builder.index_folder import INDEX_FILE, METADATA_FOLDER, IndexFolder
+from index_builder.metadata_rows import MetadataRows
+from retrieval_server.inlined_pictures import InlinedPictures
+from retrieval_server.refusals import Refusal
 from retrieval_server.settings import IndexSettings
-from spine.errors import ConfigError
+from spine.errors import ConfigError, DataError
 from spine.tables import Vectors
+
+INDEX_FILES = {"image": INDEX_FILE, "text": "text.index"}
+"""The index of each modality, as clip-retrieval names them; a folder has one of them or both."""
 
 RATINGS = range(10)
 """Of an aesthetic query: rating0.npy to rating9.npy."""
@@ -29,7 +35,9 @@ class ServedIndex:
     """One index, open."""
 
     settings: IndexSettings
-    folder: IndexFolder
+    folders: Mapping[str, IndexFolder]
+    """By modality; n, d and metadata are the same."""
+    rows: MetadataRows
     columns: dict[str, str]
     """Metadata of an answer: name on the wire to column in the file."""
     unsafe: Callable[[Vectors], Scores] | None
@@ -38,11 +46,41 @@ class ServedIndex:
     """(2, d): what harmless and violent pictures are near to."""
     ratings: Vectors | None
     """(10, d): the direction of each aesthetic rating."""
+    pictures: InlinedPictures | None
+    """Puts the pictures that image_path names into answers."""
 
     @property
     def name(self) -> str:
         """Its name on the wire."""
         return self.settings.name
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return self.rows.n
+
+    @property
+    def d(self) -> int:
+        """Dimension of its vectors."""
+        return next(iter(self.folders.values())).d
+
+    def folder(self, modality: str) -> IndexFolder:
+        """The index of pictures or of texts.
+
+        Raises:
+            Refusal: It has none.
+        """
+        if modality not in self.folders:
+            raise Refusal(
+                f"{self.name} has no {modality}.index; modality {' or '.join(map(repr, self.folders))} was needed",
+                code="no_modality",
+            )
+        return self.folders[modality]
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for folder in self.folders.values():
+            folder.close()
 
     def metadata(self, rows: npt.NDArray[np.int64], wanted: list[str] | None = None) -> pa.Table:
         """Metadata of rows, under the wire's names.
@@ -52,7 +90,7 @@ class ServedIndex:
             wanted: Wire names; those the index lacks are left out. None for all that are served.
         """
         names = [name for name in (self.columns if wanted is None else wanted) if name in self.columns]
-        table = self.folder.metadata(rows, [self.columns[name] for name in names])
+        table = self.rows.take(rows, [self.columns[name] for name in names])
         return table.rename_columns(names)
 
 
@@ -64,28 +102,46 @@ def open_index(settings: IndexSettings) -> ServedIndex:
         ModelError: A head or rating vectors can't be read or don't fit.
         DataError: The index can't be read, or vectors and metadata don't fit each other.
     """
-    folder = IndexFolder.open(settings.folder, memory_map=settings.memory_map)
-    _check_model(settings, folder)
+    rows = MetadataRows.open(settings.folder / METADATA_FOLDER)
+    folders = _folders(settings, rows)
+    first = next(iter(folders.values()))
+    _check_model(settings, first)
     return ServedIndex(
         settings=settings,
-        folder=folder,
-        columns=_wire_columns(folder.columns, settings.columns),
-        unsafe=_unsafe(settings, folder.d),
-        violence=_violence(settings, folder.d),
-        ratings=_ratings(settings, folder.d),
+        folders=folders,
+        rows=rows,
+        columns=_wire_columns(rows.schema.names, settings.columns),
+        unsafe=_unsafe(settings, first.d),
+        violence=_violence(settings, first.d),
+        ratings=_ratings(settings, first.d),
+        pictures=InlinedPictures(settings.picture_folder) if settings.picture_folder is not None else None,
     )
 
 
 def describe(index: ServedIndex) -> str:
     """One line that says what is served."""
-    folder = index.folder
-    size = sum(path.stat().st_size for path in _index_files(folder.folder))
+    parts = []
+    for modality, folder in index.folders.items():
+        size = sum(path.stat().st_size for path in _index_files(folder.folder / INDEX_FILES[modality]))
+        parts.append(f"{modality} index of {size / 1e6:,.0f} MB, {folder.metric}")
     clip = index.settings.clip
     return (
-        f"{index.name}: {folder.n:,} vectors of d = {folder.d}, {folder.metric}, index of {size / 1e6:,.0f} MB"
+        f"{index.name}: {index.n:,} vectors of d = {index.d}, {', '.join(parts)}"
         f"{' left on disk' if index.settings.memory_map else ' in memory'}, "
         f"model {clip_name(clip) if clip is not None else 'none'}, columns {', '.join(index.columns) or 'none'}"
     )
+
+
+def _folders(settings: IndexSettings, rows: MetadataRows) -> dict[str, IndexFolder]:
+    there = {modality: file for modality, file in INDEX_FILES.items() if (settings.folder / file).exists()}
+    folders = {
+        modality: IndexFolder.open(settings.folder, file=file, rows=rows, memory_map=settings.memory_map)
+        for modality, file in (there or {"image": INDEX_FILE}).items()
+    }
+    if len({folder.d for folder in folders.values()}) > 1:
+        found = ", ".join(f"{folder.d} in {INDEX_FILES[modality]}" for modality, folder in folders.items())
+        raise DataError(f"{settings.folder}: d is {found}; one CLIP model's vectors were needed in both")
+    return folders
 
 
 def _check_model(settings: IndexSettings, folder: IndexFolder) -> None:
@@ -97,8 +153,7 @@ def _check_model(settings: IndexSettings, folder: IndexFolder) -> None:
         )
 
 
-def _index_files(folder: Path) -> list[Path]:
-    path = folder / INDEX_FILE
+def _index_files(path: Path) -> list[Path]:
     return [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from index_builder.index_folder import IndexFolder
 from retrieval_server.duplicates import first_of_component
 from retrieval_server.indices import ServedIndex
 from retrieval_server.metrics import Metrics
@@ -49,23 +50,27 @@ def answer(index: ServedIndex, query: KnnQuery, vector: Vectors, metrics: Metric
         metrics: Takes the time of each step.
 
     Raises:
-        Refusal: The vector has the wrong dimension, or the index keeps no vectors and a filter needs them.
+        Refusal: The vector has the wrong dimension, there is no index of this modality, or it keeps no vectors
+            and a filter needs them.
     """
+    folder = index.folder(query.modality)
     vector = pulled(checked(index, vector), index, query)
     with metrics.time("knn_index_time"):
-        found, numbers = index.folder.search(vector[None], query.k)
+        found, numbers = folder.search(vector[None], query.k)
     similarities, rows = found[0], numbers[0]
     count = int(np.argmax(rows < 0)) if (rows < 0).any() else len(rows)
     similarities, rows = similarities[:count], rows[:count]
-    kept = _kept(index, query, rows, metrics)
+    kept = _kept(index, folder, query, rows, metrics)
     similarities, rows = similarities[kept], rows[kept]
     results = [
         {"id": row, "similarity": similarity}
         for row, similarity in zip(rows.tolist(), similarities.tolist(), strict=True)
     ]
     with metrics.time("metadata_get_time"):
-        described = results[: query.num_images]
-        for number, metadata in enumerate(records(index.metadata(rows[: len(described)]))):
+        described = records(index.metadata(rows[: len(results[: query.num_images])]))
+        if index.pictures is not None:
+            index.pictures.add_to(described)
+        for number, metadata in enumerate(described):
             results[number] = metadata | results[number]
     return Answer(results, missing_filters(index, query))
 
@@ -98,9 +103,9 @@ def checked(index: ServedIndex, vectors: Vectors) -> Vectors:
     Raises:
         Refusal: It has not.
     """
-    if vectors.shape[-1] != index.folder.d:
+    if vectors.shape[-1] != index.d:
         raise Refusal(
-            f"an embedding of {vectors.shape[-1]:,} numbers, {index.name} has {index.folder.d:,}",
+            f"an embedding of {vectors.shape[-1]:,} numbers, {index.name} has {index.d:,}",
             code="wrong_dimension",
         )
     return vectors
@@ -115,7 +120,9 @@ def pulled(vector: Vectors, index: ServedIndex, query: KnnQuery) -> Vectors:
     return moved if norm == 0 else np.asarray(moved / norm, dtype=np.float32)
 
 
-def _kept(index: ServedIndex, query: KnnQuery, rows: Rows, metrics: Metrics) -> npt.NDArray[np.bool_]:
+def _kept(
+    index: ServedIndex, folder: IndexFolder, query: KnnQuery, rows: Rows, metrics: Metrics
+) -> npt.NDArray[np.bool_]:
     """Which results stay: every filter looks at all of them, and one is enough to drop."""
     kept = np.zeros(len(rows), dtype=np.bool_)
     kept[np.unique(rows, return_index=True)[1]] = True  # a row that FAISS gives twice counts once
@@ -124,7 +131,7 @@ def _kept(index: ServedIndex, query: KnnQuery, rows: Rows, metrics: Metrics) -> 
     if not len(rows) or not (query.deduplicate or safety or violence):
         return kept
     try:
-        vectors = index.folder.reconstruct(rows)
+        vectors = folder.reconstruct(rows)
     except DataError:
         raise Refusal(
             f"{index.name} keeps no vectors: deduplicate, use_safety_model and use_violence_detector need them",
@@ -142,12 +149,13 @@ def _kept(index: ServedIndex, query: KnnQuery, rows: Rows, metrics: Metrics) -> 
 
 
 def answer_batch(
-    index: ServedIndex, vectors: Vectors, k: int, *, nprobe: int, columns: list[str] | None
+    index: ServedIndex, modality: str, vectors: Vectors, k: int, *, nprobe: int, columns: list[str] | None
 ) -> pa.Table:
     """The k nearest rows of many queries, unfiltered.
 
     Args:
         index: What to search.
+        modality: Its pictures or its texts.
         vectors: Shape (n, d).
         k: Neighbours a query.
         nprobe: Lists searched a query; 0 for the index's own.
@@ -157,7 +165,7 @@ def answer_batch(
         Sorted by query and rank: query int32, rank int32, id int64 (the row), similarity float32, then metadata.
 
     Raises:
-        Refusal: It is more than MAX_BATCH_ROWS.
+        Refusal: It is more than MAX_BATCH_ROWS, or there is no index of this modality.
     """
     if len(vectors) * k > MAX_BATCH_ROWS:
         raise Refusal(
@@ -165,7 +173,7 @@ def answer_batch(
             status=413,
             code="too_many",
         )
-    similarities, rows = index.folder.search(checked(index, vectors), k, nprobe=nprobe)
+    similarities, rows = index.folder(modality).search(checked(index, vectors), k, nprobe=nprobe)
     queries, ranks = np.nonzero(rows >= 0)
     found = rows[queries, ranks]
     table = index.metadata(found, columns)

@@ -75,7 +75,7 @@ class Service:
         if self._web is not None:
             self._web.close()
         for index in self.indices.values():
-            index.folder.close()
+            index.close()
 
     def index(self, name: object) -> ServedIndex:
         """The index of this name; None is the first.
@@ -101,8 +101,7 @@ class Service:
         with self.metrics.time("full_knn_request_time"):
             query = await self._parsed(body, _knn_query)
             index = self.index(query.indice_name)
-            if query.modality != "image":
-                raise Refusal(f"{index.name} has no {query.modality}.index", code="no_modality")
+            index.folder(query.modality)  # or a refusal, before a model runs
             missing = search.missing_filters(index, query)
             if self._settings.strict_safety and any("not filtered" in words for words in missing):
                 raise Refusal(missing[0], code="no_safety_model")
@@ -117,11 +116,18 @@ class Service:
         """
         content = await self._parsed(body, lambda content: content)
         index = self.index(content.get("indice_name") if isinstance(content, dict) else None)
-        ids = bodies.parse_metadata_query(content, index.folder.n)
+        ids = bodies.parse_metadata_query(content, index.n)
         return await self._run(self._searches, lambda: self._rows_answer(index, ids))
 
     async def batch(
-        self, body: bytes, *, name: str | None, k: int, nprobe: int, columns: Sequence[str] | None
+        self,
+        body: bytes,
+        *,
+        name: str | None,
+        modality: str,
+        k: int,
+        nprobe: int,
+        columns: Sequence[str] | None,
     ) -> bytes:
         """Answer POST /knn-batch: an Arrow IPC stream.
 
@@ -129,14 +135,15 @@ class Service:
             Refusal: The array or a parameter isn't what it should be.
         """
         index = self.index(name)
+        index.folder(modality)
         _as_refusal(lambda: check_k(k, "k"))
         if not 0 <= nprobe <= _MAX_NPROBE:
             raise Refusal(f"nprobe is not in 0 to {_MAX_NPROBE:,}")
         wanted = None if columns is None else list(dict.fromkeys(columns))
 
         def work() -> bytes:
-            vectors = bodies.parse_npy(body, index.folder.d)
-            table = search.answer_batch(index, vectors, k, nprobe=nprobe, columns=wanted)
+            vectors = bodies.parse_npy(body, index.d)
+            table = search.answer_batch(index, modality, vectors, k, nprobe=nprobe, columns=wanted)
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
@@ -200,13 +207,14 @@ class Service:
 
     def _rows_answer(self, index: ServedIndex, ids: list[int]) -> bytes:
         with self.metrics.time("metadata_get_time"):
-            records = search.records(index.metadata(np.array(ids, dtype=np.int64)))
-        return _json(
-            [
-                {"id": row, "metadata": record}
-                for row, record in zip(ids, records or [{}] * len(ids), strict=True)
-            ]
-        )
+            records = search.records(index.metadata(np.array(ids, dtype=np.int64))) or [{} for _ in ids]
+            if index.pictures is not None:
+                index.pictures.add_to(records)
+        # Beside the names that don't hide the kNN's own, the columns' own: here nothing is hidden.
+        own = {name: column for name, column in index.columns.items() if name != column}
+        for record in records:
+            record.update({column: record[name] for name, column in own.items()})
+        return _json([{"id": row, "metadata": record} for row, record in zip(ids, records, strict=True)])
 
     async def _parsed(self, body: bytes, read: Callable[[Any], T]) -> T:
         if len(body) <= _SMALL_BODY:

@@ -40,7 +40,14 @@ _FLAGS = (
     "provide_violence_detector",
     "provide_aesthetic_embeddings",
 )
-_TEXTS = ("indice_folder", "clip_model", "safety_model", "violence_vectors", "aesthetic_vectors")
+_TEXTS = (
+    "indice_folder",
+    "clip_model",
+    "picture_folder",
+    "safety_model",
+    "violence_vectors",
+    "aesthetic_vectors",
+)
 _KEYS = (*_TEXTS, *_FLAGS, "columns_to_return")
 
 
@@ -57,6 +64,8 @@ class IndexSettings:
     """Leave the index on disk and let the system bring in what is read."""
     columns: tuple[str, ...] | None = None
     """Metadata that answers carry; None is all there is."""
+    picture_folder: Path | None = None
+    """Pictures that the column image_path names are put into answers, if they lie in here; None: none are."""
     safety_head: str = ""
     """NSFW head for use_safety_model, or "demo"; empty: there is none."""
     violence_vectors: str = ""
@@ -162,12 +171,19 @@ def _entry(path: Path, name: str, entry: object) -> IndexSettings:
         name=name,
         folder=folder,
         clip=_clip(place, options.get("clip_model", "ViT-B/32")),
+        picture_folder=_picture_folder(place, options.get("picture_folder", "")),
         memory_map=options.get("enable_faiss_memory_mapping", False),
         columns=tuple(options.get("columns_to_return", DEFAULT_COLUMNS)),
         safety_head=options.get("safety_model", ""),
         violence_vectors=options.get("violence_vectors", ""),
         aesthetic_vectors=options.get("aesthetic_vectors", ""),
     )
+
+
+def _picture_folder(place: str, folder: str) -> Path | None:
+    if folder and not Path(folder).expanduser().is_dir():
+        raise ConfigError(f"{place}: picture_folder: there is no folder {folder}")
+    return Path(folder).expanduser() if folder else None
 
 
 def _checked(path: Path, name: str, entry: object) -> Mapping[str, Any]:

@@ -1,0 +1,57 @@
+"""The pictures that metadata names, put into an answer as clip-retrieval does: base64 JPEG beside `image_path`.
+
+clip-retrieval opens whatever file of the machine a pool's metadata names. Here only pictures below one
+folder are opened, named by the index's settings; without it none are.
+"""
+
+import base64
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from spine.errors import ImageError
+from spine.images import MAX_BYTES, open_picture
+
+MAX_PICTURES = 1_000
+"""Put into one answer; the results after them carry their path alone."""
+
+
+class InlinedPictures:
+    """Adds `image` to metadata whose `image_path` is a picture below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Remember the folder, its links followed."""
+        self._folder = folder.resolve()
+
+    def add_to(self, records: Iterable[dict[str, Any]]) -> None:
+        """Set `image` in the first MAX_PICTURES records whose picture can be opened; the others have none."""
+        for number, record in enumerate(records):
+            if number >= MAX_PICTURES:
+                break
+            picture = self.jpeg(record.get("image_path"))
+            if picture is not None:
+                record["image"] = base64.b64encode(picture).decode()
+
+    def jpeg(self, path: object) -> bytes | None:
+        """The picture at `path` as JPEG, RGB; None where there is none that may be shown.
+
+        Args:
+            path: Absolute, or from the folder. Links are followed first: what counts is where the file lies.
+        """
+        if not isinstance(path, str) or not path or "\0" in path:
+            return None
+        try:
+            place = (self._folder / path).resolve()
+            if (
+                not place.is_relative_to(self._folder)
+                or not place.is_file()
+                or place.stat().st_size > MAX_BYTES
+            ):
+                return None
+            picture = open_picture(place.read_bytes()).image
+        except (OSError, RuntimeError, ImageError):  # RuntimeError: links in a circle
+            return None
+        file = io.BytesIO()
+        picture.save(file, "JPEG")
+        return file.getvalue()
