@@ -1,16 +1,27 @@
-"""Many queries against one index: arrays in, tables out, block by block in bounded memory."""
+"""Many queries against one index: arrays in, tables out, in bounded memory.
+
+On an index with inverted lists the queries are answered together, in one pass over the lists
+(`index_builder.list_pass`), where that costs less than FAISS's search; otherwise block by block.
+"""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from index_builder.index_folder import IndexFolder
+from index_builder.index_folder import IndexFolder, in_order
+from index_builder.list_pass import ListPass, open_list_pass
+from index_builder.metadata_rows import Rows
+from index_builder.search_plan import SearchPlan, plan_search
 from spine.errors import DataError
 from spine.tables import Vectors
 
 BLOCK = 256
-"""Queries searched at once."""
+"""Queries in a table."""
+
+PASS_RESULTS = 32 * 2**20
+"""Results that one pass over the lists may hold, 12 bytes each: 10,000 queries with k = 3,000."""
 
 RESULTS = pa.schema(
     [
@@ -40,19 +51,21 @@ def bulk_query(
         k: Neighbours a query, 1 at least.
         nprobe: Lists searched a query; 0 for the index's own.
         columns: Metadata to bring; None for all, empty for none.
-        block: Queries searched at once; memory holds k rows of metadata for each.
+        block: Queries in a table; memory holds k rows of metadata for each.
 
     Yields:
         For each block of queries in order, RESULTS and then the metadata, sorted by query (row of
-        `queries`) and rank (from 0, the nearest). A query with fewer than k neighbours has fewer rows.
+        `queries`) and rank (from 0, the nearest; equal similarities by row). A query with fewer than k
+        neighbours has fewer rows.
 
     Raises:
         DataError: The queries don't fit the index, k or nprobe is out of bounds, or a column is unknown.
     """
     if block < 1:
         raise DataError(f"block = {block}, 1 or more was needed")
-    for start in range(0, len(queries), block):
-        similarities, rows = index.search(queries[start : start + block], k, nprobe=nprobe)
+    queries = index.checked(queries, k, nprobe)
+    index.metadata(np.empty(0, dtype=np.int64), columns)  # an unknown column is told before the search
+    for start, similarities, rows in _found(index, queries, k, nprobe, block):
         query, rank = np.nonzero(rows >= 0)
         taken = rows[query, rank]
         found = pa.table(
@@ -65,6 +78,66 @@ def bulk_query(
             schema=RESULTS,
         )
         yield with_metadata(found, index.metadata(taken, columns))
+
+
+def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
+    """How `bulk_query` would answer so many queries, and why, in a line or two.
+
+    Args:
+        index: What is searched.
+        n_queries: How many queries at once.
+        k: Neighbours a query.
+        nprobe: Lists searched a query; 0 for the index's own.
+    """
+    plan, _ = _plan(index, n_queries, nprobe)
+    if not plan.list_major:
+        return plan.reason
+    passes = -(-n_queries // _queries_a_pass(k, 1))
+    return f"{plan.reason}; {passes:,} pass{'' if passes == 1 else 'es'} for k = {k:,}"
+
+
+def answers_together(index: IndexFolder, n_queries: int, nprobe: int = 0) -> bool:
+    """Whether so many queries would be answered in one pass over the lists rather than block by block."""
+    return _plan(index, n_queries, nprobe)[0].list_major
+
+
+def _plan(index: IndexFolder, n_queries: int, nprobe: int) -> tuple[SearchPlan, ListPass | None]:
+    lists = None
+    if index.nlist and index.n and not index.ranks_exactly:
+        lists = open_list_pass(index.faiss_index(), index.path)
+    plan = plan_search(
+        index.n,
+        index.d,
+        index.nlist,
+        n_queries,
+        nprobe or index.nprobe,
+        codes=lists.codes if lists is not None else None,
+        on_disk=lists is not None and lists.lists.on_disk,
+    )
+    return plan, lists
+
+
+def _queries_a_pass(k: int, block: int) -> int:
+    """Whole blocks of queries whose results fit."""
+    return max(1, PASS_RESULTS // (k * block)) * block
+
+
+def _found(
+    index: IndexFolder, queries: Vectors, k: int, nprobe: int, block: int
+) -> Iterator[tuple[int, npt.NDArray[np.float32], Rows]]:
+    """First query, similarities and rows of each block."""
+    plan, lists = _plan(index, len(queries), nprobe)
+    if lists is None or not plan.list_major:
+        for start in range(0, len(queries), block):
+            yield start, *index.search(queries[start : start + block], k, nprobe=nprobe)
+        return
+    k = min(k, index.n)
+    size = _queries_a_pass(k, block)
+    for first in range(0, len(queries), size):
+        similarities, rows = lists.search(queries[first : first + size], k, nprobe or index.nprobe)
+        for start in range(0, len(rows), block):
+            inside = slice(start, start + block)
+            yield first + start, *in_order(similarities[inside], rows[inside])
 
 
 def with_metadata(found: pa.Table, metadata: pa.Table) -> pa.Table:

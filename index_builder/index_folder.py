@@ -40,21 +40,24 @@ class IndexFolder:
 
     Attributes:
         folder: Where it lies.
+        path: The index's file in it, or its folder if it stays on disk.
         n: Vectors in it.
         d: Their dimension.
         metric: "inner_product" or "l2", as FAISS stores it; `search` gives similarities either way.
         columns: Names of its metadata columns.
         model: CLIP model of its vectors, None where nothing says so.
         demo_models: Whether that is the demo model.
+        nlist: Inverted lists; 0 for an index without.
         nprobe: Lists searched a query by default; 0 for an index without lists.
     """
 
     def __init__(
-        self, folder: Path, index: Any, rows: MetadataRows, manifest: Manifest | None, vectors: Any
+        self, folder: Path, index: Any, rows: MetadataRows, manifest: Manifest | None, vectors: Any, file: str
     ) -> None:
         faiss = load_faiss()
         facts = manifest.facts if manifest is not None else {}
         self.folder = folder
+        self.path = folder / file
         self.n = int(index.ntotal)
         self.d = int(index.d)
         self.metric = "l2" if index.metric_type == faiss.METRIC_L2 else "inner_product"
@@ -65,7 +68,7 @@ class IndexFolder:
         self._rows = rows
         self._vectors = vectors
         lists = faiss.try_extract_index_ivf(index)
-        self._nlist = int(lists.nlist) if lists is not None else 0
+        self.nlist = int(lists.nlist) if lists is not None else 0
         self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
         self._map_lock = threading.Lock()
         self._mapped = False
@@ -109,7 +112,7 @@ class IndexFolder:
         vectors = _read_vectors(folder / VECTORS_FILE, index) if manifest is not None else None
         if manifest is not None:
             _check_facts(folder, index, manifest)
-        return cls(folder, index, rows, manifest, vectors)
+        return cls(folder, index, rows, manifest, vectors, file)
 
     def search(
         self, queries: Vectors, k: int, *, nprobe: int = 0
@@ -128,11 +131,7 @@ class IndexFolder:
         Raises:
             DataError: The shape is wrong, a value isn't finite, or k or nprobe is out of bounds.
         """
-        index, vectors, queries = self._open_index(), self._vectors, self._checked(queries)
-        if not 1 <= k <= K_MAX:
-            raise DataError(f"k = {k:,}, 1 to {K_MAX:,} was needed")
-        if nprobe < 0:
-            raise DataError(f"nprobe = {nprobe}, 0 or more was needed")
+        index, vectors, queries = self.faiss_index(), self._vectors, self.checked(queries, k, nprobe)
         similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         if len(queries) and self.n:
@@ -144,11 +143,13 @@ class IndexFolder:
             width = min(k, depth)
             rows[:, :width] = numbers[:, :width]
             similarities[:, :width] = np.where(numbers[:, :width] >= 0, found[:, :width], -np.inf)
-            # FAISS leaves the order of equal similarities open.
-            order = np.lexsort((rows, -similarities), axis=1)
-            similarities = np.take_along_axis(similarities, order, axis=1)
-            rows = np.take_along_axis(rows, order, axis=1)
+            similarities, rows = in_order(similarities, rows)
         return similarities, rows
+
+    @property
+    def ranks_exactly(self) -> bool:
+        """Whether candidates of coarse codes are ranked on the vectors themselves."""
+        return self._vectors is not None
 
     def reconstruct(self, rows: Rows) -> Vectors:
         """The vectors of these rows, as far as the index's codes keep them, scaled to L2 norm 1.
@@ -164,7 +165,7 @@ class IndexFolder:
         Raises:
             DataError: A row doesn't exist, or this kind of index keeps no vectors.
         """
-        index, rows = self._open_index(), np.asarray(rows, dtype=np.int64)
+        index, rows = self.faiss_index(), np.asarray(rows, dtype=np.int64)
         # FAISS itself answers a negative row with whatever lies before the vectors in memory.
         if rows.ndim != 1 or (rows.size and (rows.min() < 0 or rows.max() >= self.n)):
             raise DataError(f"rows from 0 to {self.n - 1:,} were needed")
@@ -206,10 +207,28 @@ class IndexFolder:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _open_index(self) -> Any:
+    def faiss_index(self) -> Any:
+        """The FAISS index itself, to be read only.
+
+        Raises:
+            ValueError: The folder is closed.
+        """
         if self._index is None:
             raise ValueError(f"{self.folder}: this index is closed")
         return self._index
+
+    def checked(self, queries: Vectors, k: int, nprobe: int) -> Vectors:
+        """Queries as a search takes them: shape (q, d), float32, contiguous.
+
+        Raises:
+            DataError: The shape is wrong, a value isn't finite, or k or nprobe is out of bounds.
+        """
+        queries = self._checked(queries)
+        if not 1 <= k <= K_MAX:
+            raise DataError(f"k = {k:,}, 1 to {K_MAX:,} was needed")
+        if nprobe < 0:
+            raise DataError(f"nprobe = {nprobe}, 0 or more was needed")
+        return queries
 
     def _checked(self, queries: Vectors) -> Vectors:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
@@ -217,24 +236,28 @@ class IndexFolder:
             raise DataError(
                 f"queries of shape {queries.shape}, (any number, {self.d}) was needed: as the index has it"
             )
-        if not np.isfinite(queries).all():
-            raise DataError("a query holds NaN or infinity; finite numbers were needed")
+        finite = np.isfinite(queries).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"query {int(finite.argmin()):,} holds NaN or infinity, and {np.count_nonzero(~finite):,} of"
+                f" {len(queries):,} do; finite numbers were needed"
+            )
         return queries
 
     def _parameters(self, index: Any, nprobe: int) -> Any:
-        if not self._nlist:
+        if not self.nlist:
             return None
         faiss = load_faiss()
         # nprobe travels with the call. The index is shared: set on it, it would change a search
         # already running in another thread, and FAISS then fails with "Invalid key".
-        parameters = faiss.SearchParametersIVF(nprobe=min(nprobe or self.nprobe, self._nlist))
+        parameters = faiss.SearchParametersIVF(nprobe=min(nprobe or self.nprobe, self.nlist))
         if isinstance(index, faiss.IndexPreTransform):
             return faiss.SearchParametersPreTransform(index_params=parameters)
         return parameters if isinstance(index, faiss.IndexIVF) else None
 
     def _note_places(self, index: Any) -> None:
         with self._map_lock:
-            if self._nlist and not self._mapped:
+            if self.nlist and not self._mapped:
                 load_faiss().extract_index_ivf(index).make_direct_map()
                 self._mapped = True
 
@@ -242,6 +265,14 @@ class IndexFolder:
 def candidates_for(k: int) -> int:
     """How many candidates of coarse codes are ranked exactly for k neighbours."""
     return 4 * k + 240
+
+
+def in_order(
+    similarities: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Results (q, k) by falling similarity; equals, whose order FAISS leaves open, by row."""
+    order = np.lexsort((rows, -similarities), axis=1)
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
 def _ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any) -> tuple[Vectors, Rows]:

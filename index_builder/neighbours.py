@@ -1,7 +1,8 @@
 """The stage that asks the pool for each centroid's nearest pictures.
 
-Blocks of centroids are searched one after the other, each kept in a hidden file: what a stopped run
-found stays found. When all are there, every picture gets the facts that need the whole: which centroid
+The neighbours of each block of centroids are kept in a hidden file: what a stopped run found stays found. An
+index with lists answers all centroids in one pass over them, which starts over if it is stopped; else block
+after block is searched. When all are there, every picture gets the facts that need the whole: which centroid
 it is nearest to, and which other picture it nearly repeats. Only then the parts are published.
 """
 
@@ -26,7 +27,7 @@ from spine.stage import Manifest, Stage, read_manifest
 from spine.tables import METADATA, NEIGHBOURS, Vectors, centroids_schema, read_table, vectors_of
 
 BLOCK = 256
-"""Centroids in a part, searched at once."""
+"""Centroids in a part."""
 
 _FOUND = pa.schema(
     [
@@ -165,12 +166,25 @@ def _search(
     waiting = [(path, block) for path, block in zip(paths, blocks, strict=True) if not path.exists()]
     left = sum(len(ids[block]) for _, block in waiting)
     progress.begin("retrieve", len(ids), "centroids", done=len(ids) - left)
+    if waiting and pool.answers_together(len(ids), config.retrieve.nprobe):
+        # All again, after a stop too: a product's last bit depends on what it is multiplied with.
+        tables = pool.search(queries, config.retrieve.k, config.retrieve.nprobe, BLOCK)
+        for path, block, found in zip(paths, blocks, tables, strict=True):
+            if not path.exists():
+                _publish_found(path, found, ids)
+                progress.advance(len(ids[block]))
+        return
     for path, block in waiting:
-        found = pool.search(queries[block], config.retrieve.k, config.retrieve.nprobe)
-        centroid = np.asarray(ids[block], dtype=np.int32)[found.column("query").to_numpy()]
-        found = found.append_column("centroid_id", pa.array(centroid, pa.int32()))
-        publish_table(path, found.select(_FOUND.names).cast(_FOUND))
+        for found in pool.search(queries[block], config.retrieve.k, config.retrieve.nprobe, BLOCK):
+            _publish_found(path, found, ids[block])
         progress.advance(len(ids[block]))
+
+
+def _publish_found(path: Path, found: pa.Table, ids: list[int]) -> None:
+    """Keep what was found; its query numbers count from the first of `ids`."""
+    centroid = np.asarray(ids, dtype=np.int32)[found.column("query").to_numpy()]
+    found = found.append_column("centroid_id", pa.array(centroid, pa.int32()))
+    publish_table(path, found.select(_FOUND.names).cast(_FOUND))
 
 
 def _publish_parts(

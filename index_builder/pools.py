@@ -1,13 +1,15 @@
 """What `retrieve` searches: the run's own index, another index folder, or a server. All answer alike."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from index_builder.bulk_query import bulk_query, with_metadata
+from index_builder.bulk_query import answers_together, bulk_query, with_metadata
 from index_builder.foreign_columns import as_our_metadata, our_columns
 from index_builder.index_folder import IndexFolder
 from index_builder.metadata_rows import Rows
@@ -32,8 +34,14 @@ class Pool(Protocol):
     def d(self) -> int | None:
         """Dimension of its vectors, None where it doesn't say."""
 
-    def search(self, queries: Vectors, k: int, nprobe: int) -> pa.Table:
-        """The k nearest of each query: query, rank, row, similarity and METADATA, sorted by query and rank."""
+    def answers_together(self, n_queries: int, nprobe: int) -> bool:
+        """Whether so many queries cost less in one `search` than in several."""
+
+    def search(self, queries: Vectors, k: int, nprobe: int, block: int) -> Iterator[pa.Table]:
+        """The k nearest of each query: query, rank, row, similarity and METADATA, sorted by query and rank.
+
+        One table for each `block` queries; query numbers go on from table to table.
+        """
 
     def vectors(self, rows: Rows) -> Vectors | None:
         """The stored vectors of rows, L2 norm 1; None where they can't be had."""
@@ -104,10 +112,14 @@ class IndexPool:
         """Dimension of its vectors."""
         return self._index.d
 
-    def search(self, queries: Vectors, k: int, nprobe: int) -> pa.Table:
+    def answers_together(self, n_queries: int, nprobe: int) -> bool:
+        """Whether one pass over the index's lists would answer them."""
+        return answers_together(self._index, n_queries, nprobe)
+
+    def search(self, queries: Vectors, k: int, nprobe: int, block: int) -> Iterator[pa.Table]:
         """The k nearest of each query; see `Pool`."""
-        tables = bulk_query(self._index, queries, k, nprobe=nprobe, columns=self._columns)
-        return _in_our_columns(pa.concat_tables(tables))
+        tables = bulk_query(self._index, queries, k, nprobe=nprobe, columns=self._columns, block=block)
+        return map(_in_our_columns, tables)
 
     def vectors(self, rows: Rows) -> Vectors | None:
         """The stored vectors of rows, as far as the index's codes keep them."""
@@ -144,9 +156,17 @@ class ServerPool:
         """None: the protocol doesn't tell; the server refuses queries that don't fit."""
         return None
 
-    def search(self, queries: Vectors, k: int, nprobe: int) -> pa.Table:
+    def answers_together(self, n_queries: int, nprobe: int) -> bool:
+        """False: each request is answered by itself."""
+        return False
+
+    def search(self, queries: Vectors, k: int, nprobe: int, block: int) -> Iterator[pa.Table]:
         """The k nearest of each query; see `Pool`."""
-        return _in_our_columns(self._client.knn_batch(queries, k, index=self._name, nprobe=nprobe))
+        for start in range(0, len(queries), block):
+            some = queries[start : start + block]
+            found = _in_our_columns(self._client.knn_batch(some, k, index=self._name, nprobe=nprobe))
+            numbers = pc.add(found.column("query"), pa.scalar(start, pa.int32()))
+            yield found.set_column(found.column_names.index("query"), "query", numbers)
 
     def vectors(self, rows: Rows) -> Vectors | None:
         """None: a server gives no vectors."""

@@ -4,7 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index_builder.bulk_query import RESULTS, bulk_query
+from index_builder import bulk_query as bulk_query_module
+from index_builder.bulk_query import RESULTS, answers_together, bulk_query, explain
 from index_builder.index_folder import INDEX_FILE, IndexFolder
 from spine.errors import DataError
 
@@ -90,3 +91,69 @@ def test_no_queries_give_no_blocks_and_wrong_ones_are_refused(tmp_path, vectors,
     for arguments in ({"k": 0}, {"k": 5, "columns": ["hue"]}, {"k": 5, "block": 0}, {"k": 5, "nprobe": -1}):
         with pytest.raises(DataError):
             list(bulk_query(index, queries, **arguments))
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """An index whose lists are worth a pass, and 400 queries."""
+    random = np.random.default_rng(3)
+    vectors, queries = unit(random.standard_normal((4_000, 128))), unit(random.standard_normal((400, 128)))
+    folder = tmp_path_factory.mktemp("wide")
+    index = faiss.index_factory(128, "IVF16,SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    (folder / "metadata").mkdir(parents=True)
+    faiss.write_index(index, str(folder / INDEX_FILE))
+    pq.write_table(pa.table({"number": range(4_000)}), folder / "metadata" / "0.parquet")
+    return folder, queries
+
+
+@pytest.mark.parametrize("memory_map", [True, False])
+@pytest.mark.parametrize(
+    ("k", "block", "pass_results"), [(7, 64, 10**6), (50, 100, 10_000), (5_000, 256, 10**6)]
+)
+def test_one_pass_over_the_lists_gives_what_single_searches_give(
+    wide, memory_map, k, block, pass_results, monkeypatch
+):
+    monkeypatch.setattr(bulk_query_module, "PASS_RESULTS", pass_results)
+    folder, queries = wide
+    index = IndexFolder.open(folder, memory_map=memory_map)
+    assert answers_together(index, 400, 8)
+
+    blocks = list(bulk_query(index, queries, k, nprobe=8, block=block))
+
+    assert [np.unique(table.column("query")).tolist() for table in blocks] == [
+        list(range(start, min(start + block, 400))) for start in range(0, 400, block)
+    ]
+    table = pa.concat_tables(blocks)
+    single = [index.search(query[None], k, nprobe=8) for query in queries]
+    known = np.concatenate([rows for _, rows in single])
+    similarities = np.concatenate([found for found, _ in single])[known >= 0]
+    there = np.nonzero(known >= 0)
+    assert table.column("query").to_pylist() == there[0].tolist()
+    assert table.column("rank").to_pylist() == there[1].tolist()
+    assert (table.column("row").to_numpy() == known[known >= 0]).mean() > 0.999  # rounding may swap two
+    np.testing.assert_allclose(table.column("similarity").to_numpy(), similarities, atol=2e-6)
+    assert table.column("number").to_pylist() == table.column("row").to_pylist()
+
+
+def test_explain_tells_the_way_and_what_each_would_cost(tmp_path, wide, vectors):
+    lists = IndexFolder.open(wide[0])
+
+    assert "list-major" in explain(lists, 10_000, 100, 8)
+    assert "10,000 queries × 8 of 16 lists on disk" in explain(lists, 10_000, 100, 8)
+    assert "1 pass for" in explain(lists, 10_000, 3_000, 8)
+    assert "2 passes for" in explain(lists, 20_000, 3_000, 8)
+    alone = IndexFolder.open(wide[0], memory_map=False)
+    assert "FAISS's batch search: 1 queries" in explain(alone, 1, 100, 8)
+    assert not answers_together(alone, 1, 8)
+    assert "no lists" in explain(opened(tmp_path, vectors), 10_000, 100)
+
+
+def test_a_query_that_is_not_finite_is_named_by_its_row(wide):
+    folder, queries = wide
+    wrong = queries.copy()
+    wrong[[7, 11], 3] = np.nan
+
+    with pytest.raises(DataError, match="query 7 holds NaN or infinity, and 2 of 400 do"):
+        list(bulk_query(IndexFolder.open(folder), wrong, 5))

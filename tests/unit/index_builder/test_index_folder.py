@@ -316,7 +316,7 @@ def test_vectors_and_metadata_of_different_length_are_refused(tmp_path, vectors)
     folder = foreign(tmp_path, vectors, parts=3)
     (folder / "metadata" / "metadata_1.parquet").unlink()
 
-    with pytest.raises(DataError, match=r"3,000 vectors, 2,000 rows"):
+    with pytest.raises(DataError, match=r"3,000 vectors in image.index, 2,000 rows"):
         IndexFolder.open(folder)
 
 

@@ -1,0 +1,231 @@
+import faiss
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from index_builder import list_pass
+from index_builder.index_folder import in_order
+from index_builder.list_pass import open_list_pass
+
+N, D, NLIST = 3_000, 32, 24
+
+KINDS = [
+    "IVF24,Flat",
+    "IVF24,SQ8",
+    "IVF24,SQ4",
+    "IVF24,SQfp16",
+    "IVF24,PQ8np",
+    "IVF24,PQ8x4np",
+    "OPQ8,IVF24,PQ8np",
+    "RR32,IVF24,SQ8",
+    "PCAR16,IVF24,SQ8",
+    "L2norm,IVF24,Flat",
+    "IVF24_HNSW8,SQ8",
+]
+METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+MEMORY, MAPPED = 0, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def trained(kind, metric, vectors):
+    """An empty index, of quick k-means: what it finds is compared with itself."""
+    index = faiss.index_factory(D, kind, metric)
+    ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
+    if isinstance(ivf, faiss.IndexIVFPQ):
+        ivf.pq.cp.niter = 2
+    if kind.startswith("OPQ"):
+        faiss.downcast_VectorTransform(index.chain.at(0)).niter = 2
+        faiss.downcast_VectorTransform(index.chain.at(0)).niter_pq_0 = 2
+    index.train(vectors)
+    return index
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    random = np.random.default_rng(5)
+    middles = random.standard_normal((40, D))
+    return unit(middles[random.integers(40, size=N)] + 0.4 * random.standard_normal((N, D)))
+
+
+@pytest.fixture(scope="module")
+def queries(vectors):
+    random = np.random.default_rng(6)
+    return unit(vectors[random.integers(N, size=150)] + 0.2 * random.standard_normal((150, D)))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, vectors):
+    """Indices by kind, metric and way of reading, each built once."""
+    folder, known = tmp_path_factory.mktemp("indices"), {}
+
+    def get(kind, metric="inner_product", flags=MEMORY):
+        path = folder / f"{kind}.{metric}"
+        if path not in known:
+            index = trained(kind, METRICS[metric], vectors)
+            index.add(vectors)
+            faiss.write_index(index, str(path))
+        if (path, flags) not in known:
+            known[path] = known[path, flags] = faiss.read_index(str(path), flags)
+        return known[path, flags], path
+
+    return get
+
+
+def by_faiss(index, queries, k, nprobe):
+    parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+    if isinstance(index, faiss.IndexPreTransform):
+        parameters = faiss.SearchParametersPreTransform(index_params=parameters)
+    found, rows = index.search(queries, k, params=parameters)
+    found = 1 - found / 2 if index.metric_type == faiss.METRIC_L2 else found
+    return in_order(np.where(rows >= 0, found, -np.inf), rows)
+
+
+def in_a_pass(index, path, queries, k, nprobe):
+    return in_order(*open_list_pass(index, path).search(queries, k, nprobe))
+
+
+def assert_same(ours, theirs, tolerance=2e-6):
+    """The same neighbours; two may change places or the last one be another where similarities agree."""
+    (similarities, rows), (known, known_rows) = ours, theirs
+    np.testing.assert_array_equal(rows >= 0, known_rows >= 0)
+    there = rows >= 0
+    np.testing.assert_allclose(similarities[there], known[there], atol=tolerance)
+    assert np.isneginf(similarities[~there]).all()
+    for found, values, other, limit in zip(rows, similarities, known_rows, known[:, -1], strict=True):
+        assert len(np.unique(found[found >= 0])) == (found >= 0).sum()
+        assert (values[~np.isin(found, other)] <= limit + tolerance).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pass_finds_what_faiss_finds(built, queries, kind, metric):
+    for flags in (MEMORY, MAPPED):
+        index, path = built(kind, metric, flags)
+        for k, nprobe in ((1, 1), (10, 4), (300, 3), (40, NLIST)):
+            ours = in_a_pass(index, path, queries, k, nprobe)
+
+            assert_same(ours, by_faiss(index, queries, k, nprobe), 2e-6 if metric != "l2" else 1e-5)
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    metric=st.sampled_from(sorted(METRICS)),
+    flags=st.sampled_from([MEMORY, MAPPED]),
+    k=st.integers(1, 500),
+    nprobe=st.integers(1, NLIST),
+    q=st.integers(1, 150),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_pass_finds_what_faiss_finds_whatever_is_asked(built, queries, kind, metric, flags, k, nprobe, q):
+    index, path = built(kind, metric, flags)
+
+    ours = in_a_pass(index, path, queries[:q], k, nprobe)
+
+    theirs = by_faiss(index, queries[:q], k, nprobe)
+    assert_same(ours, theirs, 1e-5)
+
+
+def test_all_lists_of_plain_vectors_give_the_exact_neighbours(built, vectors, queries):
+    index, path = built("IVF24,Flat")
+
+    similarities, rows = in_a_pass(index, path, queries, 20, NLIST)
+
+    known = queries @ vectors.T
+    exact = np.argsort(-known, axis=1, kind="stable")[:, :20]
+    np.testing.assert_array_equal(rows, exact)
+    np.testing.assert_allclose(similarities, np.take_along_axis(known, exact, 1), atol=1e-6)
+
+
+def test_queries_that_share_no_list_and_queries_that_share_all(built):
+    index, path = built("IVF24,SQ8")
+    middles = unit(faiss.extract_index_ivf(index).quantizer.reconstruct_n(0, NLIST))
+
+    for queries, nprobe in ((middles, 1), (np.repeat(middles[:1], 50, axis=0), 5)):
+        ours = in_a_pass(index, path, queries, 15, nprobe)
+
+        assert_same(ours, by_faiss(index, queries, 15, nprobe))
+
+
+@pytest.mark.parametrize("flags", [MEMORY, MAPPED])
+def test_empty_lists_and_too_few_vectors_end_in_row_minus_one(tmp_path, vectors, queries, flags):
+    index = faiss.index_factory(D, "IVF24,SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    path = tmp_path / "index"
+    for rows in (vectors[:0], vectors[:5]):
+        index.add(rows)
+        faiss.write_index(index, str(path))
+        opened = faiss.read_index(str(path), flags)
+
+        for nprobe in (2, NLIST):
+            similarities, found = in_a_pass(opened, path, queries, 9, nprobe)
+
+            assert_same((similarities, found), by_faiss(opened, queries, 9, nprobe))
+        assert ((found >= 0).sum(axis=1) == len(rows)).all()
+
+
+@pytest.mark.parametrize("count", [1, 3, 17, 150])
+@pytest.mark.parametrize("kind", ["IVF24,Flat", "IVF24,SQ8", "IVF24,PQ8np"])
+def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vectors, kind, count):
+    repeated = np.tile(vectors[:200], (7, 1))  # row i is row i + 200, i + 400 ...
+    index = trained(kind, faiss.METRIC_INNER_PRODUCT, vectors)
+    index.add(repeated)
+
+    similarities, rows = in_a_pass(index, tmp_path, vectors[:count], 4, NLIST)  # cuts through the equal ones
+
+    assert (similarities[:, :1] == similarities).all(axis=1).mean() == 1
+    np.testing.assert_array_equal(rows, rows[:, :1] + np.arange(4) * 200)
+    assert (rows[:, 0] < 200).all()
+
+
+def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatch):
+    index, path = built("IVF24,SQ8")
+    whole = in_a_pass(index, path, queries, 30, 6)
+    monkeypatch.setattr(list_pass, "_SCORES", 500)
+    monkeypatch.setattr(list_pass, "_VECTORS_LEAST", 3)
+    monkeypatch.setattr(list_pass, "_ASSIGNED", 11)
+
+    assert_same(in_a_pass(index, path, queries, 30, 6), whole)
+
+
+@pytest.mark.parametrize("kind", ["IVF24,SQ8", "IVF24,PQ8np"])
+def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, monkeypatch):
+    monkeypatch.setattr(list_pass, "_SCORES", 500)
+    usual = faiss.omp_get_max_threads()
+    results = []
+    try:
+        for threads in (1, 4, 4):
+            faiss.omp_set_num_threads(threads)
+            results.append(in_a_pass(*built(kind, "inner_product", MAPPED), queries, 30, 6))
+    finally:
+        faiss.omp_set_num_threads(usual)
+
+    for similarities, rows in results[1:]:
+        np.testing.assert_array_equal(rows, results[0][1])
+        np.testing.assert_array_equal(similarities, results[0][0])
+
+
+@pytest.mark.parametrize(
+    "kind", ["Flat", "HNSW16", "IVF24,RaBitQ", "IVF24,RaBitQfs", "IVF24,PQ8x4fs", "IVF24,PQ8+8"]
+)
+def test_kinds_that_faiss_alone_can_score_are_left_to_it(tmp_path, kind):
+    assert open_list_pass(faiss.index_factory(D, kind, faiss.METRIC_L2), tmp_path) is None
+
+
+def test_what_fails_in_a_thread_is_raised_and_the_rest_not_begun():
+    begun = []
+
+    def fail(number):
+        begun.append(number)
+        if number == 3:
+            raise OSError("the disk is gone")
+        return number
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(list_pass.in_order(fail, iter(range(1_000)), 2))
+
+    assert len(begun) < 20
+    assert list(list_pass.in_order(abs, iter([-3, 1, -2]), 2)) == [3, 1, 2]
