@@ -72,10 +72,10 @@ def assemble(run: Run, lists: BlockLists, verdicts: Verdicts) -> Dataset:
     captions = _captions(run, verdicts)
     left_out: Counter[str] = Counter()
     keeps = np.zeros(len(ids), dtype=bool)
-    urls, hashes = pool.column("url").to_pylist(), images.column("sha256").to_pylist()
-    for row, (number, url, sha256) in enumerate(zip(ids.tolist(), urls, hashes, strict=True)):
+    urls, hashes = pool.column("url").to_pylist(), images.select(["sha256", "md5", "pdq"]).to_pylist()
+    for row, (number, url, known) in enumerate(zip(ids.tolist(), urls, hashes, strict=True)):
         caption = captions.get(number, _NO_CAPTION)
-        rule = lists.blocks(picture_id=number, url=url, sha256=sha256)
+        rule = lists.blocks(picture_id=number, url=url, **known)
         if rule is not None:
             left_out[rule] += 1
         elif caption.text is None:
@@ -179,6 +179,7 @@ def _joined(
         "caption_model": pa.array(of_caption("model"), pa.string()),
         "prompt_id": pa.array(of_caption("prompt_id"), pa.string()),
         "finish_reason": pa.array(of_caption("finish_reason"), pa.string()),
+        **{name: images.column(name) for name in ("md5", "pdq", "opt_out")},
     }
     return pa.table(columns, schema=DATASET)
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from curation.candidates import distinct, read_candidates, rows_of
 from curation.downloads import Downloader
+from curation.ledger import ON_LISTS, Validity, mark_placeholders
 from curation.opening import Openers, Refused
 from curation.refill import first_depths
 from spine import images as pictures
@@ -32,23 +33,26 @@ from spine.progress import SILENT, Progress
 from spine.publish import publish_json, publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import Config
-from spine.stage import Manifest, Stage, read_manifest
+from spine.stage import MANIFEST, Manifest, Stage, read_manifest
 from spine.tables import IMAGES, read_parts, read_table
-from spine.web import Web
+from spine.web import Web, user_agent
 
 REASONS: dict[str, str] = {
     **web_access.REFUSALS,
     **pictures.REFUSALS,
     "changed": "its bytes are not those that were embedded",
-    "takedown": RULES["takedown"],
-    "hash_block": RULES["hash_block"],
+    "opted_out": "its host reserves it",
+    "robots_unknown": "its host's robots.txt could not be read, so nobody knows whether it may be asked",
+    "placeholder": "its host gives the very same picture for other addresses too",
+    **{rule: RULES[rule] for rule in ON_LISTS},
 }
 """Why a picture was not brought in: reason to meaning."""
 
 PART_ROWS = 512
 """Pictures in one part: what a stopped fetch loses at most."""
 
-_ON_LISTS = ("takedown", "hash_block")
+_HASHES = ("sha256", "md5", "pdq")
+_MEASURED = ("width", "height", "original_width", "original_height", "format", "size_bytes", "exif")
 _WANTED = ("id", "url", "image_path", "sha256")
 
 Row = dict[str, Any]
@@ -59,6 +63,7 @@ def fetch(
     *,
     depths: Sequence[int] | None = None,
     force: bool = False,
+    retry_failed: bool = False,
     progress: Progress = SILENT,
     web: Web | None = None,
 ) -> Manifest:
@@ -69,6 +74,7 @@ def fetch(
         depths: For each centroid id how many of its neighbours; None goes on with those of an earlier
             start on the same neighbours, else takes the first ones (`curation.refill.first_depths`).
         force: Start over.
+        retry_failed: Ask those addresses again that gave nothing but may another time.
         progress: Told of pictures done.
         web: The way to the network; None is the public web within the limits of [fetch].
 
@@ -81,7 +87,9 @@ def fetch(
     lists = BlockLists.load(config.lists, run.folder)
     wanted = _depths(run, config, neighbours, depths, force)
     # A scaled picture has another hash than the one a list may name: with new lists it is fetched anew.
-    grows_with = {"depths", "neighbours"} | (set() if config.fetch.max_side_px else {"lists"})
+    grows_with = {"depths", "neighbours", "honour_opt_out", "placeholder_repeats"} | (
+        set() if config.fetch.max_side_px else {"lists"}
+    )
     stage = Stage.open(
         "images",
         run.images,
@@ -89,20 +97,25 @@ def fetch(
             "depths": wanted,
             "max_side_px": config.fetch.max_side_px,
             "max_bytes": config.fetch.max_bytes,
+            "honour_opt_out": config.fetch.honour_opt_out,
+            "placeholder_repeats": config.fetch.placeholder_repeats,
         },
         inputs={"neighbours": neighbours.digest, "lists": lists.digest},
         grows_with=grows_with,
         force=force,
     )
-    if stage.published is not None:
+    if stage.published is not None and not retry_failed:
         return stage.published
+    # A retry takes rows out: from here on until it is done the folder is unfinished.
+    (run.images / MANIFEST).unlink(missing_ok=True)
     publish_json(run.depths, {"neighbours": neighbours.digest, "depths": wanted})
     candidates = _candidates(run, wanted)
-    done = _keep_valid_rows(run, candidates, lists)
+    done = _keep_valid_rows(run, candidates, Validity.of(run, config, lists, retry_failed))
     pending = [row for row in candidates if row["id"] not in done]
     progress.begin("fetch", len(candidates), "pictures", len(candidates) - len(pending))
     with ExitStack() as stack:
         _work_off(_Sources(run, config, lists, web, stack), pending, progress)
+    mark_placeholders(run, config.fetch.placeholder_repeats)
     _remove_unreferenced(run)
     manifest = stage.finish(
         _counts(run, candidates), {"demo_models": neighbours.facts.get("demo_models", False)}
@@ -134,7 +147,7 @@ def _candidates(run: Run, depths: Sequence[int]) -> list[Row]:
     return rows
 
 
-def _keep_valid_rows(run: Run, candidates: list[Row], lists: BlockLists) -> set[int]:
+def _keep_valid_rows(run: Run, candidates: list[Row], validity: Validity) -> set[int]:
     """Drop the rows of earlier starts that no longer hold: another place, another address, another list.
 
     Returns:
@@ -144,22 +157,12 @@ def _keep_valid_rows(run: Run, candidates: list[Row], lists: BlockLists) -> set[
     done: set[int] = set()
     for path in part_paths(run.images):
         table = read_table(path, IMAGES)
-        rows = table.select(["id", "reason", "image_path", "url", "sha256"]).to_pylist()
-        holds = [_holds(row, now.get(row["id"]), lists) for row in rows]
+        rows = table.select(list(validity.COLUMNS)).to_pylist()
+        holds = [validity.holds(row, now.get(row["id"])) for row in rows]
         done.update(row["id"] for row, valid in zip(rows, holds, strict=True) if valid)
         if not all(holds):
             publish_table(path, table.filter(pa.array(holds, pa.bool_())))
     return done
-
-
-def _holds(row: Row, source: tuple[str | None, str | None] | None, lists: BlockLists) -> bool:
-    blocked = lists.blocks(picture_id=row["id"], url=row["url"], sha256=row["sha256"])
-    if blocked != (row["reason"] if row["reason"] in _ON_LISTS else None):
-        return False
-    if source is None:
-        return True
-    place, url = source
-    return bool(row["image_path"] == place) if place is not None else bool(row["url"] == url)
 
 
 @dataclass(slots=True)
@@ -186,6 +189,7 @@ class _Sources:
                     max_bytes=settings.max_bytes,
                     connections=settings.concurrency,
                     per_host=settings.per_host,
+                    agent=user_agent(settings.contact),
                 )
             )
             self.downloader = Downloader(self.run, settings, self.lists, access, self.openers)
@@ -219,9 +223,9 @@ class _Sources:
             candidate["image_path"], self.config.fetch.max_bytes, candidate["sha256"]
         )
         # Where the pool doesn't know the hash it is known only now.
-        rule = self.lists.blocks(sha256=outcome.sha256)
+        rule = self.lists.blocks(sha256=outcome.sha256, md5=outcome.md5, pdq=outcome.pdq)
         if rule is not None:
-            outcome = Refused(rule, "on a list", outcome.sha256)
+            outcome = Refused(rule, "on a list", outcome.sha256, outcome.md5, outcome.pdq)
         return {"attempts": 1} | _measured(outcome)
 
     def _from_web(self, candidate: Row) -> Row:
@@ -233,15 +237,15 @@ class _Sources:
             "image_path": place,
             "http_status": download.http_status,
             "attempts": download.attempts,
+            "opt_out": download.opt_out,
         }
 
 
 def _measured(outcome: Any) -> Row:
     if isinstance(outcome, Refused):
-        known = {} if outcome.sha256 is None else {"sha256": outcome.sha256}
+        known = {name: getattr(outcome, name) for name in _HASHES if getattr(outcome, name) is not None}
         return {"status": "failed", "reason": outcome.reason, "message": outcome.message} | known
-    names = ("sha256", "width", "height", "original_width", "original_height", "format", "size_bytes", "exif")
-    return {"status": "fetched"} | {name: getattr(outcome, name) for name in names}
+    return {"status": "fetched"} | {name: getattr(outcome, name) for name in (*_HASHES, *_MEASURED)}
 
 
 def _work_off(sources: _Sources, pending: Sequence[Row], progress: Progress) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from PIL import Image, ImageOps
 
+from curation.pdq import pdq
 from spine.errors import ImageError
 from spine.images import Picture, open_picture
 from spine.sources import read_bytes
@@ -44,6 +45,10 @@ class Opened:
     original_height: int
     format: str
     exif: str | None
+    md5: str
+    """Of the bytes to be kept."""
+    pdq: str | None
+    """As spine.tables.IMAGES has it."""
     content: bytes | None = None
     """The bytes to be kept where they are others than those given: scaled down."""
 
@@ -56,6 +61,8 @@ class Refused:
     message: str
     sha256: str | None = None
     """Of its bytes, where they could be read."""
+    md5: str | None = None
+    pdq: str | None = None
 
 
 def open_place(place: str, max_bytes: int, known_sha256: str | None) -> Opened | Refused:
@@ -92,10 +99,17 @@ def open_content(content: bytes, max_side_px: int) -> Opened | Refused:
         original_height=picture.height,
         format=picture.format,
         exif=picture.exif,
+        md5=md5_of(content),
+        pdq=" ".join(pdq(picture.image)) or None,
     )
     if not max_side_px or max(picture.width, picture.height) <= max_side_px:
         return opened
     return _scaled(opened, picture, max_side_px)
+
+
+def md5_of(content: bytes) -> str:
+    """MD5 in hex: no guard against forgery, but what some lists and LAION's own variants name pictures by."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _scaled(opened: Opened, picture: Picture, max_side_px: int) -> Opened:
@@ -109,6 +123,7 @@ def _scaled(opened: Opened, picture: Picture, max_side_px: int) -> Opened:
     return replace(
         opened,
         sha256=hashlib.sha256(content).hexdigest(),
+        md5=md5_of(content),
         size_bytes=len(content),
         width=small.width,
         height=small.height,

@@ -13,7 +13,7 @@ from spine.run import Run, part_paths
 from spine.tables import GROUPS, IMAGES, read_parts, read_table
 
 _POOL = ("id", "url", "sha256", "width", "height", "aesthetic", "pwatermark", "punsafe")
-_IMAGE = ("id", "status", "reason", "sha256", "width", "height")
+_IMAGE = ("id", "status", "reason", "sha256", "md5", "pdq", "width", "height")
 _SCORES = pa.schema(
     [
         ("id", pa.int64()),
@@ -44,6 +44,9 @@ class PictureValues:
     """Pixels, 0 where unknown."""
     url: Sequence[str | None]
     sha256: Sequence[str | None]
+    md5: Sequence[str | None]
+    pdq: Sequence[str | None]
+    """As spine.tables.IMAGES has them."""
 
 
 def read_values(run: Run, pictures: Pictures, depths: Sequence[int]) -> PictureValues:
@@ -84,6 +87,8 @@ def read_values(run: Run, pictures: Pictures, depths: Sequence[int]) -> PictureV
         area=np.asarray(area.to_numpy(), dtype=np.int64),
         url=pool.column("url").to_pylist(),
         sha256=pc.coalesce(image.column("sha256"), pool.column("sha256")).to_pylist(),
+        md5=image.column("md5").to_pylist(),
+        pdq=image.column("pdq").to_pylist(),
     )
 
 

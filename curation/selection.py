@@ -203,12 +203,12 @@ def _listed(pictures: Pictures, values: PictureValues, lists: BlockLists) -> lis
         for place, rule in enumerate(values.reason)
         if rule is not None and rule in ("takedown", "hash_block")
     ]
-    if not (lists.ids or lists.urls or lists.domains or lists.hashes):
+    if lists.empty:
         return found
-    for place, (number, url, sha256) in enumerate(
-        zip(pictures.ids.tolist(), values.url, values.sha256, strict=True)
+    for place, (number, url, sha256, md5, pdq) in enumerate(
+        zip(pictures.ids.tolist(), values.url, values.sha256, values.md5, values.pdq, strict=True)
     ):
-        named = lists.blocks(picture_id=number, url=url, sha256=sha256)
+        named = lists.blocks(picture_id=number, url=url, sha256=sha256, md5=md5, pdq=pdq)
         if named is not None:
             found.append((place, named))
     return sorted(found, key=lambda each: _RULE[each[1]])

@@ -121,6 +121,7 @@ def _fetched(run: Run, picture_id: int) -> list[str]:
         f"fetch: {row['format']}, {row['width']} x {row['height']} pixels, {row['size_bytes']:,} bytes, "
         f"sha256 {row['sha256']}",
         f"  kept at: {row['image_path']}",
+        *([f"  its host reserves: {row['opt_out']}"] if row["opt_out"] else []),
     ]
 
 
@@ -167,9 +168,13 @@ def _decisions(run: Run, target: str, subject: int | str) -> list[str]:
 
 def _lists(run: Run, config: Config, source: dict[str, Any], picture_id: int) -> list[str]:
     rows = _rows(part_paths(run.images), IMAGES, picture_id)
-    sha256 = (rows[0]["sha256"] if rows else None) or source["sha256"]
+    row = rows[0] if rows else dict.fromkeys(IMAGES.names)
     rule = BlockLists.load(config.lists, run.folder).blocks(
-        picture_id=picture_id, url=source["url"], sha256=sha256
+        picture_id=picture_id,
+        url=source["url"],
+        sha256=row["sha256"] or source["sha256"],
+        md5=row["md5"],
+        pdq=row["pdq"],
     )
     return [f"lists: {RULES[rule]}"] if rule is not None else []
 

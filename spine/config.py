@@ -186,6 +186,9 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
         ("fetch.max_side_px", config.fetch.max_side_px >= 0, "0 or more"),
         ("fetch.disk_budget", _parses(parse_size, config.fetch.disk_budget), 'a size such as "100GB"'),
         ("fetch.workers", config.fetch.workers >= 0, "0 or more"),
+        ("fetch.contact", _fits_a_header(config.fetch.contact), "plain ASCII without brackets"),
+        ("fetch.placeholder_repeats", config.fetch.placeholder_repeats != 1, "2 or more, or 0 for off"),
+        ("fetch.placeholder_repeats", config.fetch.placeholder_repeats >= 0, "2 or more, or 0 for off"),
         ("filters.min_side_px", filters.min_side_px >= 0, "0 or more"),
         ("filters.pwatermark_max", _share(filters.pwatermark_max), "0 to 1"),
         ("filters.punsafe_max", _share(filters.punsafe_max), "0 to 1"),
@@ -205,6 +208,7 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
         ),
         ("caption.prompt", config.caption.prompt in PROMPTS, f"one of {', '.join(PROMPTS)}"),
         ("caption.max_new_tokens", 1 <= config.caption.max_new_tokens <= 4096, "1 to 4096"),
+        ("caption.image_mode", config.caption.image_mode in ("crop", "pad", "squash"), "crop, pad or squash"),
         ("caption.batch_size", config.caption.batch_size >= 1, "1 or more"),
         ("caption.in_flight", config.caption.in_flight >= 1, "1 or more"),
         ("caption.device", config.caption.device in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
@@ -223,6 +227,10 @@ def _plain_name(name: str) -> bool:
         and name[0] not in ".-"
         and all(sign.isascii() and (sign.isalnum() or sign in "-_.") for sign in name)
     )
+
+
+def _fits_a_header(text: str) -> bool:
+    return text.isascii() and (not text or text.isprintable()) and not set(text) & set("()\\")
 
 
 def _parses(parse: Callable[[str], int], text: str) -> bool:

@@ -2,18 +2,32 @@
 
 A list is a text file, an entry a line; empty lines and lines that begin with # don't count. A takedown
 entry is an id (a whole number), an address (with ://) or a domain, which covers its subdomains. A hash
-entry is a SHA-256 in hex. A list that can't be read stops the work: going on without it could show
-what must not be shown.
+entry is hex: of the bytes a SHA-256 (64 digits) or MD5 (32), also as sha256:… and md5:…; of the address
+the same as url:…; of how the picture looks a PDQ hash as pdq:…. A list that can't be read stops the
+work: going on without it could show what must not be shown.
 """
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
+import numpy.typing as npt
+
 from spine.errors import ConfigError
 from spine.settings import ListsConfig
+
+PDQ_DISTANCE = 31
+"""Bits of 256 in which two PDQ hashes of one picture may differ, as its authors recommend."""
+
+_DIGITS = {"sha256": (64,), "md5": (32,), "url": (32, 64), "pdq": (64,)}
+_Words = npt.NDArray[np.uint64]
+
+
+def _no_words() -> _Words:
+    return np.empty((0, 4), dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +38,13 @@ class BlockLists:
     urls: frozenset[str]
     domains: frozenset[str]
     hashes: frozenset[str]
+    """SHA-256 and MD5 of bytes."""
     digest: str
     """SHA-256 over all entries: part of what a stage is made from."""
+    url_hashes: frozenset[str] = frozenset()
+    """SHA-256 and MD5 of addresses."""
+    pdq: _Words = field(default_factory=_no_words, compare=False)
+    """PDQ hashes, shape (n, 4)."""
 
     @classmethod
     def load(cls, config: ListsConfig, folder: Path) -> "BlockLists":
@@ -50,24 +69,57 @@ class BlockLists:
                 raise ConfigError(
                     f"{path}, line {number}: {entry!r} is no id, address or domain; correct the list"
                 )
-        hashes = set()
-        for path, number, entry in _lines(config.hash_block, folder):
-            if not re.fullmatch(r"[0-9A-Fa-f]{64}", entry):
-                raise ConfigError(
-                    f"{path}, line {number}: {entry!r} is no SHA-256 (64 hex digits); correct the list"
-                )
-            hashes.add(entry.lower())
-        entries = [*map(str, sorted(ids)), *sorted(urls), *sorted(domains), "hashes", *sorted(hashes)]
-        digest = hashlib.sha256("\n".join(entries).encode()).hexdigest()
-        return cls(frozenset(ids), frozenset(urls), frozenset(domains), frozenset(hashes), digest)
+        found = _hashes(config, folder)
+        content, addresses, looks = found["sha256"] | found["md5"], found["url"], sorted(found["pdq"])
+        entries = [*map(str, sorted(ids)), *sorted(urls), *sorted(domains), "hashes", *sorted(content)]
+        entries += [*(f"url:{each}" for each in sorted(addresses)), *(f"pdq:{each}" for each in looks)]
+        return cls(
+            ids=frozenset(ids),
+            urls=frozenset(urls),
+            domains=frozenset(domains),
+            hashes=frozenset(content),
+            digest=hashlib.sha256("\n".join(entries).encode()).hexdigest(),
+            url_hashes=frozenset(addresses),
+            pdq=_words(looks),
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether they name nothing at all."""
+        named = self.ids or self.urls or self.domains or self.hashes or self.url_hashes
+        return not named and not len(self.pdq)
 
     def blocks(
-        self, *, picture_id: int | None = None, url: str | None = None, sha256: str | None = None
+        self,
+        *,
+        picture_id: int | None = None,
+        url: str | None = None,
+        sha256: str | None = None,
+        md5: str | None = None,
+        pdq: str | None = None,
     ) -> str | None:
-        """The rule that keeps a picture out, "takedown" or "hash_block"; None if no list names it."""
+        """The rule that keeps a picture out, "takedown" or "hash_block"; None if no list names it.
+
+        Args:
+            picture_id: Its id.
+            url: Its address.
+            sha256: Of its bytes, in hex.
+            md5: Of its bytes, in hex.
+            pdq: Its PDQ hashes, in hex, joined by spaces: one for each way it may be turned.
+        """
         if picture_id in self.ids or (url is not None and self._names(url)):
             return "takedown"
-        return "hash_block" if sha256 in self.hashes else None
+        if sha256 in self.hashes or md5 in self.hashes:
+            return "hash_block"
+        if url is not None and self.url_hashes and not self.url_hashes.isdisjoint(_hashes_of(url)):
+            return "hash_block"
+        return "hash_block" if pdq is not None and self._looks_like(pdq) else None
+
+    def _looks_like(self, pdq: str) -> bool:
+        if not len(self.pdq):
+            return False
+        differing = np.bitwise_count(self.pdq[:, None] ^ _words(pdq.split())).sum(axis=2)
+        return bool((differing <= PDQ_DISTANCE).any())
 
     def _names(self, url: str) -> bool:
         if url in self.urls:
@@ -80,6 +132,33 @@ class BlockLists:
             return False
         labels = host.split(".")
         return any(".".join(labels[start:]) in self.domains for start in range(len(labels)))
+
+
+def _hashes(config: ListsConfig, folder: Path) -> dict[str, set[str]]:
+    """The entries of the hash lists by kind, in lower case."""
+    found: dict[str, set[str]] = {kind: set() for kind in _DIGITS}
+    for path, number, entry in _lines(config.hash_block, folder):
+        given, colon, digits = entry.lower().rpartition(":")
+        digits = digits.strip()
+        kind = given.strip() if colon else {64: "sha256", 32: "md5"}.get(len(digits), "")
+        if len(digits) not in _DIGITS.get(kind, ()) or not re.fullmatch(r"[0-9a-f]+", digits):
+            raise ConfigError(
+                f"{path}, line {number}: {entry!r} is no SHA-256 (64 hex digits), MD5 (32), url:HASH or "
+                "pdq:HASH; correct the list"
+            )
+        found[kind].add(digits)
+    return found
+
+
+def _hashes_of(url: str) -> tuple[str, str]:
+    content = url.encode("utf-8", errors="surrogatepass")
+    return hashlib.sha256(content).hexdigest(), hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _words(hashes: list[str]) -> _Words:
+    """PDQ hashes as shape (n, 4)."""
+    content = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8)
+    return content.reshape(-1, 32).view(np.uint64)
 
 
 def _lines(paths: tuple[str, ...], folder: Path) -> list[tuple[Path, int, str]]:

@@ -130,6 +130,17 @@ class FetchConfig:
     workers: int = 0
     """Processes that open pictures; 0 is one a core."""
 
+    honour_opt_out: bool = True
+    """Leave out what its host reserves: robots.txt, X-Robots-Tag (noai, noimageai, noindex, noimageindex) and
+    TDM-Reservation. false still writes down what the headers say."""
+
+    contact: str = ""
+    """Address or mail that hosts are told in the user agent, so that they can reach you."""
+
+    placeholder_repeats: int = 5
+    """Addresses of one host that give the very same bytes, from which these count as a placeholder such as
+    "image not available"; 0 is off."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreConfig:
@@ -233,7 +244,8 @@ class ListsConfig:
     """Text files with an id, address or domain a line."""
 
     hash_block: tuple[str, ...] = ()
-    """Text files with a SHA-256 in hex a line."""
+    """Text files with a hash in hex a line: SHA-256 or MD5 of the bytes, url:HASH of the address, pdq:HASH of
+    the look."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -95,6 +95,9 @@ IMAGES = pa.schema(
         ("exif", pa.string()),  # JSON
         ("http_status", pa.int32()),
         ("attempts", pa.int32()),
+        ("opt_out", pa.string()),  # what its host reserves, "none" if nothing; null where nobody looked
+        ("md5", pa.string()),  # of its bytes, for lists that name it so
+        ("pdq", pa.string()),  # PDQ hashes of its eight turnings, joined by spaces; null if too flat for one
     ]
 )
 """images/part-*.parquet: one row a picture that was asked for."""
@@ -221,11 +224,18 @@ def read_parts(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = 
 
     Args:
         folder: Holds part-*.parquet; none gives an empty table.
+        ("md5", pa.string()),
+        ("pdq", pa.string()),  # as in IMAGES: lists of a later day find the picture by it
+        ("opt_out", pa.string()),  # "none": its host was asked and reserves nothing; null: nobody asked
         schema: What the parts must have.
         columns: Those to read, in this order; None for all of the schema.
 
     Raises:
         DataError: A part is damaged, or lacks a column.
+_ADDED = frozenset({"opt_out", "md5", "pdq"})
+"""Columns that came later: in a table from before they are null throughout."""
+
+
     """
     wanted = list(columns) if columns is not None else schema.names
     narrowed = pa.schema([schema.field(name) for name in wanted])
@@ -251,6 +261,8 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     if missing:
         raise DataError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.column_names)}")
     try:
+        for name in _ADDED.intersection(schema.names).difference(table.column_names):
+            table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, ValueError) as error:
         raise DataError(f"{path}: its columns are not what they should be ({error})") from None

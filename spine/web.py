@@ -46,7 +46,18 @@ MAX_REDIRECTS = 3
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _GONE = (404, 410)
-_AGENT = b"popfactory (dataset curation; fetches listed pictures once)"
+ROBOTS_TOKEN = "popfactory"
+"""How robots.txt and X-Robots-Tag name us."""
+
+
+def user_agent(contact: str = "") -> str:
+    """What we call ourselves to hosts: our name, what we do and whom to ask.
+
+    Args:
+        contact: An address or mail, ASCII; empty names nobody.
+    """
+    whom = f"; contact: {contact}" if contact else ""
+    return f"{ROBOTS_TOKEN} (dataset curation; fetches listed pictures once{whom})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,8 @@ class WebResponse:
     """The address that answered, after redirects."""
     status: int
     headers: dict[str, str]
-    """Those of KEPT_HEADERS that came, names in lower case; repeated ones joined by a comma."""
+    """Those of KEPT_HEADERS that came, names in lower case; repeated ones joined by a comma, X-Robots-Tag's
+    by a line break, since each may name the agent that it is for."""
 
 
 class Web:
@@ -78,6 +90,7 @@ class Web:
         ports: Collection[int] = (80, 443),
         allow: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
+        agent: str | None = None,
     ) -> None:
         """Set the limits; nothing is connected yet.
 
@@ -91,6 +104,7 @@ class Web:
             allow: Networks that are let through though not public, such as "127.0.0.0/8" for a server
                 of one's own. Never from data.
             tls: Certificates to trust; None is the usual set.
+            agent: What we call ourselves; None is `user_agent()`.
         """
         self._timeout_s, self._max_bytes, self._ports = timeout_s, max_bytes, frozenset(ports)
         self._clock = Clock()
@@ -104,6 +118,7 @@ class Web:
             network_backend=self._backend,
         )
         self._hosts = _Places(per_host)
+        self._agent = (agent or user_agent()).encode("ascii")
 
     def __enter__(self) -> "Web":
         return self
@@ -166,7 +181,7 @@ class Web:
             httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             headers=[
                 (b"Host", url.netloc),
-                (b"User-Agent", _AGENT),
+                (b"User-Agent", self._agent),
                 (b"Accept", b"image/*,*/*;q=0.5"),
                 (b"Accept-Encoding", b"identity"),
             ],
@@ -237,7 +252,8 @@ def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for name, value in raw:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        between = "\n" if key == "x-robots-tag" else ", "
+        headers[key] = f"{headers[key]}{between}{text}" if key in headers else text
     return headers
 
 

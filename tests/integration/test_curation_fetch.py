@@ -1,6 +1,8 @@
 """Fetch over real files and a real server on loopback: each status, resume, lists, refill."""
 
+import hashlib
 import http.server
+import io
 import json
 import multiprocessing
 import os
@@ -8,20 +10,24 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import skimage
+from PIL import Image, ImageOps
 
 from curation.candidates import fetched_depths
 from curation.downloads import ATTEMPTS
 from curation.fetched_images import REASONS, fetch
 from curation.opening import SUFFIXES, Openers, Refused, open_content, open_place
+from curation.pdq import pdq
 from curation.refill import deeper
 from curation.selection import require_selected, select
+from spine.config import write_config
 from spine.errors import DataError
 from spine.images import FORMATS
 from spine.publish import sha256_of
@@ -43,12 +49,17 @@ from tests.integration.curation_runs import (
     with_lists,
 )
 
+skimage_data = Path(skimage.__file__).parent / "data"
+
 
 class Site(http.server.BaseHTTPRequestHandler):
     """A drawn web: /p/N is picture N, and one path for each way to go wrong."""
 
     protocol_version = "HTTP/1.1"
     asked: ClassVar[Counter[str]] = Counter()
+    robots: ClassVar[tuple[int, bytes]] = (404, b"")
+    up: ClassVar[bool] = False
+    photograph: ClassVar[bytes] = b""
 
     def do_GET(self) -> None:
         Site.asked[self.path] += 1
@@ -65,11 +76,11 @@ class Site(http.server.BaseHTTPRequestHandler):
         elif kind == "down":
             self._give(500, b"")
         elif kind == "moved":
-            self._give(302, b"", {"Location": f"/p/{rest}"})
+            self._give(302, b"", [("Location", f"/p/{rest}")])
         elif kind == "round":
-            self._give(302, b"", {"Location": self.path})
+            self._give(302, b"", [("Location", self.path)])
         elif kind == "inside":
-            self._give(302, b"", {"Location": "http://10.0.0.1/secret"})
+            self._give(302, b"", [("Location", "http://10.0.0.1/secret")])
         elif kind == "page":
             self._give(200, b"<html>not here any more</html>")
         elif kind == "half":
@@ -78,6 +89,23 @@ class Site(http.server.BaseHTTPRequestHandler):
             self._give(200, b"x" * 300_000)
         elif kind == "empty":
             self._give(200, b"")
+        elif kind == "robots.txt":
+            status, body = Site.robots
+            self._give(status, body)
+        elif kind == "reserved":
+            lines = {
+                "noai": [("X-Robots-Tag", "noarchive, noai")],
+                "tdm": [("TDM-Reservation", "1")],
+                "others": [("X-Robots-Tag", "otherbot: noai"), ("TDM-Reservation", "0")],
+                "twice": [("X-Robots-Tag", "otherbot: nofollow"), ("X-Robots-Tag", "noimageai")],
+            }[rest]
+            self._give(200, numbered_picture(len(rest)), lines)
+        elif kind == "photograph":
+            self._give(200, Site.photograph)
+        elif kind == "sorry":
+            self._give(200, numbered_picture(4040))
+        elif kind == "later":
+            self._give(*((200, numbered_picture(int(rest))) if Site.up else (503, b"")))
         elif kind == "slow":
             self.send_response(200)
             self.send_header("Content-Length", "100000")
@@ -87,9 +115,9 @@ class Site(http.server.BaseHTTPRequestHandler):
                 self.wfile.flush()
                 time.sleep(0.1)
 
-    def _give(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def _give(self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in headers:
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -198,6 +226,139 @@ def test_every_way_an_address_can_fail_has_its_status_and_the_counts_add_up(tmp_
     assert len(stored) == 3
 
 
+def test_what_a_host_reserves_is_left_out_with_its_evidence_and_taken_only_when_asked_to(
+    tmp_path, site, monkeypatch
+):
+    monkeypatch.setattr(
+        Site, "robots", (200, b"User-agent: *\nDisallow: /p/2\nDisallow: /p/3\nAllow: /p/3$\n")
+    )
+    Site.asked.clear()
+    said = {
+        "p/1": None,
+        "p/2": "robots.txt: Disallow: /p/2",
+        "p/3": None,
+        "moved/22": "robots.txt: Disallow: /p/2",  # sent on to what robots.txt forbids
+        "reserved/noai": "x-robots-tag: noai",
+        "reserved/tdm": "tdm-reservation: 1",
+        "reserved/others": None,
+        "reserved/twice": "x-robots-tag: noimageai",
+    }
+    rows = [Planted(0, rank, by_address(f"{site}/{path}", rank)) for rank, path in enumerate(said)]
+    run = plant(tmp_path / "run", rows)
+
+    with loopback(site) as web:
+        manifest = fetch(run, depths=[100], web=web)
+        first = {row["url"].removeprefix(f"{site}/"): row for row in rows_by_id(run).values()}
+        asked = Site.asked.copy()
+        write_config(run.config, replace(CONFIG, fetch=replace(CONFIG.fetch, honour_opt_out=False)))
+        everything = fetch(run, depths=[100], web=web)
+        second = {row["url"].removeprefix(f"{site}/"): row for row in rows_by_id(run).values()}
+        write_config(run.config, CONFIG)
+        again = fetch(run, depths=[100], web=web)
+
+    assert manifest.counts == {"candidates": 8, "fetched": 3, "failed": 5, "failed_opted_out": 5}
+    for path, words in said.items():
+        assert (first[path]["reason"], first[path]["opt_out"]) == (
+            "opted_out" if words else None,
+            words or "none",
+        )
+        assert (first[path]["image_path"] is None) == (words is not None)
+    assert (asked["/p/2"], asked["/robots.txt"]) == (0, 1)
+    assert everything.counts["fetched"] == 8
+    assert second["reserved/noai"]["opt_out"] == "x-robots-tag: noai"
+    assert second["p/2"]["opt_out"] is None
+    assert again.counts == manifest.counts
+    assert len(list(run.originals.rglob("*.png"))) == 3
+
+
+@pytest.mark.parametrize(("status", "reason"), [(503, "robots_unknown"), (403, None)])
+def test_a_robots_txt_that_cannot_be_read_stops_the_host_and_one_that_is_not_for_us_does_not(
+    tmp_path, site, monkeypatch, status, reason
+):
+    monkeypatch.setattr("curation.downloads._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(Site, "robots", (status, b"User-agent: *\nDisallow: /"))
+    Site.asked.clear()
+    rows = [Planted(0, rank, by_address(f"{site}/p/{rank}", rank)) for rank in range(6)]
+    run = plant(tmp_path / "run", rows)
+
+    with loopback(site) as web:
+        fetch(run, depths=[6], web=web)
+
+    assert {row["reason"] for row in rows_by_id(run).values()} == {reason}
+    assert Site.asked["/robots.txt"] == (ATTEMPTS if status == 503 else 1)
+    assert Site.asked["/p/0"] == (0 if reason else 1)
+
+
+def test_a_retry_asks_only_what_may_answer_later_and_ends_as_a_fetch_on_a_good_day(
+    tmp_path, site, monkeypatch
+):
+    monkeypatch.setattr("curation.downloads._FIRST_WAIT_S", 0.01)
+    paths = ["p/1", "gone/2", "later/3", "later/4", "page/5"]
+    rows = [Planted(0, rank, by_address(f"{site}/{path}", rank)) for rank, path in enumerate(paths)]
+    run, good = plant(tmp_path / "run", rows), plant(tmp_path / "good", rows)
+    monkeypatch.setattr(Site, "up", False)
+    with loopback(site) as web:
+        first = fetch(run, depths=[9], web=web)
+        assert (first.counts["fetched"], first.counts["failed_http_error"]) == (1, 2)
+        monkeypatch.setattr(Site, "up", True)
+        Site.asked.clear()
+        assert fetch(run, web=web) == first
+        retried = fetch(run, retry_failed=True, web=web)
+        assert {path for path in Site.asked if path != "/robots.txt"} == {"/later/3", "/later/4"}
+        expected = fetch(good, depths=[9], web=web)
+
+    assert retried.counts == expected.counts
+    assert {number: row["sha256"] for number, row in rows_by_id(run).items()} == {
+        number: row["sha256"] for number, row in rows_by_id(good).items()
+    }
+
+
+def test_one_picture_at_many_addresses_of_a_host_is_a_placeholder(tmp_path, site):
+    paths = [f"sorry/{n}" for n in range(4)] + ["p/1", "moved/1", "p/2"]
+    rows = [Planted(0, rank, by_address(f"{site}/{path}", rank)) for rank, path in enumerate(paths)]
+    config = replace(CONFIG, fetch=replace(CONFIG.fetch, placeholder_repeats=3))
+    run = plant(tmp_path / "run", rows, config)
+
+    with loopback(site) as web:
+        few = fetch(run, depths=[2], web=web)
+        all_of_them = fetch(run, depths=[7], web=web)
+        write_config(run.config, replace(CONFIG, fetch=replace(CONFIG.fetch, placeholder_repeats=0)))
+        off = fetch(run, depths=[7], web=web)
+
+    assert few.counts == {"candidates": 2, "fetched": 2, "failed": 0}
+    assert all_of_them.counts == {"candidates": 7, "fetched": 3, "failed": 4, "failed_placeholder": 4}
+    assert off.counts == {"candidates": 7, "fetched": 7, "failed": 0}
+
+
+def test_lists_know_pictures_by_md5_by_address_and_by_their_look(tmp_path, site, monkeypatch):
+    """Picture 3 is on the list by its look: what the web gives is smaller, mirrored and a JPEG."""
+    photograph = Image.open(skimage_data / "astronaut.png")
+    copy = io.BytesIO()
+    ImageOps.mirror(photograph).resize((256, 256)).save(copy, "JPEG", quality=60)
+    monkeypatch.setattr(Site, "photograph", copy.getvalue())
+    paths = ["p/1", "p/2", "photograph/3", "p/4"]
+    urls = [f"{site}/{path}" for path in paths]
+    rows = [Planted(0, rank, by_address(url, rank)) for rank, url in enumerate(urls)]
+    rows.append(Planted(0, 4, local(tmp_path / "pool", 9)))
+    run, early = plant(tmp_path / "run", rows), plant(tmp_path / "early", rows)
+    entries = [
+        hashlib.md5(numbered_picture(1)).hexdigest(),
+        f"url:{hashlib.sha256(urls[1].encode()).hexdigest()}",
+        f"pdq:{pdq(photograph)[0]}",
+        f"md5:{hashlib.md5(numbered_picture(9)).hexdigest()}",
+    ]
+
+    with loopback(site) as web:
+        assert fetch(run, depths=[9], web=web).counts["fetched"] == 5
+        for each in (run, early):
+            with_lists(each, CONFIG, hash_block="\n".join(entries))
+            manifest = fetch(each, depths=[9], web=web)
+            assert manifest.counts == {"candidates": 5, "fetched": 1, "failed": 4, "failed_hash_block": 4}
+            assert {number_in(path.read_bytes()) for path in each.originals.rglob("*.*")} == {4}
+        again = fetch(run, depths=[4], web=web)
+    assert again.counts["failed_hash_block"] == 3
+
+
 def test_a_larger_picture_is_scaled_down_and_its_first_size_is_kept(tmp_path, site):
     config = replace(CONFIG, fetch=replace(CONFIG.fetch, max_side_px=32))
     run = plant(tmp_path / "run", [Planted(0, 0, by_address(f"{site}/big/777", 777))], config)
@@ -224,7 +385,7 @@ def test_a_deeper_fetch_asks_no_address_twice_and_a_finished_one_does_nothing(tm
     assert (first.counts["candidates"], second.counts["candidates"]) == (2, 5)
     assert again == first
     assert fetched_depths(run) == [5]
-    assert set(Site.asked.values()) == {1}
+    assert {Site.asked[f"/p/{rank}"] for rank in range(5)} == {1}
     assert verify(run.images) == []
 
 
@@ -359,7 +520,7 @@ def test_a_picture_that_kills_its_process_or_hangs_costs_itself_only(tmp_path):
     path = tmp_path / "1.png"
     path.write_bytes(numbered_picture(1))
     outcomes = {}
-    with Openers(2, open_s=2) as openers:
+    with Openers(2, open_s=6) as openers:
 
         def ask(name: str, work, *arguments: object) -> None:
             outcomes[name] = openers.ask(name, work, *arguments)

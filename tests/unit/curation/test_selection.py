@@ -90,6 +90,8 @@ def run_case(case: Case) -> list[tuple[str, str, str | None]]:
         area=np.array([each["side"] ** 2 for each in of], dtype=np.int64),
         url=[None] * len(of),
         sha256=[None] * len(of),
+        md5=[None] * len(of),
+        pdq=[None] * len(of),
     )
     lists = BlockLists(frozenset(case.taken_down), frozenset(), frozenset(), frozenset(), "")
     table = decide(candidates, pictures, values, config_of(case), lists, verdicts_of(case))

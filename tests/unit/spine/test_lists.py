@@ -42,3 +42,39 @@ def test_a_line_that_is_no_entry_stops_the_work(tmp_path, name, content):
 def test_a_list_that_cannot_be_read_stops_the_work(tmp_path):
     with pytest.raises(ConfigError, match="nothing goes on without its lists"):
         BlockLists.load(ListsConfig(takedown=("missing.txt",)), tmp_path)
+
+
+def test_hashes_of_bytes_addresses_and_looks_block(tmp_path):
+    picture, url = b"picture", "http://a.example/1.jpg"
+    look = "0f" * 32
+    md5, sha256 = hashlib.md5(picture).hexdigest(), hashlib.sha256(picture).hexdigest()
+    entries = [md5, f"SHA256:{sha256}", f"url:{hashlib.md5(url.encode()).hexdigest()}", f"pdq: {look}"]
+    (tmp_path / "hashes.txt").write_text("\n".join(entries))
+    lists = BlockLists.load(ListsConfig(hash_block=("hashes.txt",)), tmp_path)
+
+    assert lists.blocks(md5=md5) == lists.blocks(sha256=sha256) == lists.blocks(url=url) == "hash_block"
+    assert lists.blocks(url=url + "?") is None
+    for bits, rule in ((0, "hash_block"), (31, "hash_block"), (32, None)):
+        near = f"{int(look, 16) ^ ((1 << bits) - 1):064x}"
+        assert lists.blocks(pdq=near) == rule
+        assert lists.blocks(pdq=f"{'ff' * 32} {near}") == rule
+    assert lists.blocks(picture_id=1, url="http://b.example", sha256="0" * 64, md5="0" * 32) is None
+    assert not lists.empty
+    assert BlockLists.load(ListsConfig(), tmp_path).empty
+
+
+def test_the_kind_of_a_hash_is_part_of_the_digest(tmp_path):
+    digests = set()
+    for kind in ("", "pdq:", "url:"):
+        (tmp_path / "list.txt").write_text(kind + "0f" * 32)
+        digests.add(BlockLists.load(ListsConfig(hash_block=("list.txt",)), tmp_path).digest)
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize(
+    "entry", ["md5:" + "0" * 64, "pdq:" + "0" * 32, "sha1:" + "0" * 40, "url:http://a.example"]
+)
+def test_a_hash_of_a_wrong_length_or_kind_stops_the_work(tmp_path, entry):
+    (tmp_path / "list.txt").write_text(entry)
+    with pytest.raises(ConfigError, match="line 1"):
+        BlockLists.load(ListsConfig(hash_block=("list.txt",)), tmp_path)
