@@ -5,8 +5,11 @@ whole batches. So a run that was stopped goes on with the very batches an unbrok
 says of a picture can depend on its neighbours in the batch (docs/captioning.md).
 """
 
+import json
 from collections import Counter
 from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,27 +17,68 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from captioner.embedded import EmbeddedSetup
-from captioner.engine import CaptionFailure, Engine, Reply, Setup
+from captioner.engine import CaptionFailure, Engine, Setup
 from captioner.http import HttpSetup
 from captioner.pictures import read_ahead
-from captioner.quality import word_count
-from captioner.trimming import trim_prefix
-from captioner.worklist import Unit, narrowed, read_done, read_units
+from captioner.report_page import publish_report
+from captioner.rows import Row, caption_row
+from captioner.second_try import Answer, asked_twice
+from captioner.shelves import bring_forward
+from captioner.tally import COUNTED, tally
+from captioner.worklist import Unit, captioner_id, kept_rows, narrowed, read_done, read_units
 from spine.config import load_config
 from spine.progress import SILENT, Progress
 from spine.prompts import Prompt, prompt_by_id
-from spine.publish import publish_table
+from spine.publish import publish_json, publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import CaptionConfig
-from spine.stage import Manifest, Stage, read_manifest
-from spine.tables import CAPTIONS
+from spine.stage import MANIFEST, Manifest, Stage, find_manifest, read_manifest
+from spine.tables import CAPTIONS, read_parts
 
 BATCHES_A_PART = 8
 """A killed run has lost what it did since its last part: the work of this many batches at most."""
 
-Row = dict[str, Any]
+_RETRYING = (
+    ".retrying.json"  # pictures that a call with failed_only took in hand, so that a kill forgets none
+)
 
-_COUNTED = ["id", "status", "reason", "prefix_found", "finish_reason"]
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who is asked what."""
+
+    config: CaptionConfig
+    prompt: Prompt
+    setup: Setup
+    captioner: str
+    """Id over all that shapes a caption besides its picture."""
+
+    @classmethod
+    def of(cls, config: CaptionConfig) -> "Asked":
+        """What these settings ask for.
+
+        Raises:
+            ConfigError, ModelError: A setting is wrong, or the model is not here.
+        """
+        prompt = prompt_by_id(config.prompt)
+        setup: Setup = HttpSetup.of(config) if config.engine == "http" else EmbeddedSetup.of(config)
+        name = captioner_id(prompt, setup.fingerprint, config.max_new_tokens, config.second_try)
+        return cls(config, prompt, setup, name)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "engine": self.config.engine,
+            "fingerprint": self.setup.fingerprint,
+            "prompt_id": self.prompt.prompt_id,
+            "prompt_digest": self.prompt.digest,
+            "max_new_tokens": self.config.max_new_tokens,
+            "second_try": self.config.second_try,
+            "image_mode": self.config.image_mode,
+            "captioner": self.captioner,
+            "batch_size": self.setup.batch_size,
+        }
 
 
 def caption(
@@ -42,20 +86,24 @@ def caption(
     *,
     ids: Collection[int] | None = None,
     limit: int | None = None,
+    failed_only: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Manifest:
     """Describe the selected pictures.
 
+    What other captioners (model, prompt or parameters) wrote before stays beside; see `captioner.shelves`.
+
     Args:
         run: With `selection` and `images` finished.
         ids: Only these of the selected pictures; None for all.
         limit: At most so many contents in this call, those of the lowest ids first; None for all.
-        force: Throw away the captions that are there.
+        failed_only: Ask again for the pictures that failed before, and for no others.
+        force: Throw away this captioner's captions.
         progress: Told of every batch.
 
     Returns:
-        The manifest. Where `ids` or `limit` left selected pictures without a row, it is that of an unfinished stage:
+        The manifest. Where selected pictures are left without a row, it is that of an unfinished stage:
         its rows are published, its counts have them and the `missing` ones, but no manifest.json is written, so
         that no later stage takes the part for the whole.
 
@@ -65,71 +113,90 @@ def caption(
         ModelError: The model is not here, damaged, or too large.
         ServiceError: The servers of the http engine can't be reached, or don't have the model.
     """
-    config = load_config(run.require().config).caption
-    prompt = prompt_by_id(config.prompt)
-    setup: Setup = HttpSetup.of(config) if config.engine == "http" else EmbeddedSetup.of(config)
+    who = Asked.of(load_config(run.require().config).caption)
     inputs = {
         "selection": read_manifest(run.selection).digest,
         "images": read_manifest(run.images).digest,
     }
-    units = read_units(run, prompt, setup.fingerprint, config.max_new_tokens)
+    units = read_units(run, who.captioner)
     asked = narrowed(units, ids)
+    if force or (failed_only and _has_failed(run)):
+        (run.captions / MANIFEST).unlink(missing_ok=True)
+    # Every parameter is part of each row's captioner, so none clears the folder: bring_forward sorts the parts.
     stage = Stage.open(
         "captions",
         run.captions,
-        parameters=_parameters(config, prompt, setup),
+        parameters=who.parameters,
         inputs=inputs,
-        grows_with=("selection", "images", "batch_size"),
-        force=force,
+        grows_with=(*who.parameters, *inputs),
     )
     if stage.published is not None:
         return stage.published
-    work = _Work(run, config, prompt, setup, progress)
+    bring_forward(run, who.captioner, discard=force)
+    if failed_only:
+        asked = _taken_in_hand(run, asked)
+    work = _Work(run, who, progress)
     work.do(units, asked, limit)
     return _closed(stage, units, work)
 
 
-def _parameters(config: CaptionConfig, prompt: Prompt, setup: Setup) -> dict[str, Any]:
-    return {
-        "engine": config.engine,
-        "fingerprint": setup.fingerprint,
-        "prompt_id": prompt.prompt_id,
-        "prompt_digest": prompt.digest,
-        "max_new_tokens": config.max_new_tokens,
-        "batch_size": setup.batch_size,
-    }
+def _has_failed(run: Run) -> bool:
+    manifest = find_manifest(run.captions)
+    return manifest is None or manifest.counts.get("failed", 0) > 0
+
+
+def _taken_in_hand(run: Run, asked: Sequence[Unit]) -> list[Unit]:
+    """The units that failed before, their rows removed; of a call that was killed, those it still had to do."""
+    numbers = {number for unit in asked for number in unit.ids}
+    rows = kept_rows(run, lambda part: [True] * part.num_rows)
+    failed = rows.filter(pc.equal(rows["status"], "failed"))["id"].to_pylist()
+    path = run.captions / _RETRYING
+    wanted = (set(failed) | _noted(path)) & numbers
+    publish_json(path, sorted(wanted))
+
+    def holds(part: pa.Table) -> list[bool]:
+        pairs = zip(part["id"].to_pylist(), part["status"].to_pylist(), strict=True)
+        return [status != "failed" or number not in wanted for number, status in pairs]
+
+    kept_rows(run, holds)
+    return [unit for unit in asked if wanted.intersection(unit.ids)]
+
+
+def _noted(path: Path) -> set[int]:
+    return set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
 
 
 class _Work:
     """One call's captioning: what was there, what is new."""
 
-    def __init__(
-        self, run: Run, config: CaptionConfig, prompt: Prompt, setup: Setup, progress: Progress
-    ) -> None:
-        self.run, self.config, self.prompt, self.setup = run, config, prompt, setup
-        self.progress = progress
-        self.outcomes: dict[int, Row] = {}
-        """By picture id, what the counts need of its row."""
+    def __init__(self, run: Run, who: Asked, progress: Progress) -> None:
+        self.run, self.who, self.progress = run, who, progress
+        self.here: set[int] = set()
+        """Ids of the pictures that have their row."""
 
     def do(self, units: Sequence[Unit], asked: Sequence[Unit], limit: int | None) -> None:
         """Caption what is asked for and not yet there."""
         done = read_done(self.run, units)
-        self._keep(done.select(_COUNTED).to_pylist())
+        self.here.update(done["id"].to_pylist())
         self._copy_known(asked, done)
         pictures = {number for unit in asked for number in unit.ids}
-        self.progress.begin("caption", len(pictures), "pictures", done=len(pictures & self.outcomes.keys()))
-        missing = [unit for unit in asked if unit.ids[0] not in self.outcomes][:limit]
+        self.progress.begin("caption", len(pictures), "pictures", done=len(pictures & self.here))
+        missing = [unit for unit in asked if unit.ids[0] not in self.here][:limit]
         if missing:
-            if self.setup.is_demo:
-                self.progress.say(
-                    f"captions by {self.setup.name}, the small model that knows drawn scenes alone"
-                )
-            engine = self.setup.load()
+            self._introduce()
+            engine = self.who.setup.load()
             try:
                 self._publish_all(self._batches(engine, missing))
             finally:
                 engine.close()
+        (self.run.captions / _RETRYING).unlink(missing_ok=True)
         self.progress.end()
+
+    def _introduce(self) -> None:
+        setup, prompt = self.who.setup, self.who.prompt
+        self.progress.say(f"captioner {self.who.captioner}: {setup.name}, prompt {prompt.prompt_id}")
+        if setup.is_demo:
+            self.progress.say(f"captions by {setup.name}, the small model that knows drawn scenes alone")
 
     def _publish_all(self, batches: Generator[list[Row], None, None]) -> None:
         """Publish batches as they come, in parts.
@@ -151,99 +218,66 @@ class _Work:
 
     def _copy_known(self, asked: Sequence[Unit], done: pa.Table) -> None:
         """Give a picture that joined others of the same content their caption."""
-        new = {
-            number: unit.caption_id for unit in asked for number in unit.ids if number not in self.outcomes
+        new = {number: unit.caption_id for unit in asked for number in unit.ids if number not in self.here}
+        names = pa.array(sorted(set(new.values())), pa.string())
+        if not pc.any(pc.is_in(done["caption_id"], names)).as_py():
+            return
+        rows = read_parts(self.run.captions, CAPTIONS)
+        known = {
+            row["caption_id"]: row for row in rows.filter(pc.is_in(rows["caption_id"], names)).to_pylist()
         }
-        same = done.filter(pc.is_in(done["caption_id"], pa.array(sorted(set(new.values())), pa.string())))
-        known = {row["caption_id"]: row for row in same.to_pylist()}
-        copies = [{**known[name], "id": number} for number, name in new.items() if name in known]
-        if copies:
-            self._publish(copies)
+        self._publish([{**known[name], "id": number} for number, name in new.items() if name in known])
 
     def _batches(self, engine: Engine, missing: Sequence[Unit]) -> Generator[list[Row], None, None]:
         """The rows of one batch after the other."""
-        size = self.setup.batch_size
+        size, mode = self.who.setup.batch_size, self.who.config.image_mode
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
         for batch, pictures in zip(
-            batches, read_ahead([unit.wanted for unit in each] for each in batches), strict=True
+            batches, read_ahead(([unit.wanted for unit in each] for each in batches), mode), strict=True
         ):
             good = [picture for picture in pictures if isinstance(picture, Image.Image)]
-            replies = iter(engine.describe(good, self.prompt, self.config.max_new_tokens))
-            outcomes = [next(replies) if isinstance(one, Image.Image) else one for one in pictures]
+            answers = iter(self._answers(engine, good))
+            outcomes = [next(answers) if isinstance(one, Image.Image) else one for one in pictures]
             described = [
-                caption_row(unit.caption_id, outcome, self.prompt, self.setup)
+                caption_row(unit.caption_id, outcome, self.who.prompt, self.who.setup, self.who.captioner)
                 for unit, outcome in zip(batch, outcomes, strict=True)
             ]
             rows = [{**row, "id": n} for unit, row in zip(batch, described, strict=True) for n in unit.ids]
             self.progress.advance(len(rows), dict(Counter(row["reason"] for row in rows if row["reason"])))
             yield rows
 
+    def _answers(self, engine: Engine, images: Sequence[Image.Image]) -> list[Answer | CaptionFailure]:
+        config, prompt = self.who.config, self.who.prompt
+        replies = engine.describe(images, prompt, config.max_new_tokens)
+        if config.second_try:
+            return asked_twice(engine, images, replies, prompt, config.max_new_tokens)
+        return [reply if isinstance(reply, CaptionFailure) else Answer(reply) for reply in replies]
+
     def _publish(self, rows: list[Row]) -> None:
         numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(self.run.captions)]
         path = part_path(self.run.captions, max(numbers, default=-1) + 1)
         publish_table(path, pa.Table.from_pylist(rows, CAPTIONS))
-        self._keep(rows)
-
-    def _keep(self, rows: list[Row]) -> None:
-        self.outcomes.update((row["id"], {name: row[name] for name in _COUNTED}) for row in rows)
-
-
-def caption_row(name: str, outcome: Reply | CaptionFailure, prompt: Prompt, setup: Setup) -> Row:
-    """The row of one caption, without its picture's id.
-
-    Args:
-        name: The caption id.
-        outcome: What the engine, or the reading of the picture, gave.
-        prompt: What was asked.
-        setup: Who was asked.
-
-    Returns:
-        Columns of CAPTIONS. An answer that says nothing is a failure, `empty`, and keeps its raw text.
-    """
-    row: Row = dict.fromkeys(CAPTIONS.names) | {
-        "caption_id": name,
-        "prompt_id": prompt.prompt_id,
-        "engine": setup.kind,
-        "model": setup.name,
-        "family": setup.family,
-        "attempts": outcome.attempts,
-    }
-    if isinstance(outcome, CaptionFailure):
-        return row | {"status": "failed", "reason": outcome.reason, "message": outcome.message}
-    text, found = trim_prefix(outcome.text, prompt.prefix)
-    row |= {
-        "raw_caption": outcome.text,
-        "prefix_found": found if prompt.prefix else None,
-        "finish_reason": outcome.finish_reason,
-        "tokens": outcome.tokens,
-    }
-    if not text:
-        return row | {"status": "failed", "reason": "empty", "message": f"{setup.name} said nothing of it"}
-    return row | {"status": "captioned", "caption": text, "words": word_count(text)}
+        self.here.update(row["id"] for row in rows)
 
 
 def _closed(stage: Stage, units: Sequence[Unit], work: _Work) -> Manifest:
     """Finish the stage if every selected picture has its row; else say what there is."""
-    selected = [number for unit in units for number in unit.ids]
-    rows = [work.outcomes[number] for number in selected if number in work.outcomes]
-    failed = Counter(row["reason"] for row in rows if row["status"] == "failed")
-    counts = {
-        "selected": len(selected),
-        "captioned": sum(row["status"] == "captioned" for row in rows),
-        "failed": failed.total(),
-        **{f"failed_{reason}": n for reason, n in sorted(failed.items())},
-        "prefix_missing": sum(row["status"] == "captioned" and row["prefix_found"] is False for row in rows),
-        "truncated": sum(row["status"] == "captioned" and row["finish_reason"] == "length" for row in rows),
-    }
+    selected = sorted(number for unit in units for number in unit.ids)
+    rows = read_parts(work.run.captions, CAPTIONS, COUNTED)
+    rows = rows.filter(pc.is_in(rows["id"], pa.array(selected, pa.int64()))).sort_by("id")
+    counts = {"selected": len(selected), **tally(rows)}
+    setup = work.who.setup
     facts = {
-        "model": work.setup.name,
-        "family": work.setup.family,
-        "prompt_id": work.prompt.prompt_id,
-        "demo_models": work.setup.is_demo,
+        "model": setup.name,
+        "family": setup.family,
+        "prompt_id": work.who.prompt.prompt_id,
+        "captioner": work.who.captioner,
+        "demo_models": setup.is_demo,
     }
-    if len(rows) == len(selected):
+    if rows.num_rows == len(selected):
+        publish_report(work.run.captions_report, rows, counts, facts)
         return stage.finish(counts, facts)
-    counts["missing"] = len(selected) - len(rows)
+    counts["missing"] = len(selected) - rows.num_rows
     return Manifest(
         stage=stage.name,
         parameters=stage.parameters,

@@ -48,6 +48,7 @@ class EmbeddedSetup:
     dtype: str
     """float32, bfloat16 or float16."""
     batch_size: int = 16
+    image_mode: str = "crop"
 
     @classmethod
     def of(cls, config: CaptionConfig) -> "EmbeddedSetup":
@@ -68,8 +69,9 @@ class EmbeddedSetup:
             )
         if config.device != "cpu" and present:
             dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-            return cls(checkpoint, "cuda", dtype, config.batch_size)
-        return cls(checkpoint, "cpu", _cpu_dtype(checkpoint.size_bytes), config.batch_size)
+            return cls(checkpoint, "cuda", dtype, config.batch_size, config.image_mode)
+        dtype = _cpu_dtype(checkpoint.size_bytes)
+        return cls(checkpoint, "cpu", dtype, config.batch_size, config.image_mode)
 
     @property
     def kind(self) -> str:
@@ -94,7 +96,7 @@ class EmbeddedSetup:
     @property
     def fingerprint(self) -> str:
         """Digest of what shapes a reply: weights, tokenizer, template, dtype, preprocessing."""
-        content = [self.checkpoint.digest, self.dtype, PREPROCESSING]
+        content = [self.checkpoint.digest, self.dtype, PREPROCESSING[self.image_mode]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def load(self) -> "EmbeddedEngine":
@@ -138,7 +140,11 @@ class EmbeddedEngine:
         _give_back_memory()
 
     def describe(
-        self, images: Sequence[Image.Image], prompt: Prompt, max_new_tokens: int
+        self,
+        images: Sequence[Image.Image],
+        prompt: Prompt,
+        max_new_tokens: int,
+        repetition_penalty: float = 1.0,
     ) -> list[Reply | CaptionFailure]:
         """Describe the pictures as one batch; see `captioner.engine.Engine.describe`.
 
@@ -147,7 +153,7 @@ class EmbeddedEngine:
         text = self._rendered(prompt)
         if not images:
             return []
-        ask = functools.partial(self._ask, text, max_new_tokens)
+        ask = functools.partial(self._ask, text, max_new_tokens, repetition_penalty)
         return in_halves(list(images), ask, self._out_of_memory)
 
     def _rendered(self, prompt: Prompt) -> str:
@@ -162,7 +168,9 @@ class EmbeddedEngine:
             self._processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
         )
 
-    def _ask(self, text: str, max_new_tokens: int, images: list[Image.Image]) -> list[Reply | CaptionFailure]:
+    def _ask(
+        self, text: str, max_new_tokens: int, repetition_penalty: float, images: list[Image.Image]
+    ) -> list[Reply | CaptionFailure]:
         import torch
 
         inputs = self._processor(images=images, text=[text] * len(images), padding=True, return_tensors="pt")
@@ -175,7 +183,9 @@ class EmbeddedEngine:
             )
         inputs = inputs.to(self.setup.device, dtype=getattr(torch, self.setup.dtype))
         with torch.inference_mode():
-            output = self._model.generate(**inputs, max_new_tokens=max_new_tokens)
+            output = self._model.generate(
+                **inputs, max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty
+            )
         return [self._reply(row) for row in output[:, asked:].tolist()]
 
     def _reply(self, tokens: list[int]) -> Reply:

@@ -95,7 +95,11 @@ class Engine(Protocol):
     """A captioner, ready. One instance is used by one thread."""
 
     def describe(
-        self, images: Sequence[Image.Image], prompt: Prompt, max_new_tokens: int
+        self,
+        images: Sequence[Image.Image],
+        prompt: Prompt,
+        max_new_tokens: int,
+        repetition_penalty: float = 1.0,
     ) -> list[Reply | CaptionFailure]:
         """Describe each picture.
 
@@ -103,6 +107,7 @@ class Engine(Protocol):
             images: RGB, upright.
             prompt: What is asked of each.
             max_new_tokens: Length of a reply at most.
+            repetition_penalty: What the likelihood of words that are there already is divided by; 1 is off.
 
         Returns:
             One for each picture, in order. A failure concerns its own picture alone.

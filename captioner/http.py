@@ -35,7 +35,7 @@ REQUEST_TIMEOUT_S = 600.0
 
 _SENT_SIDE_PX = 672  # the short side as sent: twice what LLaVA-1.5 looks at
 _JPEG_QUALITY = 95
-_SENT = f"{PREPROCESSING}; sent with short side {_SENT_SIDE_PX} px at most as JPEG {_JPEG_QUALITY}, 4:4:4"
+_SENT = f"sent with short side {_SENT_SIDE_PX} px at most as JPEG {_JPEG_QUALITY}, 4:4:4"
 _MAX_ANSWER_BYTES = 1 << 20
 _BUSY = (429, 503)
 _WRONG_SETTINGS = (401, 403, 404, 405)
@@ -50,7 +50,8 @@ class HttpSetup:
     model: str
     revision: str
     in_flight: int
-    """Requests at the same time, an endpoint."""
+    """Requests at the same time, an endpoint, at most."""
+    image_mode: str = "crop"
 
     @classmethod
     def of(cls, config: CaptionConfig) -> "HttpSetup":
@@ -60,7 +61,7 @@ class HttpSetup:
             ConfigError: An endpoint is no http address.
         """
         endpoints = tuple(_base(address) for address in config.endpoints)
-        return cls(endpoints, config.model, config.revision, config.in_flight)
+        return cls(endpoints, config.model, config.revision, config.in_flight, config.image_mode)
 
     @property
     def kind(self) -> str:
@@ -86,7 +87,8 @@ class HttpSetup:
     @property
     def fingerprint(self) -> str:
         """Digest of the name and of how pictures are sent; what the servers do with them they don't tell."""
-        return hashlib.sha256(json.dumps(["http", self.model, self.revision, _SENT]).encode()).hexdigest()
+        content = ["http", self.model, self.revision, f"{PREPROCESSING[self.image_mode]}; {_SENT}"]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
     def batch_size(self) -> int:
@@ -133,19 +135,27 @@ class HttpEngine:
         self._runner.close()
 
     def describe(
-        self, images: Sequence[Image.Image], prompt: Prompt, max_new_tokens: int
+        self,
+        images: Sequence[Image.Image],
+        prompt: Prompt,
+        max_new_tokens: int,
+        repetition_penalty: float = 1.0,
     ) -> list[Reply | CaptionFailure]:
         """Describe the pictures, as many at once as may be in flight; see `captioner.engine.Engine.describe`."""
-        return self._runner.run(self._describe(images, prompt, max_new_tokens))
+        question: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0}
+        if repetition_penalty != 1:
+            # No field of OpenAI's: vLLM, SGLang and LMDeploy know the first, llama.cpp the second.
+            question |= {"repetition_penalty": repetition_penalty, "repeat_penalty": repetition_penalty}
+        return self._runner.run(self._describe(images, prompt, question))
 
     async def _describe(
-        self, images: Sequence[Image.Image], prompt: Prompt, max_new_tokens: int
+        self, images: Sequence[Image.Image], prompt: Prompt, question: dict[str, Any]
     ) -> list[Reply | CaptionFailure]:
         places = asyncio.Semaphore(self.setup.in_flight * len(self.setup.endpoints))
 
         async def one(image: Image.Image) -> Reply | CaptionFailure:
             async with places:
-                return await self._ask(image, prompt, max_new_tokens)
+                return await self._ask(image, prompt, question)
 
         tasks = [asyncio.create_task(one(image)) for image in images]
         try:
@@ -155,7 +165,9 @@ class HttpEngine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ask(self, image: Image.Image, prompt: Prompt, max_new_tokens: int) -> Reply | CaptionFailure:
+    async def _ask(
+        self, image: Image.Image, prompt: Prompt, question: dict[str, Any]
+    ) -> Reply | CaptionFailure:
         """One picture's whole story: asked, told to wait, asked again."""
         address = await asyncio.to_thread(data_url, image)
         parts = [
@@ -165,9 +177,8 @@ class HttpEngine:
         body = {
             "model": self.setup.model,
             "messages": [{"role": "user", "content": parts}],
-            "max_tokens": max_new_tokens,
-            "temperature": 0,
             "stream": False,
+            **question,
         }
         attempts = busy = 0
         while True:

@@ -20,8 +20,15 @@ SHORT_SIDE_PX = 1344
 LONGEST_RATIO = 4
 """Of a longer picture only the middle is kept; LLaVA-1.5's own preprocessing keeps the middle square."""
 
-PREPROCESSING = f"middle {LONGEST_RATIO}:1, short side {SHORT_SIDE_PX} px Lanczos, then the checkpoint's own"
-"""As it stands in a caption's fingerprint."""
+PREPROCESSING = {
+    "crop": f"middle {LONGEST_RATIO}:1, short side {SHORT_SIDE_PX} px Lanczos, then the checkpoint's own",
+    "pad": f"long side {SHORT_SIDE_PX} px Lanczos, on a square of CLIP's mean colour, then the checkpoint's own",
+    "squash": f"distorted to a square of at most {SHORT_SIDE_PX} px Lanczos, then the checkpoint's own",
+}
+"""By [caption] image_mode, as it stands in a caption's fingerprint."""
+
+MEAN_COLOUR = (122, 116, 104)
+"""CLIP's mean pixel, with which LLaVA-1.5's own code fills the square."""
 
 _AHEAD = 2  # batches that are decoded or being decoded while the model works on one
 
@@ -37,11 +44,12 @@ class Wanted:
     """Of the bytes that were fetched, in hex."""
 
 
-def load_picture(wanted: Wanted | None) -> Image.Image | CaptionFailure:
+def load_picture(wanted: Wanted | None, mode: str = "crop") -> Image.Image | CaptionFailure:
     """Read and decode one picture, and bound its size.
 
     Args:
         wanted: None where the picture was not fetched.
+        mode: One of PREPROCESSING.
 
     Returns:
         RGB, upright; or why it can't be used.
@@ -54,9 +62,30 @@ def load_picture(wanted: Wanted | None) -> Image.Image | CaptionFailure:
         content = read_bytes(wanted.place)
         if hashlib.sha256(content).hexdigest() != wanted.sha256:
             return CaptionFailure("changed", f"{wanted.place}: not the bytes that were fetched; fetch again")
-        return bounded(open_picture(content).image)
+        return shaped(open_picture(content).image, mode)
     except ImageError as error:
         return CaptionFailure(error.reason, str(error))
+
+
+def shaped(image: Image.Image, mode: str) -> Image.Image:
+    """The picture as [caption] image_mode wants it, bounded in size.
+
+    Args:
+        image: RGB.
+        mode: crop leaves its shape to the checkpoint, which keeps the middle square; pad and squash give a square.
+    """
+    if mode == "crop":
+        return bounded(image)
+    side = min(max(image.size), SHORT_SIDE_PX)
+    if mode == "squash":
+        return image.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    scale = side / max(image.size)
+    if scale < 1:
+        size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    square = Image.new("RGB", (side, side), MEAN_COLOUR)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
 
 
 def bounded(image: Image.Image) -> Image.Image:
@@ -78,8 +107,14 @@ def bounded(image: Image.Image) -> Image.Image:
     return image
 
 
-def read_ahead(batches: Iterable[Sequence[Wanted | None]]) -> Iterator[list[Image.Image | CaptionFailure]]:
+def read_ahead(
+    batches: Iterable[Sequence[Wanted | None]], mode: str = "crop"
+) -> Iterator[list[Image.Image | CaptionFailure]]:
     """Load the pictures of each batch in threads, some batches ahead of the one that is taken.
+
+    Args:
+        batches: What each batch wants.
+        mode: One of PREPROCESSING.
 
     Yields:
         What load_picture returns for each of a batch, in order; batch by batch, in order.
@@ -88,7 +123,7 @@ def read_ahead(batches: Iterable[Sequence[Wanted | None]]) -> Iterator[list[Imag
     threads = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="pictures")
     try:
         for batch in batches:
-            waiting.append([threads.submit(load_picture, wanted) for wanted in batch])
+            waiting.append([threads.submit(load_picture, wanted, mode) for wanted in batch])
             if len(waiting) > _AHEAD:
                 yield [future.result() for future in waiting.popleft()]
         while waiting:

@@ -1,6 +1,141 @@
-"""What is measured of a caption."""
+"""What is measured of a caption by its words alone: cheap, deterministic, the same for every engine.
+
+The figures to hold them against are LAION-POP's own: of 100 captions that LLaVA-1.5-13b wrote for it, 69 % speculate
+and 88 % interpret by such lists, though the prompt forbids both, and 1 % repeat more than LOOP_REPETITION.
+"""
+
+import re
+from dataclasses import dataclass
+
+LOOP_REPETITION = 0.15
+"""From this share of repeated 4-grams on, a caption counts as a loop."""
+
+_GRAM = 4
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+# "May" with a capital is a month, so case counts in this one.
+_SPECULATION = re.compile(
+    r"\bmay\b|\b(?i:might|could be|appears?(?: to\b)?|appearing to|seems?|seemingly|possibl[ey]|perhaps|probabl[ey]|"
+    r"presumably|likely|suggest(?:s|ing|ive)?|as if|impl(?:y|ies|ying)|indicat(?:es|ing) that)\b"
+)
+_INTERPRETATION = re.compile(
+    r"\b(?:overall|atmospher(?:e|ic)|ambi[ae]nce|moods?|sense of|feelings? of|creat(?:es|ing) an?|"
+    r"captur(?:es|ing)|evok(?:es|ing)|reminiscent of|(?:add(?:s|ing)) (?:to|an?|depth|interest)|touch of|"
+    r"inspir(?:es|ing)|captivating|timeless)\b",
+    re.IGNORECASE,
+)
+_REFUSAL = re.compile(
+    r"^\W*(?:i['’]?m sorry|i am sorry|sorry,|i apologi[sz]e)|\bas an ai\b|"
+    r"\bi(?: am|['’]m) (?:not able|unable) to\b|"
+    r"\bi (?:cannot|can['’]t|can not) (?:see|view|describe|identify|assist|help|provide|process|access|determine)\b",
+    re.IGNORECASE,
+)
+
+# The commonest words of English prose; few captions in another language reach a sixth with those they share.
+_ENGLISH = frozenset(
+    [
+        "the",
+        "and",
+        "of",
+        "is",
+        "are",
+        "with",
+        "at",
+        "to",
+        "from",
+        "there",
+        "which",
+        "it",
+        "its",
+        "has",
+        "have",
+        "this",
+        "that",
+        "on",
+        "by",
+        "as",
+        "for",
+        "or",
+        "his",
+        "her",
+        "their",
+        "they",
+        "he",
+        "she",
+        "two",
+        "one",
+        "three",
+        "four",
+    ]
+)
+_ENOUGH_WORDS = 8
+_ENGLISH_SHARE, _FOREIGN_SHARE = 0.15, 0.04
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Measures of one caption; the columns of CAPTIONS that have these names."""
+
+    words: int
+    """What stands between white space."""
+
+    repetition: float
+    """Share of its 4-grams of words that stood in it before, 0 to 1."""
+
+    speculation: int
+    """Words such as "appears to be", "possibly", "likely"."""
+
+    interpretation: int
+    """Words such as "overall", "sense of", "creating a"."""
+
+    refusal: bool
+    """Whether the model says that it can't or won't describe the picture."""
+
+    language: str | None
+    """en, other, or None where so few words don't tell."""
+
+
+def measured(caption: str) -> Quality:
+    """Measure a caption.
+
+    Args:
+        caption: Without the prefix that the prompt asks for.
+    """
+    return Quality(
+        words=word_count(caption),
+        repetition=repetition(caption),
+        speculation=sum(1 for _ in _SPECULATION.finditer(caption)),
+        interpretation=sum(1 for _ in _INTERPRETATION.finditer(caption)),
+        refusal=_REFUSAL.search(caption) is not None,
+        language=language(caption),
+    )
 
 
 def word_count(caption: str) -> int:
     """Words of a caption: what stands between white space."""
     return len(caption.split())
+
+
+def repetition(caption: str) -> float:
+    """The share of 4-grams of words, whatever their case, that stood in the caption before; 0 below four words."""
+    words = _WORD.findall(caption.lower())
+    grams = [tuple(words[start : start + _GRAM]) for start in range(len(words) - _GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def language(caption: str) -> str | None:
+    """A guess: en, other, or None where it can't be told.
+
+    Counts English function words and letters beyond the Latin alphabet. It tells captions that went astray, not
+    one language from another.
+    """
+    letters = [sign for sign in caption if sign.isalpha()]
+    if letters and sum(ord(sign) > 0x24F for sign in letters) > len(letters) / 2:
+        return "other"
+    words = _WORD.findall(caption.lower())
+    if len(words) < _ENOUGH_WORDS:
+        return None
+    share = sum(word in _ENGLISH for word in words) / len(words)
+    if share >= _ENGLISH_SHARE:
+        return "en"
+    return "other" if share <= _FOREIGN_SHARE else None

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from captioner.embedded import EmbeddedEngine, EmbeddedSetup
@@ -46,9 +47,9 @@ def create_app(setup: EmbeddedSetup) -> FastAPI:
     app = FastAPI(title="popfactory captions", openapi_url=None)
 
     def answer(body: Any) -> Reply | CaptionFailure:
-        image, prompt, max_new_tokens = _asked(body, setup.name)
+        image, prompt, max_new_tokens, penalty = _asked(body, setup.name)
         with one_at_a_time:
-            return engine.describe([image], prompt, max_new_tokens)[0]
+            return engine.describe([image], prompt, max_new_tokens, penalty)[0]
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -80,8 +81,8 @@ async def _json_body(request: Request) -> Any:
         raise _Refused("the body is no JSON") from None
 
 
-def _asked(body: Any, name: str) -> tuple[Any, Prompt, int]:
-    """The picture, the question and the length of a request's body.
+def _asked(body: Any, name: str) -> tuple[Image.Image, Prompt, int, float]:
+    """The picture, the question, the length and the repetition penalty of a request's body.
 
     Raises:
         _Refused, ImageError: It isn't one this server answers.
@@ -91,6 +92,9 @@ def _asked(body: Any, name: str) -> tuple[Any, Prompt, int]:
     length = body.get("max_tokens", 512)
     if not isinstance(length, int) or isinstance(length, bool) or not 1 <= length <= MAX_NEW_TOKENS:
         raise _Refused(f"max_tokens of 1 to {MAX_NEW_TOKENS:,} was needed")
+    penalty = body.get("repetition_penalty", 1.0)
+    if not isinstance(penalty, (int, float)) or not 0.5 <= penalty <= 2:
+        raise _Refused("repetition_penalty of 0.5 to 2 was needed")
     try:
         [message] = body["messages"]
         parts = message["content"]
@@ -105,7 +109,8 @@ def _asked(body: Any, name: str) -> tuple[Any, Prompt, int]:
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         raise _Refused("the data URL is no valid base64") from None
-    return bounded(open_picture(content).image), Prompt(prompt_id="request", text=text, prefix=""), length
+    question = Prompt(prompt_id="request", text=text, prefix="")
+    return bounded(open_picture(content).image), question, length, float(penalty)
 
 
 def _completion(name: str, reply: Reply) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a captioning run has to do: the selected pictures, each content once, and what an earlier start left."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from spine.run import Run, part_paths
 from spine.tables import CAPTIONS, IMAGES, SELECTION, read_parts, read_table
 
 _NO_PICTURE = "not_fetched"
+_BRIEF = pa.schema([CAPTIONS.field(name) for name in ("id", "caption_id", "status")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Unit:
     """One content to be described, for all the pictures that have it."""
 
     caption_id: str
-    """32 hex digits over content, prompt, engine and length."""
+    """32 hex digits over content and captioner."""
 
     ids: tuple[int, ...]
     """Selected pictures with this content, in rising order."""
@@ -31,24 +32,37 @@ class Unit:
     """Where the first of them is; None where it was not fetched."""
 
 
-def caption_id(content: str, prompt: Prompt, fingerprint: str, max_new_tokens: int) -> str:
-    """The name of a caption: the same for the same picture, question and captioner, on any machine.
+def captioner_id(prompt: Prompt, fingerprint: str, max_new_tokens: int, second_try: bool) -> str:
+    """The name of a captioner: the same for the same model, question and parameters, on any machine.
 
     Args:
-        content: SHA-256 of the picture's bytes, in hex.
         prompt: What is asked.
         fingerprint: The engine's.
         max_new_tokens: Length of the reply at most.
+        second_try: Whether a loop or a reply that was cut off is asked again.
+
+    Returns:
+        16 hex digits.
+    """
+    parts = "\0".join((prompt.digest, fingerprint, str(max_new_tokens), str(second_try)))
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def caption_id(content: str, captioner: str) -> str:
+    """The name of a caption: the same for the same picture and captioner, on any machine.
+
+    Args:
+        content: SHA-256 of the picture's bytes, in hex.
+        captioner: Its id.
 
     Returns:
         32 hex digits.
     """
-    parts = "\0".join((content, prompt.digest, fingerprint, str(max_new_tokens)))
-    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{content}\0{captioner}".encode()).hexdigest()[:32]
 
 
-def read_units(run: Run, prompt: Prompt, fingerprint: str, max_new_tokens: int) -> list[Unit]:
-    """Every selected picture in one unit, by rising lowest id.
+def read_units(run: Run, captioner: str) -> list[Unit]:
+    """Every selected picture in one unit, by rising lowest id, with the ids of this captioner's captions.
 
     Raises:
         DataError: Nothing is selected, or a table is damaged.
@@ -71,7 +85,7 @@ def read_units(run: Run, prompt: Prompt, fingerprint: str, max_new_tokens: int) 
         wanted = fetched.get(number)
         by_content.setdefault(wanted.sha256 if wanted else f"{_NO_PICTURE} {number}", []).append(number)
     return [
-        Unit(caption_id(content, prompt, fingerprint, max_new_tokens), tuple(ids), fetched.get(ids[0]))
+        Unit(caption_id(content, captioner), tuple(ids), fetched.get(ids[0]))
         for content, ids in by_content.items()
     ]
 
@@ -98,16 +112,37 @@ def read_done(run: Run, units: Iterable[Unit]) -> pa.Table:
     again, they need no new caption.
 
     Returns:
-        Columns of CAPTIONS.
+        Columns `id`, `caption_id` and `status`.
     """
     now = {number: unit.caption_id for unit in units for number in unit.ids}
-    tables = [CAPTIONS.empty_table()]
-    for path in part_paths(run.captions):
-        rows = read_table(path, CAPTIONS)
+
+    def holds(rows: pa.Table) -> list[bool]:
         pairs = zip(rows["id"].to_pylist(), rows["caption_id"].to_pylist(), strict=True)
-        holds = [now.get(number, name) == name for number, name in pairs]
-        if not all(holds):
-            rows = rows.filter(pa.array(holds, pa.bool_()))
-            publish_table(path, rows)
+        return [now.get(number, name) == name for number, name in pairs]
+
+    return kept_rows(run, holds)
+
+
+def kept_rows(run: Run, holds: Callable[[pa.Table], list[bool]]) -> pa.Table:
+    """The rows of the captioner asked now, after removing from its parts those that don't hold.
+
+    Args:
+        run: Its captions are those meant.
+        holds: Given `id`, `caption_id` and `status` of a part, says of each row whether it holds.
+
+    Returns:
+        The same three columns.
+    """
+    tables = [_BRIEF.empty_table()]
+    for path in part_paths(run.captions):
+        rows = read_table(path, _BRIEF)
+        judged = holds(rows)
+        if not any(judged):
+            path.unlink()
+            continue
+        if not all(judged):
+            mask = pa.array(judged, pa.bool_())
+            publish_table(path, read_table(path, CAPTIONS).filter(mask))
+            rows = rows.filter(mask)
         tables.append(rows)
     return pa.concat_tables(tables)

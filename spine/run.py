@@ -10,7 +10,7 @@ RUN/
     scores/                  part-00000.parquet, groups.parquet, exemplars.parquet
     decisions.sqlite         curators' events
     selection/selection.parquet
-    captions/part-00000.parquet
+    captions/                part-00000.parquet, report.html, others/CAPTIONER/part-00000.parquet
     jobs/                    a journal per job
     drawings/                the demo's own pictures, in a demo run only
     thumbnails/              small pictures the board has made: a cache, safe to delete
@@ -140,8 +140,18 @@ class Run:
 
     @property
     def captions(self) -> Path:
-        """Parts of `spine.tables.CAPTIONS`."""
+        """Parts of `spine.tables.CAPTIONS`, of the captioner that is asked now."""
         return self.folder / "captions"
+
+    @property
+    def other_captions(self) -> Path:
+        """A folder for each captioner that was asked before, with its parts of `spine.tables.CAPTIONS`."""
+        return self.captions / "others"
+
+    @property
+    def captions_report(self) -> Path:
+        """What the captions are like: a page that loads nothing."""
+        return self.captions / "report.html"
 
     @property
     def jobs(self) -> Path:

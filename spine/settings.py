@@ -226,11 +226,21 @@ class CaptionConfig:
     max_new_tokens: int = 512
     """Length of a caption at most, in tokens."""
 
+    second_try: bool = True
+    """Ask once more for a caption that loops (with a penalty on repetition) or was cut off (with twice the length)."""
+
+    image_mode: str = "crop"
+    """What becomes of a picture that isn't square: crop keeps its middle, as LLaVA-1.5's checkpoints for transformers
+    do; pad puts it on a square, as LLaVA-1.5's own code did; squash distorts it."""
+
     batch_size: int = 16
     """Pictures a step of the embedded engine; halved by itself when memory runs out."""
 
     in_flight: int = 32
-    """Requests at the same time of the http engine, a server."""
+    """Requests at the same time of the http engine, a server, at most; it begins with fewer and finds what helps."""
+
+    api_key_env: str = ""
+    """Name of the environment variable that holds the servers' key, for the http engine; empty sends none."""
 
     device: str = "auto"
     """auto, cpu or cuda."""
@@ -260,6 +270,9 @@ class ReleaseConfig:
 
     licence: str = "metadata: Apache-2.0; pictures: their owners'"
     """As the card states it."""
+
+    pixels: bool = False
+    """Put the pictures themselves in the release as well, as WebDataset tars."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -172,9 +172,19 @@ CAPTIONS = pa.schema(
         ("model", pa.string()),
         ("family", pa.string()),  # llava, cogvlm or other: which LAION-POP column it is
         ("attempts", pa.int32()),
+        ("truncated", pa.bool_()),  # cut off at the greatest length
+        ("repetition", pa.float32()),  # share of 4-grams of words that stood in it before, 0 to 1
+        ("speculation", pa.int32()),  # words such as "appears to be", "possibly"
+        ("interpretation", pa.int32()),  # words such as "overall", "sense of"
+        ("refusal", pa.bool_()),  # says that it can't or won't describe the picture
+        ("language", pa.string()),  # en, other, or null where it can't be told
+        ("retried_for", pa.string()),  # why it was asked a second time: loop or truncated
+        ("other_raw_caption", pa.string()),  # of two tries the one that doesn't stand
+        ("captioner", pa.string()),  # 16 hex digits over model, prompt and parameters: who wrote it
     ]
 )
-"""captions/part-*.parquet: one row a picture; pictures of one content share their caption id."""
+"""captions/part-*.parquet: one row a picture, of the captioner that [caption] names; pictures of one content share
+their caption id. captions/others/CAPTIONER/part-*.parquet: the same of captioners that were asked before."""
 
 
 DATASET = pa.schema(
@@ -214,9 +224,16 @@ DATASET = pa.schema(
         ("caption_model", pa.string()),
         ("prompt_id", pa.string()),
         ("finish_reason", pa.string()),
+        ("md5", pa.string()),
+        ("pdq", pa.string()),  # as in IMAGES: lists of a later day find the picture by it
+        ("opt_out", pa.string()),  # "none": its host was asked and reserves nothing; null: nobody asked
     ]
 )
 """release/NAME-VERSION/dataset.parquet, sorted by centroid_id and rank."""
+
+
+_ADDED = frozenset({"opt_out", "md5", "pdq"})
+"""Columns that came later: in a table from before they are null throughout."""
 
 
 def read_parts(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -224,18 +241,11 @@ def read_parts(folder: Path, schema: pa.Schema, columns: Sequence[str] | None = 
 
     Args:
         folder: Holds part-*.parquet; none gives an empty table.
-        ("md5", pa.string()),
-        ("pdq", pa.string()),  # as in IMAGES: lists of a later day find the picture by it
-        ("opt_out", pa.string()),  # "none": its host was asked and reserves nothing; null: nobody asked
         schema: What the parts must have.
         columns: Those to read, in this order; None for all of the schema.
 
     Raises:
         DataError: A part is damaged, or lacks a column.
-_ADDED = frozenset({"opt_out", "md5", "pdq"})
-"""Columns that came later: in a table from before they are null throughout."""
-
-
     """
     wanted = list(columns) if columns is not None else schema.names
     narrowed = pa.schema([schema.field(name) for name in wanted])
@@ -251,6 +261,8 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """
     try:
         table = pq.read_table(path, columns=schema.names, page_checksum_verification=True)
+        for name in _ADDED.intersection(schema.names).difference(table.column_names):
+            table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
     except FileNotFoundError:
         raise DataError(f"{path}: missing; run the stage that writes it again") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -261,8 +273,6 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     if missing:
         raise DataError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.column_names)}")
     try:
-        for name in _ADDED.intersection(schema.names).difference(table.column_names):
-            table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, ValueError) as error:
         raise DataError(f"{path}: its columns are not what they should be ({error})") from None

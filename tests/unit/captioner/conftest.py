@@ -128,7 +128,13 @@ def make_run(tmp_path: Path, tiny_llava: Path) -> Callable[..., Run]:
     def make(files: list[Path], name: str = "run", not_selected: int = 0, **settings) -> Run:
         run = Run(tmp_path / name)
         run.folder.mkdir(exist_ok=True)
-        chosen = {"model": str(tiny_llava), "max_new_tokens": 8, "batch_size": 2, "device": "cpu"} | settings
+        chosen = {
+            "model": str(tiny_llava),
+            "max_new_tokens": 8,
+            "batch_size": 2,
+            "device": "cpu",
+            "second_try": False,  # what it says is cut off as a rule
+        } | settings
         write_config(run.config, Config(caption=CaptionConfig(**chosen)))
         publish_images(run, files)
         publish_selection(run, files, not_selected)

@@ -1,13 +1,17 @@
+import dataclasses
 import shutil
 
 import pytest
 from PIL import Image
 
 from captioner import captions as stage
-from captioner.captions import caption, caption_row
+from captioner import shelves
+from captioner.captions import caption
 from captioner.embedded import EmbeddedEngine, EmbeddedSetup
 from captioner.engine import CaptionFailure, Reply
-from captioner.worklist import caption_id
+from captioner.rows import caption_row
+from captioner.second_try import Answer
+from captioner.worklist import caption_id, captioner_id
 from spine.config import load_config, write_config
 from spine.errors import DataError, ModelError
 from spine.prompts import PROMPTS, Prompt
@@ -69,7 +73,9 @@ def test_each_picture_has_the_caption_the_engine_gives_of_it(make_run, pictures,
         assert row["raw_caption"] == reply.text
         assert row["caption"] == reply.text.strip()
         assert (row["tokens"], row["finish_reason"]) == (reply.tokens, reply.finish_reason)
-        assert row["caption_id"] == caption_id(sha256_of(file), LAION, engine.setup.fingerprint, 8)
+        captioner = captioner_id(LAION, engine.setup.fingerprint, 8, False)
+        assert row["caption_id"] == caption_id(sha256_of(file), captioner)
+        assert row["captioner"] == captioner
         assert row["words"] == len(row["caption"].split())
         assert (row["engine"], row["model"], row["family"]) == ("embedded", "tiny-llava", "llava")
         assert (row["prompt_id"], row["prefix_found"], row["attempts"]) == ("laion-pop", False, 1)
@@ -196,8 +202,8 @@ def test_a_picture_with_new_content_gets_a_new_caption_in_place_of_the_old(make_
     caption(run)
 
     found = [row for row in rows(run) if row["id"] == picture_id(pictures[2])]
-    fingerprint = read_manifest(run.captions).parameters["fingerprint"]
-    assert [row["caption_id"] for row in found] == [caption_id(sha256_of(pictures[2]), LAION, fingerprint, 8)]
+    captioner = read_manifest(run.captions).facts["captioner"]
+    assert [row["caption_id"] for row in found] == [caption_id(sha256_of(pictures[2]), captioner)]
     assert len(rows(run)) == 7
 
 
@@ -227,21 +233,146 @@ def test_an_id_that_is_not_selected_is_refused_before_any_work(make_run, picture
     assert not run.captions.exists()
 
 
-def test_another_prompt_or_force_starts_over(make_run, pictures):
+def with_settings(run, **changes):
+    config = load_config(run.config).caption
+    write_config(run.config, Config(caption=dataclasses.replace(config, **changes)))
+
+
+def test_force_asks_again(make_run, pictures):
     run = make_run(pictures[:3])
     first = caption(run)
     progress = Counting()
+
     assert caption(run, force=True, progress=progress).digest == first.digest
     assert progress.units == 3
-    config = load_config(run.config).caption
-    write_config(
-        run.config, Config(caption=CaptionConfig(model=config.model, max_new_tokens=8, prompt="short"))
-    )
+
+
+def test_captions_of_another_prompt_take_the_place_of_the_first_which_come_back_when_it_is_asked_again(
+    make_run, pictures
+):
+    run = make_run(pictures[:3])
+    first = caption(run)
+    before = rows(run)
+
+    with_settings(run, prompt="short")
+    second = caption(run)
+    assert {row["prompt_id"] for row in rows(run)} == {"short"} and len(rows(run)) == 3
+    aside = read_parts(run.other_captions / first.facts["captioner"], CAPTIONS).to_pylist()
+    assert aside == before
+    assert not {row["caption_id"] for row in aside} & {row["caption_id"] for row in rows(run)}
+    assert second.counts["captioned"] == 3 and verify(run.captions) == []
+
+    progress = Counting()
+    with_settings(run, prompt="laion-pop")
+    third = caption(run, progress=progress)
+    assert rows(run) == before and progress.units == 0
+    assert third.counts == first.counts
+    assert len(read_parts(run.other_captions / second.facts["captioner"], CAPTIONS)) == 3
+
+
+def test_force_leaves_what_other_captioners_wrote(make_run, pictures):
+    run = make_run(pictures[:3])
+    first = caption(run)
+    with_settings(run, prompt="short")
+    caption(run)
+
+    caption(run, force=True)
+
+    assert len(read_parts(run.other_captions / first.facts["captioner"], CAPTIONS)) == 3
+    assert len(rows(run)) == 3
+
+
+def test_a_kill_between_two_moves_loses_and_doubles_nothing(make_run, pictures, small_parts, monkeypatch):
+    run = make_run(pictures)
+    first = caption(run)
+    before = rows(run)
+    with_settings(run, prompt="short")
+    moved = []
+
+    def killed(path, folder, move=shelves._move):
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(path)
+        move(path, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shelves, "_move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            caption(run)
+    assert len(moved) == 2 and find_manifest(run.captions) is None
 
     caption(run)
 
-    assert {row["prompt_id"] for row in rows(run)} == {"short"}
-    assert len(rows(run)) == 3
+    aside = read_parts(run.other_captions / first.facts["captioner"], CAPTIONS).to_pylist()
+    assert sorted(row["id"] for row in aside) == sorted(row["id"] for row in before)
+    assert sorted(row["id"] for row in rows(run)) == sorted(row["id"] for row in before)
+
+
+def test_failed_only_asks_again_for_what_failed_and_nothing_else(make_run, pictures):
+    good = pictures[1].read_bytes()
+    pictures[1].write_bytes(good[:300])
+    run = make_run(pictures)
+    kept = pictures[4].read_bytes()
+    noise(99).save(pictures[4])
+    assert caption(run).counts["failed"] == 2
+    before = {row["id"]: row for row in rows(run)}
+    pictures[4].write_bytes(kept)
+    progress = Counting()
+
+    manifest = caption(run, failed_only=True, progress=progress)
+
+    after = {row["id"]: row for row in rows(run)}
+    assert (manifest.counts["captioned"], manifest.counts["failed_truncated"], progress.units) == (6, 1, 2)
+    assert len(rows(run)) == 7 and after[picture_id(pictures[4])]["status"] == "captioned"
+    unchanged = {number for number in before if before[number]["status"] == "captioned"}
+    assert len(unchanged) == 5 and all(after[number] == before[number] for number in unchanged)
+
+
+def test_failed_only_does_nothing_where_nothing_failed(make_run, pictures):
+    run = make_run(pictures)
+    first = caption(run)
+    progress = Counting()
+
+    assert caption(run, failed_only=True, progress=progress) == first
+    assert progress.total is None
+
+
+def test_failed_only_stopped_and_started_again_still_knows_what_failed(make_run, pictures):
+    run = make_run(pictures)
+    kept = [file.read_bytes() for file in pictures]
+    for file in pictures[:6]:
+        noise(99).save(file)
+    assert caption(run).counts["failed_changed"] == 6
+    for file, content in zip(pictures, kept, strict=True):
+        file.write_bytes(content)
+    with pytest.raises(KeyboardInterrupt):
+        caption(run, failed_only=True, progress=Counting(stop_after=2))
+    assert find_manifest(run.captions) is None
+
+    assert caption(run, failed_only=True).counts["captioned"] == 7
+    assert len(rows(run)) == 7
+
+
+def test_a_second_try_is_asked_for_what_was_cut_off_and_both_answers_are_kept(make_run, pictures):
+    run = make_run(pictures, second_try=True, max_new_tokens=3)
+
+    manifest = caption(run)
+
+    assert manifest.counts["retried"] == manifest.counts["truncated"] == 7
+    for row in rows(run):
+        assert (row["retried_for"], row["attempts"], row["tokens"]) == ("truncated", 2, 3)
+        assert row["other_raw_caption"].startswith(row["raw_caption"])
+
+
+def test_the_report_is_a_page_that_loads_nothing_and_says_the_counts(make_run, pictures):
+    run = make_run(pictures)
+    caption(run)
+    page = run.captions_report.read_text()
+    caption(run, force=True)
+
+    assert run.captions_report.read_text() == page
+    assert "<svg" in page and "http" not in page and "<script" not in page
+    assert "report.html" in {record.path for record in read_manifest(run.captions).files}
 
 
 def test_another_batch_size_asks_nothing_again(make_run, pictures):
@@ -276,7 +407,9 @@ def setup(tiny_llava):
 
 
 def test_a_row_keeps_the_raw_text_beside_the_trimmed_one(setup):
-    row = caption_row("c", Reply(" ‘This image showcases’: a Red star.", "stop", 9), LAION, setup)
+    row = caption_row(
+        "c", Answer(Reply(" ‘This image showcases’: a Red star.", "stop", 9)), LAION, setup, "w"
+    )
 
     assert row["raw_caption"] == " ‘This image showcases’: a Red star."
     assert (row["caption"], row["prefix_found"], row["words"]) == ("a Red star.", True, 3)
@@ -285,7 +418,7 @@ def test_a_row_keeps_the_raw_text_beside_the_trimmed_one(setup):
 
 @pytest.mark.parametrize("text", ["", "  \n", " This image showcases: "])
 def test_an_answer_that_says_nothing_is_a_failure_that_keeps_its_text(setup, text):
-    row = caption_row("c", Reply(text, "stop", 1), LAION, setup)
+    row = caption_row("c", Answer(Reply(text, "stop", 1)), LAION, setup, "w")
 
     assert (row["status"], row["reason"], row["raw_caption"], row["caption"]) == (
         "failed",
@@ -298,11 +431,11 @@ def test_an_answer_that_says_nothing_is_a_failure_that_keeps_its_text(setup, tex
 def test_a_prompt_that_asks_for_no_prefix_has_none_to_miss(setup):
     free = Prompt(prompt_id="free", text="What is it?", prefix="")
 
-    assert caption_row("c", Reply("a star", "stop", 2), free, setup)["prefix_found"] is None
+    assert caption_row("c", Answer(Reply("a star", "stop", 2)), free, setup, "w")["prefix_found"] is None
 
 
 def test_a_failure_has_its_reason_and_no_text(setup):
-    row = caption_row("c", CaptionFailure("out_of_memory", "too large", attempts=1), LAION, setup)
+    row = caption_row("c", CaptionFailure("out_of_memory", "too large", attempts=1), LAION, setup, "w")
 
     assert (row["status"], row["reason"], row["message"], row["attempts"]) == (
         "failed",
@@ -311,3 +444,18 @@ def test_a_failure_has_its_reason_and_no_text(setup):
         1,
     )
     assert row["caption"] is None and row["raw_caption"] is None
+
+
+def test_another_image_mode_is_another_captioner(make_run, tmp_path):
+    wide = tmp_path / "wide.png"
+    noise(3, 80, 20).save(wide)
+    run = make_run([wide])
+    first = caption(run)
+    with_settings(run, image_mode="pad")
+
+    second = caption(run)
+
+    assert first.facts["captioner"] != second.facts["captioner"]
+    assert second.parameters["image_mode"] == "pad"
+    [before] = read_parts(run.other_captions / first.facts["captioner"], CAPTIONS).to_pylist()
+    assert before["raw_caption"] != rows(run)[0]["raw_caption"]

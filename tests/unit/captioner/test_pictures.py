@@ -5,7 +5,16 @@ import pytest
 from PIL import Image
 
 from captioner.engine import CaptionFailure
-from captioner.pictures import LONGEST_RATIO, SHORT_SIDE_PX, Wanted, bounded, load_picture, read_ahead
+from captioner.pictures import (
+    LONGEST_RATIO,
+    MEAN_COLOUR,
+    SHORT_SIDE_PX,
+    Wanted,
+    bounded,
+    load_picture,
+    read_ahead,
+    shaped,
+)
 
 
 def saved(path, image):
@@ -86,3 +95,40 @@ def test_an_upright_picture_comes_out_as_it_was_saved(tmp_path):
     wanted = saved(tmp_path / "a.png", numbered(9))
 
     assert np.array_equal(np.asarray(load_picture(wanted)), np.asarray(numbered(9)))
+
+
+def halves(width, height):
+    """Red on the left, blue on the right."""
+    image = Image.new("RGB", (width, height), (255, 0, 0))
+    image.paste((0, 0, 255), (width // 2, 0, width, height))
+    return image
+
+
+def test_padding_keeps_the_whole_picture_on_a_square_of_the_mean_colour():
+    shown = shaped(halves(200, 100), "pad")
+
+    assert shown.size == (200, 200)
+    assert shown.getpixel((5, 5)) == shown.getpixel((5, 195)) == MEAN_COLOUR
+    assert shown.getpixel((5, 100)) == (255, 0, 0) and shown.getpixel((195, 100)) == (0, 0, 255)
+    assert shown.crop((0, 50, 200, 150)).tobytes() == halves(200, 100).tobytes()
+
+
+def test_squashing_keeps_the_whole_picture_and_not_its_shape():
+    shown = shaped(halves(200, 100), "squash")
+
+    assert shown.size == (200, 200)
+    assert shown.getpixel((5, 5)) == (255, 0, 0) and shown.getpixel((195, 195)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("mode", ["pad", "squash"])
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 3000), (1, 1), (3000, 2000)])
+def test_squares_are_bounded_whatever_the_picture(mode, size):
+    shown = shaped(Image.new("RGB", size), mode)
+
+    assert shown.width == shown.height == min(max(size), SHORT_SIDE_PX)
+
+
+def test_cropping_leaves_the_shape_to_the_checkpoint():
+    image = halves(200, 100)
+
+    assert shaped(image, "crop") is image

@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from captioner.pictures import Wanted
-from captioner.worklist import caption_id, narrowed, read_units
+from captioner.worklist import caption_id, captioner_id, narrowed, read_units
 from spine.errors import DataError
 from spine.prompts import PROMPTS
 from tests.unit.captioner.runs import picture_id, publish_selection
@@ -12,24 +12,25 @@ LAION = PROMPTS["laion-pop"]
 
 
 def test_a_caption_id_changes_with_everything_that_shapes_the_caption():
-    plain = caption_id("aa", LAION, "f", 8)
+    plain = caption_id("aa", captioner_id(LAION, "f", 8, True))
     others = [
-        caption_id("ab", LAION, "f", 8),
-        caption_id("aa", PROMPTS["detail"], "f", 8),
-        caption_id("aa", LAION, "g", 8),
-        caption_id("aa", LAION, "f", 9),
+        caption_id("ab", captioner_id(LAION, "f", 8, True)),
+        caption_id("aa", captioner_id(PROMPTS["detail"], "f", 8, True)),
+        caption_id("aa", captioner_id(LAION, "g", 8, True)),
+        caption_id("aa", captioner_id(LAION, "f", 9, True)),
+        caption_id("aa", captioner_id(LAION, "f", 8, False)),
     ]
 
-    assert plain == caption_id("aa", LAION, "f", 8)
+    assert plain == caption_id("aa", captioner_id(LAION, "f", 8, True))
     assert len(plain) == 32 and int(plain, 16) >= 0
-    assert len({plain, *others}) == 5
+    assert len({plain, *others}) == 6
 
 
 def test_selected_pictures_come_by_id_and_equal_ones_together(make_run, pictures):
     pictures[5].write_bytes(pictures[2].read_bytes())
     run = make_run(pictures, not_selected=1)
 
-    units = read_units(run, LAION, "f", 8)
+    units = read_units(run, "c")
 
     selected = pictures[:6]
     expected = {}
@@ -44,21 +45,21 @@ def test_an_empty_selection_says_so(make_run, pictures):
     run = make_run(pictures, not_selected=7)
 
     with pytest.raises(DataError, match="none of 7 candidates is selected"):
-        read_units(run, LAION, "f", 8)
+        read_units(run, "c")
 
 
 def test_a_selected_picture_that_was_not_fetched_has_no_place(make_run, pictures, tmp_path):
     run = make_run(pictures[:2])
     publish_selection(run, [*pictures[:2], tmp_path / "never.png"])
 
-    units = read_units(run, LAION, "f", 8)
+    units = read_units(run, "c")
 
     assert {unit.ids: unit.wanted is None for unit in units}[(picture_id(tmp_path / "never.png"),)]
     assert sum(unit.wanted is None for unit in units) == 1
 
 
 def test_only_selected_pictures_can_be_asked_for(make_run, pictures):
-    units = read_units(make_run(pictures, not_selected=1), LAION, "f", 8)
+    units = read_units(make_run(pictures, not_selected=1), "c")
     known, unknown = picture_id(pictures[0]), picture_id(pictures[6])
 
     assert [unit.ids for unit in narrowed(units, [known])] == [(known,)]
