@@ -292,6 +292,8 @@ def _read_index(path: Path, *, memory_map: bool) -> Any:
         file, flags = path / "populated.index", faiss.IO_FLAG_ONDISK_SAME_DIR
     else:
         file, flags = path, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if memory_map else 0
+    # FAISS holds a table that product codes may want against the limit below, even where it makes none.
+    flags |= faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
     if not file.is_file():
         raise DataError(f"{file}: missing; an index folder holds {INDEX_FILE} and {METADATA_FOLDER}/")
     with _open_lock:
@@ -306,6 +308,9 @@ def _read_index(path: Path, *, memory_map: bool) -> Any:
             faiss.set_deserialization_vector_byte_limit(usual)
     if index.metric_type not in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
         raise DataError(f"{file}: metric {index.metric_type}; inner product or L2 was needed")
+    lists = faiss.try_extract_index_ivf(index)
+    if index.metric_type == faiss.METRIC_L2 and isinstance(lists, faiss.IndexIVFPQ):
+        lists.precompute_table()  # of use to L2 alone
     return index
 
 
