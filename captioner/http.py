@@ -9,9 +9,11 @@ import base64
 import hashlib
 import io
 import json
+import os
 import random
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -19,6 +21,7 @@ from PIL import Image
 
 from captioner.checkpoint import DEMO_FOLDER
 from captioner.engine import CaptionFailure, FinishReason, Reply
+from captioner.lanes import Lane, Lanes
 from captioner.pictures import PREPROCESSING
 from spine.errors import ConfigError, ServiceError
 from spine.prompts import Prompt
@@ -52,16 +55,19 @@ class HttpSetup:
     in_flight: int
     """Requests at the same time, an endpoint, at most."""
     image_mode: str = "crop"
+    key: str = field(default="", repr=False)
+    """Sent to each server as a bearer token; empty sends none."""
 
     @classmethod
     def of(cls, config: CaptionConfig) -> "HttpSetup":
         """The set-up these settings ask for.
 
         Raises:
-            ConfigError: An endpoint is no http address.
+            ConfigError: An endpoint is no http address, or there is no key where one is to be.
         """
         endpoints = tuple(_base(address) for address in config.endpoints)
-        return cls(endpoints, config.model, config.revision, config.in_flight, config.image_mode)
+        key = _key(config.api_key_env)
+        return cls(endpoints, config.model, config.revision, config.in_flight, config.image_mode, key)
 
     @property
     def kind(self) -> str:
@@ -114,6 +120,7 @@ class HttpEngine:
         self._runner = asyncio.Runner()
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=10),
+            headers={"Authorization": f"Bearer {setup.key}"} if setup.key else {},
             # The default of 100 connections would be the limit, not in_flight.
             limits=httpx.Limits(max_connections=places, max_keepalive_connections=places),
             mounts={
@@ -122,7 +129,7 @@ class HttpEngine:
                 "all://[::1]": None,
             },  # no proxy on the way
         )
-        self._free = dict.fromkeys(setup.endpoints, setup.in_flight)
+        self._lanes = Lanes(setup.endpoints, setup.in_flight)
         try:
             self._runner.run(self._check())
         except BaseException:
@@ -151,7 +158,8 @@ class HttpEngine:
     async def _describe(
         self, images: Sequence[Image.Image], prompt: Prompt, question: dict[str, Any]
     ) -> list[Reply | CaptionFailure]:
-        places = asyncio.Semaphore(self.setup.in_flight * len(self.setup.endpoints))
+        # Beside those under way as many more, encoded and ready to go.
+        places = asyncio.Semaphore(2 * self.setup.in_flight * len(self.setup.endpoints))
 
         async def one(image: Image.Image) -> Reply | CaptionFailure:
             async with places:
@@ -182,14 +190,18 @@ class HttpEngine:
         }
         attempts = busy = 0
         while True:
-            answer = await self._post(body)
-            if isinstance(answer, _Busy):
+            lane = await self._lanes.enter()
+            answer = await self._post(lane, body)
+            detour = (
+                isinstance(answer, CaptionFailure) and answer.reason == _UNREACHABLE and self._lanes.some_up
+            )
+            if isinstance(answer, _Busy) or detour:
                 busy += 1
                 if busy > MAX_BUSY:
                     raise ServiceError(
                         f"the caption servers were busy {busy} times in a row; lower [caption] in_flight"
                     )
-                await asyncio.sleep(_pause(busy, answer.wait_s))
+                await asyncio.sleep(_pause(busy, answer.wait_s if isinstance(answer, _Busy) else 0.0))
                 continue
             attempts += 1
             if isinstance(answer, Reply):
@@ -200,10 +212,28 @@ class HttpEngine:
                 return CaptionFailure(answer.reason, answer.message, attempts)
             await asyncio.sleep(_pause(attempts, None))
 
-    async def _post(self, body: dict[str, Any]) -> "Reply | CaptionFailure | _Busy":
-        """One request to the endpoint with most places free."""
-        endpoint = max(self._free, key=lambda each: self._free[each])
-        self._free[endpoint] -= 1
+    async def _post(self, lane: Lane, body: dict[str, Any]) -> "Reply | CaptionFailure | _Busy":
+        """One request in a lane, which is told how it went."""
+        answer: Reply | CaptionFailure | _Busy | None = None
+        try:
+            answer = await self._answer(lane.address, body)
+            return answer
+        finally:
+            now = time.monotonic()
+            match answer:
+                case None:
+                    lane.dropped()
+                case _Busy(wait_s):
+                    lane.slowed(now, wait_s)
+                case CaptionFailure("timeout"):
+                    lane.slowed(now, None)
+                case CaptionFailure(reason) if reason != "refused":
+                    lane.failed(now, surely_down=reason == _UNREACHABLE)
+                case _:
+                    lane.answered(now)
+            self._lanes.wake()
+
+    async def _answer(self, endpoint: str, body: dict[str, Any]) -> "Reply | CaptionFailure | _Busy":
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 async with self._client.stream("POST", f"{endpoint}/chat/completions", json=body) as response:
@@ -214,8 +244,8 @@ class HttpEngine:
             return CaptionFailure(_UNREACHABLE, f"{endpoint}: can't be reached ({error})")
         except httpx.HTTPError as error:
             return CaptionFailure("server_error", f"{endpoint}: broke off ({type(error).__name__}: {error})")
-        finally:
-            self._free[endpoint] += 1
+        if self.setup.key:  # what a server says goes into messages and tables
+            content = content.replace(self.setup.key.encode(), b"***")
         return _understood(endpoint, response, content)
 
     async def _check(self) -> None:
@@ -258,6 +288,23 @@ def data_url(image: Image.Image) -> str:
     content = io.BytesIO()
     image.save(content, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+
+
+def _key(variable: str) -> str:
+    """The key in an environment variable. What is wrong is said without the setting's value: it may be a key itself."""
+    if not variable:
+        return ""
+    if not variable.replace("_", "").isalnum() or not variable.isupper():
+        raise ConfigError(
+            "[caption] api_key_env: the NAME of an environment variable was needed, such as CAPTION_API_KEY; "
+            "a key itself must not stand in the settings"
+        )
+    key = os.environ.get(variable, "")
+    if not key:
+        raise ConfigError(f"[caption] api_key_env = {variable!r}: this environment variable is not set")
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        raise ConfigError(f"[caption] api_key_env: the key in {variable} has signs that no key can have")
+    return key
 
 
 def _base(address: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from captioner import http
+from captioner import http, lanes
 from captioner.captions import caption
 from captioner.embedded import EmbeddedEngine, EmbeddedSetup
 from captioner.engine import CaptionFailure, Reply
@@ -67,10 +67,11 @@ def misbehaving(monkeypatch):
     An answer is (status, headers, bytes); None breaks the connection off.
     """
     monkeypatch.setattr(http, "MAX_PAUSE_S", 0.02)
+    monkeypatch.setattr(lanes, "LONGEST_REST_S", 0.02)
     servers = []
 
     def start(script):
-        state = {"n": 0, "now": 0, "most": 0, "bodies": []}
+        state = {"n": 0, "now": 0, "most": 0, "bodies": [], "keys": set()}
         lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -86,6 +87,7 @@ def misbehaving(monkeypatch):
                     state["now"] += 1
                     state["most"] = max(state["most"], state["now"])
                     state["bodies"].append(body)
+                    state["keys"].add(self.headers["authorization"])
                 try:
                     answer = script(body, number)
                 finally:
@@ -319,6 +321,59 @@ def test_a_server_that_dies_stops_the_work_instead_of_failing_every_picture(misb
     with pytest.raises(ServiceError, match="can't be reached"):
         engine.describe([noise(1)], LAION, 8)
     engine.close()
+
+
+def test_a_server_that_is_gone_is_left_alone_and_the_other_does_the_work(misbehaving):
+    first, state = misbehaving(lambda *_: None)  # breaks off what connections it has
+    second, other = misbehaving(good)
+    engine = HttpEngine(setup_of(first, second))
+    state["server"].shutdown()
+    state["server"].server_close()
+
+    replies = engine.describe([noise(seed) for seed in range(30)], LAION, 8)
+
+    engine.close()
+    assert [reply.text for reply in replies] == ["a star"] * 30
+    assert other["n"] == 30
+
+
+def test_a_server_that_fails_on_everything_is_left_alone_and_the_other_does_the_work(
+    misbehaving, monkeypatch
+):
+    monkeypatch.setattr(lanes, "LONGEST_REST_S", 60)
+    broken, state = misbehaving(lambda *_: (500, {}, b"oops"))
+    sound, other = misbehaving(good)
+    engine = HttpEngine(setup_of(broken, sound))
+
+    replies = engine.describe([noise(seed) for seed in range(60)], LAION, 8)
+
+    engine.close()
+    assert [reply.text for reply in replies] == ["a star"] * 60
+    assert other["n"] == 60
+    assert lanes.FAILURES_TO_CLOSE <= state["n"] < 30
+
+
+def test_the_key_comes_from_the_environment_and_is_nowhere_to_be_read(misbehaving, monkeypatch):
+    monkeypatch.setenv("CAPTION_API_KEY", "sk-secret-1")
+    address, state = misbehaving(lambda _, n: (400, {}, b"wrong: sk-secret-1") if n else good())
+    setup = setup_of(address, api_key_env="CAPTION_API_KEY")
+    engine = setup.load()
+
+    replies = engine.describe([noise(0), noise(1)], LAION, 8)
+
+    engine.close()
+    assert state["keys"] == {"Bearer sk-secret-1"}
+    [failure] = [reply for reply in replies if isinstance(reply, CaptionFailure)]
+    assert failure.message.endswith("wrong: ***")
+    assert "sk-secret" not in repr(setup) + repr(replies)
+    assert setup.fingerprint == setup_of(address).fingerprint
+
+
+@pytest.mark.parametrize("named", ["sk-secret-1", "Bearer sk-secret-1", "CAPTION_API_KEY_NOT_SET"])
+def test_a_key_in_the_settings_or_one_that_is_missing_is_refused_without_printing_it(named):
+    with pytest.raises(ConfigError, match="api_key_env") as refusal:
+        setup_of("http://a", api_key_env=named)
+    assert "sk-secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8000", "ftp://a/v1", "", "http://"])

@@ -1,0 +1,151 @@
+"""How many requests a caption server is given at a time, and when it is left alone.
+
+Each server has a lane. Its width begins small and doubles while that brings more answers a second; told to slow down,
+or without an answer in time, it halves, as TCP does with its window. A server that fails time and again is left alone
+for a while, and then tried with a single request.
+"""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+FAILURES_TO_CLOSE = 8
+"""Failures in a row until a server is left alone; more than one picture's attempts, for it may be the cause."""
+
+LONGEST_REST_S = 30.0
+
+_FIRST_WIDTH = 8
+_GAIN = 1.05  # so much more must a wider lane bring, to be widened again
+_PROBE_AFTER = 8  # windows without gain until a wider one is tried again
+_FEWEST_IN_WINDOW = 8
+
+
+@dataclass(slots=True)
+class Lane:
+    """One server, as its client sees it. Times are of time.monotonic."""
+
+    address: str
+    widest: int
+    """Requests at the same time at most."""
+    width: int = 0
+    """Requests at the same time now."""
+    running: int = 0
+    failures: int = 0
+    """In a row."""
+    rest_until: float = 0.0
+    """Nothing is sent before."""
+    _rest_s: float = 0.5
+    _probing: bool = False
+    _congested: bool = False
+    _full: bool = False
+    _answers: int = 0
+    _window_start: float = field(default_factory=time.monotonic)
+    _rate: float = 0.0
+    _idle_windows: int = 0
+
+    def __post_init__(self) -> None:
+        """Begin with few."""
+        self.width = min(_FIRST_WIDTH, self.widest)
+
+    def places(self, now: float) -> int:
+        """Requests that may be sent now."""
+        if now < self.rest_until:
+            return 0
+        width = 1 if self._probing else self.width
+        return max(width - self.running, 0)
+
+    def sent(self, now: float) -> None:
+        """One more is under way."""
+        if self.running == 0 and self._answers == 0:
+            self._window_start = now
+        self.running += 1
+        self._full = self._full or self.running >= self.width
+
+    def answered(self, now: float) -> None:
+        """One came back with an answer, whatever it says."""
+        self.running -= 1
+        self.failures, self._probing, self._rest_s = 0, False, 0.5
+        self._answers += 1
+        if self._answers >= max(self.width, _FEWEST_IN_WINDOW):
+            self._widen(now)
+
+    def slowed(self, now: float, wait_s: float | None) -> None:
+        """It asked for time, or gave no answer in time: half as many, and nothing before `wait_s` is over."""
+        self.running -= 1
+        self.width, self._congested = max(self.width // 2, 1), True
+        self._begin_window(now, rate=0.0)
+        if wait_s is not None:
+            self.rest_until = max(self.rest_until, now + min(wait_s, LONGEST_REST_S))
+
+    def failed(self, now: float, *, surely_down: bool) -> None:
+        """One came back with a fault: of the picture or of the server, or as nobody listens there."""
+        self.running -= 1
+        self.failures += 1
+        if surely_down or self.failures >= FAILURES_TO_CLOSE:
+            if now >= self.rest_until:  # those that were under way together count once
+                self.rest_until = now + min(self._rest_s, LONGEST_REST_S)
+                self._rest_s *= 2
+            self._probing = True
+
+    def dropped(self) -> None:
+        """One was given up by us."""
+        self.running -= 1
+
+    def _widen(self, now: float) -> None:
+        """At the end of a window of answers: wider, if the last widening helped and there was work for it."""
+        rate = self._answers / max(now - self._window_start, 1e-6)
+        if not self._full:
+            self._begin_window(now, self._rate)
+            return
+        self._idle_windows += 1
+        if rate >= _GAIN * self._rate or self._idle_windows >= _PROBE_AFTER:
+            step = 1 if self._congested else self.width
+            self.width = min(self.width + step, self.widest)
+            self._idle_windows = 0
+        self._begin_window(now, max(rate, self._rate))
+
+    def _begin_window(self, now: float, rate: float) -> None:
+        self._answers, self._window_start, self._rate, self._full = 0, now, rate, False
+
+
+class Lanes:
+    """The lanes of all servers; used by one event loop."""
+
+    def __init__(self, addresses: tuple[str, ...], widest: int) -> None:
+        self.all = [Lane(address, widest) for address in addresses]
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> Lane:
+        """Wait for a place, and take it in the lane with most places free."""
+        while True:
+            now = time.monotonic()
+            lane = max(self.all, key=lambda each: each.places(now))
+            if lane.places(now) > 0:
+                lane.sent(now)
+                return lane
+            loop = asyncio.get_running_loop()
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(turn)
+            rests = [each.rest_until - now for each in self.all if each.rest_until > now]
+            alarm = loop.call_later(min(rests) + 0.001, self.wake) if rests else None
+            try:
+                await turn
+            finally:
+                if alarm is not None:
+                    alarm.cancel()
+
+    def wake(self) -> None:
+        """Let as many go on as there are places; to be called when a lane has changed."""
+        now = time.monotonic()
+        places = sum(lane.places(now) for lane in self.all)
+        while places > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                places -= 1
+
+    @property
+    def some_up(self) -> bool:
+        """Whether one server at least has not failed lately."""
+        return any(lane.failures == 0 for lane in self.all)

@@ -1,0 +1,88 @@
+"""The lane's time is given to it, so nothing here waits."""
+
+import asyncio
+
+from captioner.lanes import FAILURES_TO_CLOSE, LONGEST_REST_S, Lane, Lanes
+
+
+def drive(lane, capacity, latency_s, rounds):
+    """A server that works on `capacity` requests at a time, always given as many as the lane allows."""
+    now = lane._window_start
+    for _ in range(rounds):
+        while lane.places(now):
+            lane.sent(now)
+        served = min(lane.running, capacity)
+        now += latency_s
+        for _ in range(served):
+            lane.answered(now)
+    return lane
+
+
+def test_a_lane_widens_to_its_limit_while_that_brings_more_answers():
+    assert drive(Lane("a", 512), capacity=10_000, latency_s=1.0, rounds=30).width == 512
+
+
+def test_a_lane_does_not_go_far_beyond_what_the_server_can_do():
+    assert 32 <= drive(Lane("a", 4096), capacity=32, latency_s=1.0, rounds=40).width <= 128
+
+
+def test_a_lane_that_is_told_to_slow_down_halves_and_waits():
+    lane = drive(Lane("a", 64), capacity=1000, latency_s=1.0, rounds=30)
+    now = lane._window_start
+    lane.sent(now)
+
+    lane.slowed(now, 5.0)
+
+    assert lane.width == 32
+    assert lane.places(now + 4.9) == 0 and lane.places(now + 5.1) == 32
+
+
+def test_after_that_it_widens_one_by_one():
+    lane = Lane("a", 64)
+    lane.sent(0.0)
+    lane.slowed(lane._window_start, None)
+    assert lane.width == 4
+
+    drive(lane, capacity=1000, latency_s=1.0, rounds=3)
+
+    assert 5 <= lane.width <= 7
+
+
+def test_a_server_that_fails_time_and_again_rests_ever_longer_and_is_tried_with_one():
+    lane, now, rests = Lane("a", 64), 0.0, []
+    for _ in range(FAILURES_TO_CLOSE - 1):
+        lane.sent(now)
+        lane.failed(now, surely_down=False)
+    assert lane.places(now) == 8
+
+    for _ in range(9):
+        lane.sent(now)
+        lane.failed(now, surely_down=False)
+        assert lane.places(now) == 0
+        rests.append(lane.rest_until - now)
+        now = lane.rest_until
+        assert lane.places(now) == 1
+
+    assert rests[:4] == [0.5, 1.0, 2.0, 4.0] and max(rests) == LONGEST_REST_S
+    lane.sent(now)
+    lane.answered(now)
+    assert lane.places(now) == 8
+
+
+def test_nobody_waits_for_ever_and_nobody_more_than_allowed_is_under_way():
+    async def work():
+        lanes, most = Lanes(("a", "b"), 4), 0
+
+        async def one():
+            nonlocal most
+            lane = await lanes.enter()
+            most = max(most, *(each.running for each in lanes.all))
+            await asyncio.sleep(0.001)
+            lane.answered(asyncio.get_running_loop().time())
+            lanes.wake()
+
+        await asyncio.wait_for(asyncio.gather(*(one() for _ in range(100))), 20)
+        return most, [lane.running for lane in lanes.all]
+
+    most, left = asyncio.run(work())
+    assert most == 4 and left == [0, 0]
