@@ -4,13 +4,15 @@ On an index with inverted lists the queries are answered together, in one pass o
 (`index_builder.list_pass`), where that costs less than FAISS's search; otherwise block by block.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from index_builder.index_folder import IndexFolder, in_order
+from index_builder.exact_ranking import exact_similarities
+from index_builder.index_folder import IndexFolder, candidates_for, in_order
 from index_builder.list_pass import ListPass, open_list_pass
 from index_builder.metadata_rows import Rows
 from index_builder.search_plan import SearchPlan, plan_search
@@ -90,6 +92,11 @@ def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
         nprobe: Lists searched a query; 0 for the index's own.
     """
     plan, _ = _plan(index, n_queries, nprobe)
+    if index.exact_vectors is not None:
+        return (
+            f"{plan.reason}; {candidates_for(k):,} candidates a query are ranked on the vectors themselves, for"
+            f" {_queries_a_pass(candidates_for(k), 1):,} queries in one pass sorted by row"
+        )
     if not plan.list_major:
         return plan.reason
     passes = -(-n_queries // _queries_a_pass(k, 1))
@@ -97,13 +104,13 @@ def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
 
 
 def answers_together(index: IndexFolder, n_queries: int, nprobe: int = 0) -> bool:
-    """Whether so many queries would be answered in one pass over the lists rather than block by block."""
-    return _plan(index, n_queries, nprobe)[0].list_major
+    """Whether so many queries would be answered in one pass, over lists or vectors, not block by block."""
+    return index.exact_vectors is not None or _plan(index, n_queries, nprobe)[0].list_major
 
 
 def _plan(index: IndexFolder, n_queries: int, nprobe: int) -> tuple[SearchPlan, ListPass | None]:
     lists = None
-    if index.nlist and index.n and not index.ranks_exactly:
+    if index.nlist and index.n and index.exact_vectors is None:
         lists = open_list_pass(index.faiss_index(), index.path)
     plan = plan_search(
         index.n,
@@ -112,9 +119,19 @@ def _plan(index: IndexFolder, n_queries: int, nprobe: int) -> tuple[SearchPlan, 
         n_queries,
         nprobe or index.nprobe,
         codes=lists.codes if lists is not None else None,
-        on_disk=lists is not None and lists.lists.on_disk,
+        disk_bytes=lists.lists.bytes_of(lists.lists.order)
+        if lists is not None and lists.lists.on_disk
+        else 0,
+        memory_bytes=_memory_bytes(),
     )
     return plan, lists
+
+
+def _memory_bytes() -> int:
+    """What this machine has; where the system doesn't tell, none that lists on disk would stay in."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _queries_a_pass(k: int, block: int) -> int:
@@ -126,6 +143,9 @@ def _found(
     index: IndexFolder, queries: Vectors, k: int, nprobe: int, block: int
 ) -> Iterator[tuple[int, npt.NDArray[np.float32], Rows]]:
     """First query, similarities and rows of each block."""
+    if index.exact_vectors is not None and index.n:
+        yield from _ranked(index, queries, k, nprobe, block)
+        return
     plan, lists = _plan(index, len(queries), nprobe)
     if lists is None or not plan.list_major:
         for start in range(0, len(queries), block):
@@ -138,6 +158,22 @@ def _found(
         for start in range(0, len(rows), block):
             inside = slice(start, start + block)
             yield first + start, *in_order(similarities[inside], rows[inside])
+
+
+def _ranked(
+    index: IndexFolder, queries: Vectors, k: int, nprobe: int, block: int
+) -> Iterator[tuple[int, npt.NDArray[np.float32], Rows]]:
+    """The same where FAISS finds candidates by coarse codes: they are ranked in one pass over the vectors."""
+    vectors = index.exact_vectors
+    size = _queries_a_pass(min(candidates_for(k), index.n), block)
+    for first in range(0, len(queries), size):
+        asked = queries[first : first + size]
+        starts = range(0, len(asked), block)
+        rows = np.concatenate([index.candidates(asked[at : at + block], k, nprobe=nprobe) for at in starts])
+        similarities = exact_similarities(asked, rows, vectors)
+        for at in starts:
+            found, numbers = in_order(similarities[at : at + block], rows[at : at + block])
+            yield first + at, found[:, :k], numbers[:, :k]
 
 
 def with_metadata(found: pa.Table, metadata: pa.Table) -> pa.Table:

@@ -147,9 +147,30 @@ class IndexFolder:
         return similarities, rows
 
     @property
-    def ranks_exactly(self) -> bool:
-        """Whether candidates of coarse codes are ranked on the vectors themselves."""
-        return self._vectors is not None
+    def exact_vectors(self) -> Any:
+        """The float16 vectors that candidates of coarse codes are ranked on, shape (n, d); None without."""
+        return self._vectors
+
+    def candidates(self, queries: Vectors, k: int, *, nprobe: int = 0) -> npt.NDArray[np.int64]:
+        """The rows that `search` ranks on the vectors themselves, in no order.
+
+        Args:
+            queries: As `search` has them.
+            k: Neighbours wanted in the end.
+            nprobe: Lists searched a query; 0 for the index's own.
+
+        Returns:
+            Shape (q, candidates_for(k)), or fewer columns where the index is smaller; -1 for none.
+
+        Raises:
+            DataError: As `search`.
+        """
+        index, queries = self.faiss_index(), self.checked(queries, k, nprobe)
+        depth = min(self.n, candidates_for(k))
+        found: tuple[Any, npt.NDArray[np.int64]] = index.search(
+            queries, depth, params=self._parameters(index, nprobe)
+        )
+        return found[1]
 
     def reconstruct(self, rows: Rows) -> Vectors:
         """The vectors of these rows, as far as the index's codes keep them, scaled to L2 norm 1.

@@ -6,7 +6,8 @@ two on others; what is compared is their ratio.
     FAISS      scores x (what it takes to score one code)
     list-major lists x 20 µs, vectors decoded x d, scores x (d of a matrix product, and a look at the heap)
 
-Assigning queries to lists is the same for both and left out.
+Lists on disk are read at 2 GB/s, by the pass once; by FAISS once too where they fit into half of the memory, else
+once for each query that wants them. Assigning queries to lists is the same for both and left out.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ _LIST_NS = 20_000.0  # per list: reading, calls
 _DECODED_NS = {"flat": 0.02, "scalar": 0.25, "product": 0.7}  # per dimension of a vector
 _PRODUCT_NS = 0.03  # per dimension of a score
 _HEAP_NS = 3.7  # per score
-_SCANNED_NS = {"flat": 0.06, "scalar": 0.125, "product": 0.15}  # per dimension of a score, by FAISS
+_SCANNED_NS = {"flat": 0.06, "scalar": 0.125, "product": 0.1}  # per dimension of a score, by FAISS
+_BYTE_NS = 0.5  # read from disk
 _MAPPED_NS = 60_000.0  # per list of a query: FAISS starts threads that bring lists in from disk
 
 
@@ -29,7 +31,15 @@ class SearchPlan:
 
 
 def plan_search(
-    n: int, d: int, nlist: int, queries: int, nprobe: int, *, codes: str | None, on_disk: bool
+    n: int,
+    d: int,
+    nlist: int,
+    queries: int,
+    nprobe: int,
+    *,
+    codes: str | None,
+    disk_bytes: int,
+    memory_bytes: int,
 ) -> SearchPlan:
     """Choose the way that costs less.
 
@@ -40,7 +50,8 @@ def plan_search(
         queries: Queries asked together.
         nprobe: Lists a query.
         codes: "flat", "scalar" or "product"; None where FAISS alone can score them.
-        on_disk: Whether the lists are read from a file.
+        disk_bytes: What the lists take on disk; 0 where they are in memory.
+        memory_bytes: Memory of this machine.
     """
     if not nlist:
         return SearchPlan(
@@ -53,12 +64,16 @@ def plan_search(
     scores = queries * nprobe * n / nlist
     decoded = touched * n / nlist
     ours = touched * _LIST_NS + decoded * d * _DECODED_NS[codes] + scores * (d * _PRODUCT_NS + _HEAP_NS)
-    theirs = scores * d * _SCANNED_NS[codes] + (queries * nprobe * _MAPPED_NS if on_disk else 0)
+    theirs = scores * d * _SCANNED_NS[codes]
+    if disk_bytes:
+        reads = touched if disk_bytes <= memory_bytes / 2 else queries * nprobe
+        ours += touched / nlist * disk_bytes * _BYTE_NS
+        theirs += queries * nprobe * _MAPPED_NS + reads / nlist * disk_bytes * _BYTE_NS
     what = (
-        f"{queries:,} queries × {nprobe:,} of {nlist:,} lists{' on disk' if on_disk else ''}, about"
+        f"{queries:,} queries × {nprobe:,} of {nlist:,} lists{' on disk' if disk_bytes else ''}, about"
         f" {touched:,.0f} different ones with {queries * nprobe / max(touched, 1e-9):,.1f} queries each"
     )
-    costs = f"estimated at {ours / 1e9:.3g} CPU s list by list, {theirs / 1e9:.3g} CPU s query by query"
+    costs = f"estimated at {ours / 1e9:.3g} s of a core list by list, {theirs / 1e9:.3g} s query by query"
     if ours < theirs:
         return SearchPlan(True, f"list-major, each list read and decoded once: {what}; {costs}")
     return SearchPlan(False, f"FAISS's batch search: {what}; {costs}")

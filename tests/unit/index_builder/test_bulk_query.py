@@ -5,9 +5,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from index_builder import bulk_query as bulk_query_module
+from index_builder import exact_ranking
 from index_builder.bulk_query import RESULTS, answers_together, bulk_query, explain
-from index_builder.index_folder import INDEX_FILE, IndexFolder
+from index_builder.index_folder import INDEX_FILE, VECTORS_FILE, IndexFolder
 from spine.errors import DataError
+from spine.publish import publish_array
+from spine.stage import Stage
 
 N, D = 2_000, 24
 
@@ -157,3 +160,47 @@ def test_a_query_that_is_not_finite_is_named_by_its_row(wide):
 
     with pytest.raises(DataError, match="query 7 holds NaN or infinity, and 2 of 400 do"):
         list(bulk_query(IndexFolder.open(folder), wrong, 5))
+
+
+@pytest.mark.parametrize(
+    ("k", "block", "pass_results", "rows"), [(5, 32, 10**7, 7), (40, 100, 20_000, 64), (900, 256, 1, 4_096)]
+)
+def test_coarse_candidates_ranked_in_one_pass_give_what_single_searches_give(
+    tmp_path, vectors, queries, k, block, pass_results, rows, monkeypatch
+):
+    monkeypatch.setattr(bulk_query_module, "PASS_RESULTS", pass_results)
+    monkeypatch.setattr(exact_ranking, "_ROWS", rows)
+    stage = Stage.open("index", tmp_path, {}, {})
+    opened(tmp_path, vectors, "IVF16,RaBitQfs").close()
+    publish_array(tmp_path / VECTORS_FILE, vectors.astype(np.float16))
+    stage.finish({}, {"n": N, "d": D, "nprobe": 4})
+    index = IndexFolder.open(tmp_path)
+    assert answers_together(index, 70) and "sorted by row" in explain(index, 70, k)
+
+    table = pa.concat_tables(bulk_query(index, queries, k, columns=[], block=block))
+
+    # FAISS rounds a query among others as it does alone: the candidates are the same.
+    single = [index.search(query[None], k) for query in queries]
+    known = np.concatenate([found for _, found in single])
+    assert table.column("query").to_pylist() == np.nonzero(known >= 0)[0].tolist()
+    assert (table.column("row").to_numpy() == known[known >= 0]).mean() > 0.999  # rounding may swap two
+    np.testing.assert_allclose(
+        table.column("similarity").to_numpy(),
+        np.concatenate([found for found, _ in single])[known >= 0],
+        atol=2e-6,
+    )
+
+
+def test_exact_similarities_are_those_of_the_rows_in_their_places():
+    random = np.random.default_rng(4)
+    stored = random.standard_normal((500, 8)).astype(np.float16)
+    queries = random.standard_normal((6, 8)).astype(np.float32)
+    candidates = random.integers(-1, 500, size=(6, 700))
+    candidates[2] = -1
+
+    found = exact_ranking.exact_similarities(queries, candidates, stored)
+
+    known = np.take_along_axis(queries @ stored.astype(np.float32).T, np.maximum(candidates, 0), axis=1)
+    np.testing.assert_allclose(found[candidates >= 0], known[candidates >= 0], atol=1e-5)
+    assert np.isneginf(found[candidates < 0]).all()
+    assert exact_ranking.exact_similarities(queries, candidates[:, :0], stored).shape == (6, 0)
