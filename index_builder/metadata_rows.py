@@ -2,12 +2,11 @@
 
 Ours is one Arrow IPC file with one record batch, memory-mapped: 40 rows take less than 0.1 ms, and
 nothing is read before it is asked for. The files of others are read as they are: Arrow files with any
-number of batches are memory-mapped too, Parquet files are read into memory.
+number of batches are memory-mapped too (40 rows of 4,000 batches take 0.2 ms), Parquet files are read
+into memory.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +32,9 @@ class MetadataRows:
     def __init__(self, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
         self.schema = schema
         self._batches = [batch for batch in batches if batch.num_rows]
-        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
-        self.n = self._ends[-1] if self._ends else 0
+        bounds = np.cumsum([0, *(batch.num_rows for batch in self._batches)], dtype=np.int64)
+        self._starts, self._ends = bounds[:-1], bounds[1:]
+        self.n = int(bounds[-1])
 
     @classmethod
     def open(cls, folder: Path) -> "MetadataRows":
@@ -100,19 +100,15 @@ class MetadataRows:
         return pa.schema([self.schema.field(name) for name in columns])
 
     def _take_from_many(self, rows: Rows, names: list[str]) -> pa.Table:
-        """Each batch gives its own rows, and one more take brings them into order."""
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
-        parts, start = [], 0
-        while start < len(ordered):
-            number = bisect_right(self._ends, int(ordered[start]))
-            first = self._ends[number - 1] if number else 0
-            end = start + int(np.searchsorted(ordered[start:], self._ends[number]))
-            parts.append(self._batches[number].select(names).take(pa.array(ordered[start:end] - first)))
-            start = end
-        places = np.empty(len(rows), dtype=np.int64)
-        places[order] = np.arange(len(rows))
-        return pa.Table.from_batches(parts).combine_chunks().take(pa.array(places))
+        """Slices of one row each, put together: a take from each batch costs ten times as much."""
+        numbers = np.searchsorted(self._ends, rows, side="right")
+        places = rows - self._starts[numbers]
+        batches = self._batches
+        slices = [
+            batches[number].slice(place, 1)
+            for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
+        ]
+        return pa.Table.from_batches(slices, self.schema).select(names).combine_chunks()
 
 
 def write_metadata(path: Path, table: pa.Table) -> None:
