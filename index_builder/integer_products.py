@@ -5,6 +5,9 @@ kernel nor the number of threads changes what it gives, which no product of floa
 """
 
 import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -129,3 +132,22 @@ def products(codes: Codes, others: Codes) -> npt.NDArray[np.int32]:
 def has_fast_integers() -> bool:
     """Whether this CPU multiplies 8-bit whole numbers faster than floats."""
     return bool(_VNNI & cpu_flags())
+
+
+@contextmanager
+def product_threads() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as torch may use, each multiplying alone; torch's own wait until the end.
+
+    A small product shared out among threads that then wait for each other, spinning, takes many times
+    the CPU that it needs, most of all on a machine that has other work.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # A new thread would start with OpenMP's own number.
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)

@@ -6,13 +6,14 @@ is near enough is the same everywhere, so that a group in a crowd gets many cand
 open few. The products are of 8-bit whole numbers, the means of the embeddings themselves.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from index_builder.exact_kmeans import Labels, fill_empty, scaled
-from index_builder.integer_products import Codes, Grid, Space, products
+from index_builder.integer_products import Codes, Grid, Space, product_threads, products
 from index_builder.witnesses import Assigned, with_witnesses
 from spine.progress import Progress
 from spine.tables import Vectors
@@ -61,36 +62,35 @@ def neighbour_kmeans(
     """
     random = np.random.default_rng(seed)
     space = Space.of(embeddings)
-    grid = space.grid
     wanted = max(_LEAST_GROUPS, k // _CENTROIDS_A_GROUP)
-    wanted = max(_LEAST_GROUPS, k // _CENTROIDS_A_GROUP)
-    groups = _groups(space, max(1, min(wanted, len(embeddings) // _LEAST_ROWS)), random)
-    centroids, before = _start(embeddings, groups, k, random), np.empty(0, dtype=np.int64)
-    offsets = grid.offsets(embeddings)
-    for done in range(iterations):
-        found = _assign_near(space, groups, centroids, spherical=spherical)
-        labels = fill_empty(found.labels, grid.nearness(found.products, offsets), k)
-        if np.array_equal(labels, before):
-            progress.advance(iterations - done)
-            break
-        means, before = _means(embeddings, labels, k), labels
-        centroids = scaled(means, centroids) if spherical else means
-        progress.advance(1)
-    centroids = scaled(centroids, centroids)
-    found = _assign_near(space, groups, centroids, spherical=True)
-    return with_witnesses(space, centroids, found)
+    with product_threads() as pool:
+        groups = _groups(space, max(1, min(wanted, len(embeddings) // _LEAST_ROWS)), random, pool)
+        centroids, before = _start(embeddings, groups, k, random), np.empty(0, dtype=np.int64)
+        offsets = space.grid.offsets(embeddings)
+        for done in range(iterations):
+            found = _assign_near(space, groups, centroids, pool, spherical=spherical)
+            labels = fill_empty(found.labels, space.grid.nearness(found.products, offsets), k)
+            if np.array_equal(labels, before):
+                progress.advance(iterations - done)
+                break
+            means, before = _means(embeddings, labels, k), labels
+            centroids = scaled(means, centroids) if spherical else means
+            progress.advance(1)
+        centroids = scaled(centroids, centroids)
+        found = _assign_near(space, groups, centroids, pool, spherical=True)
+        return with_witnesses(space, centroids, found)
 
 
-def _groups(space: Space, count: int, random: np.random.Generator) -> Groups:
+def _groups(space: Space, count: int, random: np.random.Generator, pool: ThreadPoolExecutor) -> Groups:
     """Up to `count` groups, by a rough k-means of a sample."""
     embeddings, codes = space.embeddings, space.codes
     sample = np.sort(random.choice(len(codes), min(len(codes), _SAMPLED_ROWS * count), replace=False))
     middles = embeddings[np.sort(random.choice(sample, count, replace=False))]
     for _ in range(_GROUPING_ROUNDS):
-        labels = _nearest(space, sample, middles)
+        labels = _nearest(space, sample, middles, pool)
         sums, sizes = _sums(embeddings, sample, labels, count)
         middles = scaled(sums / np.maximum(sizes, 1)[:, None], middles)
-    labels = _nearest(space, np.arange(len(codes)), middles)
+    labels = _nearest(space, np.arange(len(codes)), middles, pool)
     filled, labels = np.unique(labels, return_inverse=True)
     rows = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
     return Groups(rows, _means(embeddings, labels, len(filled)))
@@ -103,32 +103,39 @@ def _start(embeddings: Vectors, groups: Groups, k: int, random: np.random.Genera
     return embeddings[in_order[random.integers(ends[:-1], ends[1:])]]
 
 
-def _nearest(space: Space, rows: Rows, middles: Vectors) -> Labels:
+def _nearest(space: Space, rows: Rows, middles: Vectors, pool: ThreadPoolExecutor) -> Labels:
     """The most similar of some unit vectors to each of the rows, all compared with all."""
     codes, constants = space.grid.codes(middles), space.grid.constants(middles, spherical=True)
     labels, block = np.empty(len(rows), dtype=np.int64), max(64, _CELLS // len(middles))
-    for start in range(0, len(rows), block):
+
+    def compare(start: int) -> None:
         compared = products(space.codes.take(rows[start : start + block], axis=0), codes)
         compared += constants
         labels[start : start + block] = compared.argmax(axis=1)
+
+    list(pool.map(compare, range(0, len(rows), block)))
     return labels
 
 
-def _assign_near(space: Space, groups: Groups, centroids: Vectors, *, spherical: bool) -> Assigned:
+def _assign_near(
+    space: Space, groups: Groups, centroids: Vectors, pool: ThreadPoolExecutor, *, spherical: bool
+) -> Assigned:
     """The nearest of the candidates of each embedding's group."""
     codes, constants = space.grid.codes(centroids), space.grid.constants(centroids, spherical=spherical)
     found = Assigned.none(len(space.codes))
-    for members, near in zip(groups.rows, _candidates(space.grid, groups, codes, constants), strict=True):
+
+    def compare(members: Rows, near: npt.NDArray[np.intp]) -> None:
         candidates = codes.take(near, axis=0)
         for start in range(0, len(members), _BLOCK):
             rows = members[start : start + _BLOCK]
-            compared = products(space.codes.take(_rounded(rows, _ROUND_ROWS), axis=0), candidates)[
-                : len(rows)
-            ]
+            padded = space.codes.take(_rounded(rows, _ROUND_ROWS), axis=0)
+            compared = products(padded, candidates)[: len(rows)]
             compared += constants[near]
             best = compared.argmax(axis=1)
             found.labels[rows] = near[best]
             found.products[rows] = compared[np.arange(len(rows)), best]
+
+    list(pool.map(compare, groups.rows, _candidates(space.grid, groups, codes, constants)))
     return found
 
 

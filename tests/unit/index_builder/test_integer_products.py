@@ -64,3 +64,15 @@ def test_vectors_that_are_all_one_have_a_grid():
     space = Space.of(vectors)
 
     assert not space.codes.any() and space.grid.step > 0
+
+
+def test_product_threads_multiply_alone_and_leave_torchs_number_as_it_was():
+    import torch
+
+    before = torch.get_num_threads()
+
+    with pytest.raises(ZeroDivisionError), integer_products.product_threads() as pool:
+        assert set(pool.map(lambda _: torch.get_num_threads(), range(8))) == {1}
+        raise ZeroDivisionError
+
+    assert torch.get_num_threads() == before
