@@ -43,11 +43,11 @@ def pdq(image: Image.Image) -> tuple[str, ...]:
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         image = image.resize(size, Image.Resampling.BOX)
     luma = np.asarray(image.convert("L"), dtype=np.float32)
-    down, across = (_smoothing(n) for n in luma.shape)
     # What smooths the mirrored picture is what smooths the picture, read from its other end.
-    rows = [each @ luma for each in (down, down[:, ::-1])]
-    samples: list[_Floats] = [
-        (each @ columns.T).astype(np.float32) for each in rows for columns in (across, across[:, ::-1])
+    samples = [
+        _smoothed(_smoothed(luma, upside_down).T, mirrored).T
+        for upside_down in (False, True)
+        for mirrored in (False, True)
     ]
     if _quality(samples[0]) < MIN_QUALITY:
         return ()
@@ -60,17 +60,34 @@ def _hash(samples: _Floats) -> str:
     return np.packbits(bits[::-1]).tobytes().hex()
 
 
-@lru_cache(maxsize=64)
-def _smoothing(n: int) -> _Floats:
-    """What takes n values to 64 samples of them, smoothed by two passes of a box, as a matrix of shape (64, n)."""
+def _smoothed(values: _Floats, from_end: bool) -> _Floats:
+    """64 samples of the rows after two passes of a box over them, shape (64, columns).
+
+    Weighted sums of a few rows each: a product of matrices would start BLAS's threads in every worker.
+    """
+    places, weights = _smoothing(len(values))
+    taken = values[len(values) - 1 - places if from_end else places]
+    summed: _Floats = (taken * weights[:, :, None]).sum(axis=1, dtype=np.float32)
+    return summed
+
+
+@lru_cache(maxsize=256)
+def _smoothing(n: int) -> tuple[npt.NDArray[np.int64], _Floats]:
+    """Of n rows those that each of the 64 samples takes, and how much of each; both of shape (64, taken)."""
     window = (n + 2 * _SIDE - 1) // (2 * _SIDE)
     after = (window + 2) // 2
-    at = np.arange(n)
-    low = np.maximum(at + after - window, 0)[:, None]
-    high = np.minimum(at + after, n)[:, None]  # at the ends the mean is over what is there
-    box = ((at >= low) & (at < high)) / (high - low)
-    samples = ((np.arange(_SIDE) + 0.5) * n / _SIDE).astype(np.int64)
-    return np.ascontiguousarray(box[samples] @ box, dtype=np.float32)
+    low = [max(at + after - window, 0) for at in range(n)]
+    high = [min(at + after, n) for at in range(n)]  # at the ends the mean is over what is there
+    weights = np.zeros((_SIDE, n))
+    for sample in range(_SIDE):
+        middle = int((sample + 0.5) * n / _SIDE)
+        for at in range(low[middle], high[middle]):
+            share = 1 / (high[middle] - low[middle]) / (high[at] - low[at])
+            weights[sample, low[at] : high[at]] += share
+    taken = int((weights > 0).sum(axis=1).max())
+    first = np.minimum((weights > 0).argmax(axis=1), n - taken)
+    places = first[:, None] + np.arange(taken)
+    return places, np.take_along_axis(weights, places, axis=1).astype(np.float32)
 
 
 def _quality(small: _Floats) -> int:
