@@ -1,11 +1,10 @@
 """The embedded engine as a small OpenAI-compatible server: for laptops, and to try the http engine on a true model.
 
-    python -m captioner.serving demo --port 8010
+    popfactory serve-captions demo --port 8010
 
 One picture at a time and no batches: a real engine (vLLM and others) is what a large run is asked of.
 """
 
-import argparse
 import base64
 import binascii
 import threading
@@ -129,17 +128,18 @@ def _error(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, status_code=status)
 
 
-def main() -> None:
-    """Serve a checkpoint on this machine alone."""
+def serve(model: str, *, revision: str = "", port: int = 8010) -> None:
+    """Serve a checkpoint on this machine alone, until it is stopped.
+
+    Args:
+        model: As [caption] model: "demo", a folder, or a name on the hub.
+        revision: As [caption] revision.
+        port: On 127.0.0.1.
+
+    Raises:
+        ConfigError, ModelError: The checkpoint isn't here or can't be loaded.
+    """
     import uvicorn
 
-    parser = argparse.ArgumentParser(description="The embedded captioner as an OpenAI-compatible server.")
-    parser.add_argument("model", help='as [caption] model: "demo", a folder, or a name on the hub')
-    parser.add_argument("--port", type=int, default=8010)
-    given = parser.parse_args()
-    app = create_app(EmbeddedSetup.of(CaptionConfig(model=given.model)))
-    uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning")
-
-
-if __name__ == "__main__":
-    main()
+    app = create_app(EmbeddedSetup.of(CaptionConfig(model=model, revision=revision)))
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")

@@ -19,7 +19,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -198,6 +198,23 @@ def read_job(run: Run, job_id: str) -> Job:
     if job.state == "queued" and child is not None and child.returncode is not None:
         job.state, job.message = "failed", _log_end(run, job_id)
     return job
+
+
+def past_stages(run: Run, stage: str) -> list[Job]:
+    """What every job's journal told when it left this stage, oldest first.
+
+    `rate` of each is that of the stage; its `lines` may be of the stages before too.
+    """
+    left: list[Job] = []
+    for path in sorted(run.jobs.glob("*.jsonl")):
+        job = Job(job_id=path.stem)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):  # the last line of a killed process may be half
+                entry = json.loads(line)
+                if job.stage == stage and entry["event"] in ("stage", "ended"):
+                    left.append(replace(job, lines=deque(job.lines), failures=dict(job.failures)))
+                _apply(job, entry)
+    return left
 
 
 def cancel_job(run: Run, job_id: str) -> None:
