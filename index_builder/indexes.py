@@ -201,12 +201,12 @@ def _sample(folder: Path, n: int, size: int) -> Vectors:
 
 def _copy_vectors(folder: Path, path: Path, n: int, d: int) -> None:
     """All vectors one after the other as float16 .npy."""
-    target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(n, d))
-    start = 0
-    for vectors in _blocks(folder):
-        target[start : start + len(vectors)] = vectors
-        start += len(vectors)
-    target.flush()
+    # Written, not mapped: a full disk is an error then, and not the end of the process by SIGBUS.
+    with path.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (n, d)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for vectors in _blocks(folder):
+            file.write(vectors.astype("<f2").data)
 
 
 def _build_with_autofaiss(run: Run, memory_bytes: int) -> None:

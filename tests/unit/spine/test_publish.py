@@ -1,11 +1,20 @@
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spine.publish import publish_bytes, publish_json, publish_table, publishing, sha256_of, sweep
+from spine.publish import (
+    publish_array,
+    publish_bytes,
+    publish_json,
+    publish_table,
+    publishing,
+    sha256_of,
+    sweep,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -62,3 +71,27 @@ def test_json_is_sorted_and_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         publish_json(tmp_path / "b.json", {"a": float("nan")})
     assert not (tmp_path / "b.json").exists()
+
+
+def test_an_array_that_does_not_fit_on_the_disk_is_an_error_with_its_number(tmp_path):
+    """A limit on the size of files stands for the full disk: both end a write in its middle."""
+    code = (
+        "import errno, pathlib, resource, sys; import numpy as np; from spine.publish import publish_array\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    publish_array(pathlib.Path(sys.argv[1]), np.zeros((100, 100), dtype=np.float16))\n"
+        "except OSError as error:\n"
+        "    print(error.errno == errno.EFBIG)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.npy")], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("True", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_of_any_layout_are_read_back_as_they_were(tmp_path):
+    for array in (np.zeros((0, 4), np.float16), np.arange(12.0).reshape(3, 4).T, np.float32([[1, 2]])):
+        publish_array(tmp_path / "a.npy", array)
+        assert np.array_equal(np.load(tmp_path / "a.npy"), array)
+        assert np.load(tmp_path / "a.npy").dtype == array.dtype
