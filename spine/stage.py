@@ -117,13 +117,11 @@ def verify(folder: Path) -> list[str]:
     """
     problems = []
     for record in read_manifest(folder).files:
-        path = folder / record.path
-        if not path.is_file():
-            problems.append(f"{path}: missing")
-        elif path.stat().st_size != record.size_bytes:
-            problems.append(f"{path}: {path.stat().st_size:,} bytes, published with {record.size_bytes:,}")
-        elif sha256_of(path) != record.sha256:
-            problems.append(f"{path}: content differs from what was published")
+        problem = _misfit(folder, record)
+        if problem is None and sha256_of(folder / record.path) != record.sha256:
+            problem = f"{folder / record.path}: content differs from what was published"
+        if problem is not None:
+            problems.append(problem)
     return problems
 
 
@@ -174,6 +172,9 @@ class Stage:
             grows_with: Names of parameters and inputs whose change keeps the finished files, since
                 each row stands for itself: a deeper fetch keeps what is fetched.
             force: Clear the folder in any case.
+
+        Raises:
+            DataError: It is finished with the same, but one of its files is missing or has another size.
         """
         plain = json.loads(json.dumps(dict(parameters)))
         given = dict(inputs)
@@ -186,6 +187,7 @@ class Stage:
         folder.mkdir(parents=True, exist_ok=True)
         published = None if force else _published_or_none(folder)
         if published is not None and published.parameters == plain and published.inputs == given:
+            _require_files(folder, published)
             return cls(name, folder, plain, given, published)
         (folder / MANIFEST).unlink(missing_ok=True)
         if force or _read_plan(folder) != plan:
@@ -220,6 +222,27 @@ def _published_or_none(folder: Path) -> Manifest | None:
         return find_manifest(folder)
     except DataError:  # damaged or from another version: the work is done anew
         return None
+
+
+def _require_files(folder: Path, published: Manifest) -> None:
+    """See that what a manifest names is there, by size alone: digests take as long as reading everything."""
+    for record in published.files:
+        problem = _misfit(folder, record)
+        if problem is not None:
+            raise DataError(
+                f"{problem}; put it back, or do the stage over with --force (`popfactory verify` names all such)"
+            )
+
+
+def _misfit(folder: Path, record: FileRecord) -> str | None:
+    """What is wrong with a published file as far as its name and size tell; None for nothing."""
+    path = folder / record.path
+    if not path.is_file():
+        return f"{path}: missing"
+    size_bytes = path.stat().st_size
+    if size_bytes != record.size_bytes:
+        return f"{path}: {size_bytes:,} bytes, published with {record.size_bytes:,}"
+    return None
 
 
 def _read_plan(folder: Path) -> object:

@@ -26,6 +26,20 @@ def test_a_finished_stage_with_the_same_work_is_published(tmp_path):
     assert verify(tmp_path) == []
 
 
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_finished_stage_that_lost_a_file_is_not_taken_for_finished(tmp_path, damage):
+    _finished(tmp_path, {"k": 3}, {"concepts": "aa"})
+    part = tmp_path / "part-00000.parquet"
+    if damage == "removed":
+        part.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[:-1])
+
+    with pytest.raises(DataError, match=r"part-00000\.parquet: .*--force"):
+        Stage.open("centroids", tmp_path, {"k": 3}, {"concepts": "aa"})
+    assert Stage.open("centroids", tmp_path, {"k": 3}, {"concepts": "aa"}, force=True).published is None
+
+
 @pytest.mark.parametrize(
     ("parameters", "inputs"), [({"k": 4}, {"concepts": "aa"}), ({"k": 3}, {"concepts": "bb"})]
 )
