@@ -267,7 +267,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise DataError(f"{path}: missing; run the stage that writes it again") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{path}: can't be read ({error}); run the stage that writes it again with --force"
+            f"{path}: can't be read ({_first_line(error)}); run the stage that writes it again with --force"
         ) from None
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
@@ -275,7 +275,12 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, ValueError) as error:
-        raise DataError(f"{path}: its columns are not what they should be ({error})") from None
+        raise DataError(f"{path}: its columns are not what they should be ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    """What Arrow says first: dumps of bytes may follow."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def vectors_of(column: pa.ChunkedArray) -> Vectors:
