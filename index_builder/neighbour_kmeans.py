@@ -49,8 +49,8 @@ def neighbour_kmeans(
 ) -> Vectors:
     """Unit centroids, each embedding compared with those near it; `fit_centroids` says the parameters' meaning.
 
-    Cost: the groups take about a fortieth of one exact iteration in float32, an iteration 384 / k of it
-    at a third to a half of the price. Holds n·d bytes beside the embeddings.
+    Cost in products: n·d for each group once, n·d·384 or a little more an iteration; docs/centroids.md has
+    it in seconds. Holds n·d bytes beside the embeddings.
 
     Args:
         embeddings: Shape (n, d), float32, rows of L2 norm 1 in C order.
