@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from popfactory.readiness import require_ready
+from popfactory.sources import source_of
 from spine.config import load_config
-from spine.errors import ConfigError
 from spine.progress import SILENT, Progress
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import MANIFEST, Manifest, find_manifest
+from spine.stage import MANIFEST, Manifest
 
 MAX_REFILLS = 20
 """Rounds of fetch, score and select at most; depths at least double, so 20 rounds reach every neighbour."""
@@ -47,10 +48,10 @@ def run_pipeline(run: Run, *, progress: Progress = SILENT) -> list[Outcome]:
         What each step came to; the last one is the release.
 
     Raises:
-        ConfigError: A setting is wrong, or a source is missing.
+        ConfigError: A setting is wrong, or names what isn't there: before any work.
         DataError: A stage can't work with what it found.
     """
-    config = load_config(run.require().config)
+    config = require_ready(run)
     outcomes = [_take(step) for step in _steps_to_neighbours(run, config, progress)]
     outcomes += _fill(run, config, progress)
     outcomes += [_take(step) for step in _steps_to_release(run, progress)]
@@ -132,21 +133,3 @@ def _take(step: Step) -> Outcome:
 def _mark(folder: Path) -> int | None:
     path = folder / MANIFEST
     return path.stat().st_mtime_ns if path.is_file() else None
-
-
-def source_of(run: Run, config: Config, collection: str) -> str:
-    """Where a collection's pictures come from: its setting, else what `popfactory embed` was given.
-
-    Raises:
-        ConfigError: Neither is there.
-    """
-    source = config.concepts.source if collection == "concepts" else config.pool.source
-    if source:
-        return source
-    manifest = find_manifest(run.collection(collection))
-    if manifest is not None and manifest.facts.get("source"):
-        return str(manifest.facts["source"])
-    raise ConfigError(
-        f"{run.config}: [{collection}] source is empty; set it, "
-        f"or run `popfactory embed {run.folder} {collection} FOLDER`"
-    )

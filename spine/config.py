@@ -162,6 +162,11 @@ def _check(config: Config, path: str) -> None:
             for part in key.split("."):
                 value = getattr(value, part)
             raise ConfigError(f"{path}: [{table}] {key} = {value!r}, {needed} was needed")
+    pools = [name for name in ("source", "index", "server") if getattr(config.pool, name)]
+    if len(pools) > 1:
+        raise ConfigError(
+            f"{path}: [pool] {' and '.join(pools)} are set; name one of them, and empty the others"
+        )
 
 
 def _rules(config: Config) -> list[tuple[str, bool, str]]:

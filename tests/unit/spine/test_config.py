@@ -90,3 +90,10 @@ def test_a_wrong_setting_is_one_line_that_names_its_place(tmp_path, text, line):
 def test_a_missing_file_says_how_to_make_it(tmp_path):
     with pytest.raises(ConfigError, match="popfactory init"):
         load_config(tmp_path / "popfactory.toml")
+
+
+def test_a_pool_named_twice_is_refused(tmp_path):
+    path = tmp_path / "popfactory.toml"
+    path.write_text('[pool]\nsource = "photos"\nserver = "http://127.0.0.1:1234"\n')
+    with pytest.raises(ConfigError, match=r"\[pool\] source and server are set; name one"):
+        load_config(path)
