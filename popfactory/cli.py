@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
     from spine.stage import Manifest
 
 RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
-_BEHAVIOUR = {"force": False, "quiet": False, "as_json": False}
+_DISK_ADVICE = {
+    errno.ENOSPC: "make room and run it again",
+    errno.EDQUOT: "make room and run it again",
+    errno.EROFS: "the file system is mounted read-only, and a run needs one that can be written to",
+    errno.EACCES: "get the right to read and write there and run it again",
+}
 
 
 def main() -> None:
@@ -54,15 +60,15 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in _DISK_ADVICE:
             raise
-        _leave(
-            f"{error.filename or 'disk'}: {error.strerror}; what is finished stays: make room and run it again",
-            1,
-        )
+        advice = _DISK_ADVICE[error.errno]
+        _leave(f"{error.filename or 'disk'}: {error.strerror}; what is finished stays: {advice}", 1)
 
 
 def _leave(line: str, code: int) -> None:
+    # A second Ctrl-C, while the interpreter ends, would change the exit code or print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     click.echo(f"popfactory: {line}", err=True)
     sys.exit(code)
 
@@ -191,7 +197,7 @@ def embed(run: Path, collection: str, source: str | None, force: bool, quiet: bo
         popfactory embed runs/pop-1 concepts ~/pictures/taste
     """
     from index_builder.embeddings import embed as embed_stage
-    from popfactory.pipeline import source_of
+    from popfactory.sources import source_of
     from spine.config import load_config
 
     arguments = ["embed", str(run), collection, *([source] if source else [])]
