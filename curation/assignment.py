@@ -22,13 +22,14 @@ def fill_quotas(*, centroid: Ints, rank: Ints, first: Mask, quota: int) -> Mask:
     Args:
         centroid: Shape (n,).
         rank: Within its centroid, shape (n,).
-        first: Rows that come before all others, whatever their rank; shape (n,).
+        first: Rows that have a place in any case, also beyond the quota; what they leave of it is for the
+            others. Shape (n,).
         quota: Rows a centroid.
     """
     order = np.lexsort((rank, ~first, centroid))
     inside = _position(centroid[order])
     placed = np.zeros(len(centroid), dtype=bool)
-    placed[order[inside < quota]] = True
+    placed[order[(inside < quota) | first[order]]] = True
     return placed
 
 
@@ -41,14 +42,14 @@ def assign(
     first: Mask,
     quota: int,
 ) -> tuple[Mask, Mask]:
-    """Give each picture at most one centroid, and each centroid at most `quota` pictures.
+    """Give each picture at most one centroid, and each centroid `quota` pictures, more only of the first.
 
     Args:
         picture: Whole numbers from 0, shape (n,): row i says that centroid[i] could take picture[i].
         centroid: Shape (n,).
         rank: Of the picture within the centroid, shape (n,).
         similarity: A picture's wish: the highest first, ties to the lower centroid; shape (n,).
-        first: Rows that a centroid takes before all others; shape (n,).
+        first: Rows that a centroid never turns away; shape (n,).
         quota: Pictures a centroid.
 
     Returns:

@@ -25,8 +25,13 @@ _GAPS = (
     "Addresses die and what they show changes; sha256 tells whether a picture is still the one described.",
     "Near-duplicates were looked for among the fetched pictures by their embeddings; crops and mirrored "
     "copies may remain.",
-    "The release holds metadata and places of pictures, not the pictures; their rights are their owners'.",
+    "Opt-outs were heeded as the hosts stated them when the pictures were fetched (opt_out); what was reserved "
+    "since is not known.",
 )
+_WITHOUT_PIXELS = (
+    "The release holds metadata and places of pictures, not the pictures; their rights are their owners'."
+)
+_WITH_PIXELS = "The pictures in `webdataset/` are as they were found; their rights are their owners'."
 _SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -76,6 +81,7 @@ def card_text(table: pa.Table, facts: CardFacts) -> str:
         table: The dataset.
         facts: What to tell.
     """
+    rights = _WITH_PIXELS if facts.config.release.pixels else _WITHOUT_PIXELS
     parts = [
         _front_matter(table, facts),
         f"# {facts.title}",
@@ -102,7 +108,7 @@ def card_text(table: pa.Table, facts: CardFacts) -> str:
             "stage", "SHA-256 of its manifest", {key: f"`{value}`" for key, value in facts.manifests.items()}
         ),
         "## Known gaps",
-        "\n".join(f"- {gap}" for gap in _GAPS),
+        "\n".join(f"- {gap}" for gap in (*_GAPS, rights)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -3,10 +3,12 @@
 Source: MLCommons, "Croissant format specification", version 1.0.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from curation.tars import FOLDER as TARS
 from spine.tables import DATASET
 
 _CONTEXT: dict[str, Any] = {
@@ -50,7 +52,14 @@ _CONTEXT: dict[str, Any] = {
 
 
 def croissant(
-    *, name: str, version: str, licence: str, description: str, parquet_sha256: str, parquet_bytes: int
+    *,
+    name: str,
+    version: str,
+    licence: str,
+    description: str,
+    parquet_sha256: str,
+    parquet_bytes: int,
+    tars: Sequence[tuple[str, str, int]] = (),
 ) -> dict[str, Any]:
     """The metadata as JSON-LD.
 
@@ -61,6 +70,7 @@ def croissant(
         description: One sentence.
         parquet_sha256: Of dataset.parquet, in hex.
         parquet_bytes: Its size.
+        tars: Name, SHA-256 and size of each WebDataset tar.
     """
     return {
         "@context": _CONTEXT,
@@ -79,7 +89,8 @@ def croissant(
                 "contentSize": f"{parquet_bytes} B",
                 "encodingFormat": "application/x-parquet",
                 "sha256": parquet_sha256,
-            }
+            },
+            *(_tar(*each) for each in tars),
         ],
         "recordSet": [
             {
@@ -90,6 +101,18 @@ def croissant(
                 "field": [_field(column) for column in DATASET],
             }
         ],
+    }
+
+
+def _tar(name: str, sha256: str, size_bytes: int) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": f"{TARS}/{name}",
+        "name": name,
+        "contentUrl": f"{TARS}/{name}",
+        "contentSize": f"{size_bytes} B",
+        "encodingFormat": "application/x-tar",
+        "sha256": sha256,
     }
 
 

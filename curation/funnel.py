@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from curation.revisions import newest
 from spine.config import load_config
 from spine.run import Run
 from spine.stage import Manifest, find_manifest
@@ -32,7 +33,7 @@ def funnel(run: Run) -> list[FunnelStep]:
         DataError: A manifest is damaged.
     """
     config = load_config(run.config)
-    release = run.release(config.release.name, config.release.version)
+    release = newest(run, config.release.name, config.release.version)
     steps: list[FunnelStep] = []
     for folder, lines in (
         (run.concepts, _collection("concept")),

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from curation.candidates import depths_of
 from curation.decisions import Decisions
 from curation.picture_values import read_scores
+from curation.revisions import newest
 from spine.config import load_config
 from spine.errors import DataError
 from spine.filters import RULES
@@ -192,7 +193,7 @@ def _captions(run: Run, picture_id: int) -> list[str]:
 
 
 def _released(run: Run, config: Config, picture_id: int) -> list[str]:
-    folder = run.release(config.release.name, config.release.version)
+    folder = newest(run, config.release.name, config.release.version)
     if find_manifest(folder) is None:
         return []
     inside = bool(_rows([folder / "dataset.parquet"], pa.schema([DATASET.field("id")]), picture_id))

@@ -244,12 +244,6 @@ def _retrieve(run: "Run", **options: Any) -> "Manifest":
     return retrieve(run, **options)
 
 
-def _fetch(run: "Run", **options: Any) -> "Manifest":
-    from curation.fetched_images import fetch
-
-    return fetch(run, **options)
-
-
 def _score(run: "Run", **options: Any) -> "Manifest":
     from index_builder.scores import score
 
@@ -264,12 +258,6 @@ def _select(run: "Run", **options: Any) -> "Manifest":
     return manifest
 
 
-def _release(run: "Run", **options: Any) -> "Manifest":
-    from curation.release import release
-
-    return release(run, **options)
-
-
 _stage_command(
     "centroids", _centroids, "RUN/concepts", "RUN/centroids", "Cluster the embeddings of RUN into centroids."
 )
@@ -281,7 +269,30 @@ _stage_command(
     "RUN/neighbours",
     "Find every centroid's neighbours in the pool.",
 )
-_stage_command("fetch", _fetch, "RUN/neighbours", "RUN/images", "Bring in the neighbours' pictures.")
+
+
+@cli.command()
+@RUN
+@click.option("--retry-failed", is_flag=True, help="Ask again what gave nothing but may another time.")
+@click.option("--force", is_flag=True, help="Start over.")
+@_options
+def fetch(run: Path, retry_failed: bool, force: bool, quiet: bool, as_json: bool) -> None:
+    """Bring in the neighbours' pictures.
+
+    Reads RUN/neighbours, writes RUN/images. --retry-failed asks addresses again that timed out, were busy or
+    could not be reached; a picture that is gone is not asked for twice.
+
+    \b
+    Example:
+        popfactory fetch runs/pop-1 --retry-failed
+    """
+    from curation.fetched_images import fetch as fetch_stage
+
+    with _working(run, ["fetch", str(run)], quiet) as (opened, progress):
+        manifest = fetch_stage(opened, force=force, retry_failed=retry_failed, progress=progress)
+    _report(manifest, quiet, as_json)
+
+
 _stage_command(
     "score", _score, "RUN/images", "RUN/scores", "Score the fetched pictures and group near-duplicates."
 )
@@ -349,9 +360,40 @@ def serve_captions(model: str, revision: str, port: int) -> None:
     serve_checkpoint(model, revision=revision, port=port)
 
 
-_stage_command(
-    "release", _release, "all of RUN", "RUN/release/NAME-VERSION", "Publish the dataset with its card."
-)
+@cli.command()
+@RUN
+@click.option("--diff", nargs=2, metavar="OLD NEW", help="Tell what differs between two releases, and why.")
+@click.option("--check", is_flag=True, help="Name rows of all releases that a list blocks by now.")
+@click.option("--force", is_flag=True, help="Make the newest revision anew, in its place.")
+@_options
+def release(
+    run: Path, diff: tuple[str, str] | None, check: bool, force: bool, quiet: bool, as_json: bool
+) -> None:
+    """Publish the dataset with its card.
+
+    Reads all of RUN, writes RUN/release/NAME-VERSION. What is published stays: rows that differ make the
+    version's next revision, NAME-VERSION+1. --diff and --check only read.
+
+    \b
+    Example:
+        popfactory release runs/pop-1
+        popfactory release runs/pop-1 --diff pop-1.0 pop-1.0+1
+    """
+    from popfactory.report import tell_blocked, tell_difference
+    from spine.run import Run
+
+    if diff is not None or check:
+        opened = Run(run).require()
+        told = (
+            tell_blocked(opened, as_json) if diff is None else tell_difference(opened, *diff, as_json=as_json)
+        )
+        click.echo(told)
+        return
+    from curation.release import release as release_stage
+
+    with _working(run, ["release", str(run)], quiet) as (working, progress):
+        manifest = release_stage(working, force=force, progress=progress)
+    _report(manifest, quiet, as_json)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from curation.revisions import newest
 from popfactory.demo_collection import draw_collection
 from popfactory.report import funnel_lines
 from spine.config import load_config, preset, with_demo_models, write_config
@@ -75,7 +76,7 @@ def _settings(run: Run, concepts: int) -> Config:
 def demo_lines(run: Run) -> list[str]:
     """What the demo prints at its end: the funnel, three captions, what to open next."""
     config = load_config(run.config)
-    folder = run.release(config.release.name, config.release.version)
+    folder = newest(run, config.release.name, config.release.version)
     table = pq.read_table(folder / "dataset.parquet", columns=["image_path", "caption"])
     command = "popfactory" if shutil.which("popfactory") else sys.argv[0]
     step = max(1, table.num_rows // 3)

@@ -84,11 +84,9 @@ def _steps_to_release(run: Run, progress: Progress) -> list[Step]:
     from captioner.captions import caption
     from curation.release import release
 
-    config = load_config(run.config)
-    folder = run.release(config.release.name, config.release.version)
     return [
         Step("caption", run.captions, lambda: caption(run, progress=progress)),
-        Step("release", folder, lambda: release(run, progress=progress)),
+        Step("release", run.releases, lambda: release(run, progress=progress)),
     ]
 
 
@@ -131,5 +129,6 @@ def _take(step: Step) -> Outcome:
 
 
 def _mark(folder: Path) -> int | None:
-    path = folder / MANIFEST
-    return path.stat().st_mtime_ns if path.is_file() else None
+    """When it, or the newest release in it, was published."""
+    manifests = (folder / MANIFEST, *folder.glob(f"*/{MANIFEST}"))
+    return max((path.stat().st_mtime_ns for path in manifests if path.is_file()), default=None)

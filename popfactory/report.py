@@ -1,14 +1,20 @@
 """What the command prints of a run: the funnel, the stages, the jobs; the same as JSON for scripts."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from curation.funnel import funnel
+from curation.release_diff import blocked_rows, difference
+from curation.revisions import published
 from popfactory.pipeline import Outcome
 from spine.config import load_config, uses_demo_models
+from spine.errors import DataError
 from spine.jobs import Job, list_jobs
+from spine.lists import BlockLists
 from spine.run import STAGES, Run
 from spine.stage import MANIFEST, find_manifest
 
@@ -49,6 +55,32 @@ def status_lines(run: Run) -> list[str]:
     if uses_demo_models(load_config(run.config)):
         lines += ["", "demo models: captions and scores come from small models that know only drawn scenes"]
     return lines
+
+
+def tell_difference(run: Run, old: str, new: str, *, as_json: bool) -> str:
+    """What differs between two releases, as lines or as one JSON object.
+
+    Raises:
+        DataError: One of them isn't there.
+    """
+    found = difference(run, old, new)
+    return json.dumps(asdict(found), ensure_ascii=False) if as_json else "\n".join(found.lines())
+
+
+def tell_blocked(run: Run, as_json: bool) -> str:
+    """That no list names a row of any release; as a line or as one JSON object.
+
+    Raises:
+        DataError: Lists do; the message names each.
+    """
+    found = blocked_rows(run, BlockLists.load(load_config(run.config).lists, run.folder))
+    if found:
+        told = "\n".join(each.line() for each in found)
+        raise DataError(f"{len(found):,} released rows are on a list by now; delete their releases:\n{told}")
+    names = [folder.name for folder in published(run)]
+    if as_json:
+        return json.dumps({"releases": names, "blocked": []})
+    return f"{run.folder}: no list names a row of {', '.join(names) or 'any release'}"
 
 
 def status_json(run: Run) -> dict[str, Any]:

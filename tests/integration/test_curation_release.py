@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,15 @@ from curation.decisions import Decisions, Event
 from curation.fetched_images import fetch
 from curation.funnel import funnel
 from curation.release import release
+from curation.release_diff import blocked_rows, difference
+from curation.revisions import newest, revisions
 from curation.samples import small_picture
 from curation.selection import select
 from curation.story import why
+from curation.tars import key_of
+from spine.config import load_config, write_config
 from spine.errors import ConfigError, DataError
+from spine.lists import BlockLists
 from spine.publish import sha256_of
 from spine.run import Run
 from spine.settings import AestheticMin, ReleaseConfig
@@ -79,7 +85,7 @@ def selected_run(tmp_path: Path) -> Run:
 
 
 def dataset(run: Run) -> list[dict]:
-    return pq.read_table(run.release("pop", "1.0") / "dataset.parquet").to_pylist()
+    return pq.read_table(newest(run, "pop", "1.0") / "dataset.parquet").to_pylist()
 
 
 def number(run: Run, key: str) -> int:
@@ -195,12 +201,105 @@ def test_a_takedown_after_captioning_leaves_nothing_of_the_picture(run):
     manifest = release(run)
 
     assert (manifest.counts["left_out_hash_block"], manifest.counts["left_out_takedown"]) == (1, 1)
-    folder = run.release("pop", "1.0")
+    folder = newest(run, "pop", "1.0")
+    assert folder.name == "pop-1.0+1"
     for path in folder.iterdir():
         content = path.read_bytes()
         for trace in (victim["sha256"], "number 2", "number 101", str(victim["id"])):
             assert trace.encode() not in content
     assert {row["key"] for row in dataset(run)} == {"0", "1", "500", "102"}
+    lists = BlockLists.load(load_config(run.config).lists, run.folder)
+    assert {(row.release, row.id, row.rule) for row in blocked_rows(run, lists)} == {
+        ("pop-1.0", victim["id"], "hash_block"),
+        ("pop-1.0", number(run, "101"), "takedown"),
+    }
+    told = difference(run, "pop-1.0", "pop-1.0+1")
+    assert {(each.kind, each.id, each.reason) for each in told.changes} == {
+        ("removed", victim["id"], "hash_block: its hash is on a block list"),
+        ("removed", number(run, "101"), "takedown: on a takedown list"),
+    }
+    assert told.same == 4
+    assert "pop-1.0 to pop-1.0+1: 0 added, 2 removed, 0 changed, 4 the same" in told.lines()[0]
+    shutil.rmtree(run.release("pop", "1.0"))
+    assert blocked_rows(run, lists) == []
+
+
+def test_a_published_release_stays_and_what_differs_becomes_its_next_revision(run):
+    caption_all(run)
+    first = release(run)
+    before = {path: path.read_bytes() for path in run.release("pop", "1.0").iterdir()}
+    Decisions.open(run.decisions).record(
+        [
+            Event(client="t", seq=1, curator="ada", action="reject", target="image", ids=(number(run, "2"),)),
+            Event(client="t", seq=2, curator="ada", action="keep", target="image", ids=(number(run, "0"),)),
+        ]
+    )
+    select(run)
+    caption_all(run)
+
+    second = release(run)
+
+    assert {path: path.read_bytes() for path in run.release("pop", "1.0").iterdir()} == before
+    assert second.facts["folder"] == "release/pop-1.0+1"
+    assert "# pop 1.0+1" in (newest(run, "pop", "1.0") / "README.md").read_text()
+    assert release(run) == second
+    told = {(each.kind, each.id): each.reason for each in difference(run, "pop-1.0", "pop-1.0+1").changes}
+    assert told == {
+        ("removed", number(run, "2")): "person: a curator decided: ada",
+        ("added", number(run, "3")): "selected, centroid 0, rank 3",
+        ("changed", number(run, "0")): "selected_by",
+    }
+    assert release(run, force=True).digest == second.digest
+    assert [each.number for each in revisions(run, "pop", "1.0")] == [0, 1]
+    assert release(run, version="2").facts["folder"] == "release/pop-2"
+    with pytest.raises(DataError, match=r"no release pop-9; published are: pop-1\.0, pop-1\.0\+1, pop-2"):
+        difference(run, "pop-1.0", "pop-9")
+    assert read_manifest(run.release("pop", "1.0")) == first
+
+
+def test_a_change_that_leaves_the_rows_as_they_were_makes_no_revision(run):
+    caption_all(run)
+    first = release(run)
+    with_lists(run, CONFIG, takedown="12345\n")
+    fetch(run)
+    score_all(run)
+    select(run)
+    caption_all(run)
+
+    assert release(run) == first
+    assert [each.number for each in revisions(run, "pop", "1.0")] == [0]
+
+
+def test_pixels_go_into_tars_that_are_the_same_each_time_and_read_back_by_key(tmp_path):
+    run = selected_run(tmp_path)
+    write_config(run.config, replace(CONFIG, release=ReleaseConfig(pixels=True)))
+    caption_all(run)
+    (tmp_path / "pool" / "1.png").unlink()
+    (tmp_path / "pool" / "2.png").write_bytes(numbered_picture(9))
+
+    manifest = release(run)
+
+    folder = run.release("pop", "1.0")
+    (path,) = (folder / "webdataset").glob("*.tar")
+    first = path.read_bytes()
+    with tarfile.open(path) as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
+    rows = {key_of(row["id"]): row for row in dataset(run)}
+    assert (manifest.counts["released"], manifest.counts["pixels"], len(members)) == (6, 4, 12)
+    assert manifest.counts["pixels_missing_changed"] == manifest.counts["pixels_missing_missing"] == 1
+    for key in {name.partition(".")[0] for name in members}:
+        row = rows[key]
+        assert str(number_in(members[f"{key}.png"])) == row["key"]
+        assert members[f"{key}.txt"].decode() == row["caption"]
+        told = json.loads(members[f"{key}.json"])
+        assert (told["id"], told["sha256"]) == (row["id"], row["sha256"])
+        assert "image_path" not in told
+    release(run, force=True)
+    assert path.read_bytes() == first
+    content = json.loads((folder / "croissant.json").read_text())
+    assert content["distribution"][1]["sha256"] == sha256_of(path)
+    assert "not the pictures" not in (folder / "README.md").read_text()
+    assert verify(folder) == []
 
 
 def test_nothing_to_release_is_an_error_that_prints_the_funnel(run):
@@ -375,8 +474,6 @@ def test_select_folds_what_curators_decide_and_does_nothing_when_nothing_changed
 
 
 def test_a_licence_and_name_from_the_settings_stand_in_card_and_folder(run):
-    from spine.config import write_config
-
     write_config(
         run.config, replace(CONFIG, release=ReleaseConfig(name="stars", version="2.1", licence="CC0: mine"))
     )

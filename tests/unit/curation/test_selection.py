@@ -159,8 +159,9 @@ def by_loops(case: Case) -> list[tuple[str, str, str | None]]:
                 continue
             centroid = wishes[number].pop(0)
             held.setdefault(centroid, []).append(number)
-            if len(held[centroid]) > case.quota:
-                worst = max(held[centroid], key=lambda n: rank[centroid, n])
+            others = [n for n in held[centroid] if n not in case.keep]
+            if len(held[centroid]) > case.quota and others:
+                worst = max(others, key=lambda n: rank[centroid, n])
                 held[centroid].remove(worst)
                 outcome[centroid, worst] = ("rejected", "quota", full)
                 waiting.append(worst)
@@ -168,7 +169,8 @@ def by_loops(case: Case) -> list[tuple[str, str, str | None]]:
     else:
         for centroid in {row[0] for row in open_rows}:
             wanting = sorted((r[2] for r in open_rows if r[0] == centroid), key=lambda n: rank[centroid, n])
-            held[centroid] = wanting[: case.quota]
+            kept = [n for n in wanting if n in case.keep]
+            held[centroid] = wanting[: max(case.quota, len(kept))]
     for centroid, _, number, _ in open_rows:
         if number in held.get(centroid, []):
             kept = number in case.keep
@@ -244,6 +246,15 @@ def test_a_list_beats_a_person_and_a_person_beats_a_filter():
         ("selected", "person", "ada"),
         ("rejected", "min_side_px", "1, limit 10"),
     ]
+
+
+def test_what_a_person_keeps_is_selected_beyond_the_quota_and_counts_towards_it():
+    rows = [(0, rank, number, 0.5) for rank, number in enumerate([1, 2, 3, 4])]
+    for one_centroid in (True, False):
+        outcome = run_case(
+            Case(rows=rows, pictures={n: {} for n in (1, 2, 3, 4)}, keep={2, 3, 4}, one_centroid=one_centroid)
+        )
+        assert outcome == [("rejected", "quota", "2 a centroid"), *[("selected", "person", "ada")] * 3]
 
 
 def test_another_of_a_group_takes_the_place_of_one_that_a_filter_rejects():

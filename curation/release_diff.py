@@ -1,0 +1,160 @@
+"""What differs between two releases, row by row, and why; and which rows of old ones a list names by now.
+
+Rows are told by their id alone: whoever keeps a copy can follow it, and nothing that was taken down is
+shown again.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curation.revisions import published, release_folder
+from spine.config import load_config
+from spine.filters import RULES
+from spine.lists import BlockLists
+from spine.run import Run
+from spine.stage import find_manifest, read_manifest
+from spine.tables import DATASET, SELECTION, read_table
+
+_NAMED_BY = ("id", "url", "sha256", "md5", "pdq")
+_PLACES = frozenset({"image_path", "key"})  # where a picture lies is no part of what it is
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row that differs."""
+
+    kind: str
+    """added, removed or changed."""
+    id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What differs between two releases."""
+
+    old: str
+    new: str
+    changes: list[Change]
+    """Removed, added, changed; each in order of id."""
+    same: int
+    """Rows that don't differ."""
+
+    def lines(self) -> list[str]:
+        """For a person: the sums, then a line a row."""
+        kinds = Counter(change.kind for change in self.changes)
+        sums = ", ".join(f"{kinds[kind]:,} {kind}" for kind in ("added", "removed", "changed"))
+        first = f"{self.old} to {self.new}: {sums}, {self.same:,} the same"
+        return [first, *(f"{change.kind} {change.id}: {change.reason}" for change in self.changes)]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A row of a release that a list names by now."""
+
+    release: str
+    id: int
+    rule: str
+
+    def line(self) -> str:
+        """For a person."""
+        return f"{self.release}: {self.id}: {RULES[self.rule]}"
+
+
+def difference(run: Run, old: str, new: str) -> Difference:
+    """Compare two releases of a run.
+
+    Args:
+        run: Whose lists and selection tell why a row left.
+        old: A release's folder name, or its path.
+        new: The later one, likewise.
+
+    Raises:
+        DataError: One isn't there, or is damaged.
+        ConfigError: A list can't be read.
+    """
+    folders = [release_folder(run, name) for name in (old, new)]
+    before, after = (_rows(folder) for folder in folders)
+    reasons = _Reasons(run, folders[1])
+    changes = [
+        Change("removed", number, reasons.of(before[number]))
+        for number in sorted(before.keys() - after.keys())
+    ]
+    changes += [
+        Change("added", number, _why_added(after[number])) for number in sorted(after.keys() - before.keys())
+    ]
+    both = sorted(before.keys() & after.keys())
+    differing = {number: _differing(before[number], after[number]) for number in both}
+    changes += [
+        Change("changed", number, ", ".join(columns)) for number, columns in differing.items() if columns
+    ]
+    same = sum(not columns for columns in differing.values())
+    return Difference(folders[0].name, folders[1].name, changes, same)
+
+
+def blocked_rows(run: Run, lists: BlockLists) -> list[Blocked]:
+    """The rows of all published releases that lists name now.
+
+    Raises:
+        DataError: A release is damaged.
+    """
+    if lists.empty:
+        return []
+    schema = pa.schema([DATASET.field(name) for name in _NAMED_BY])
+    found = []
+    for folder in published(run):
+        for row in read_table(folder / "dataset.parquet", schema).to_pylist():
+            rule = lists.blocks(picture_id=row["id"], **_known(row))
+            if rule is not None:
+                found.append(Blocked(folder.name, row["id"], rule))
+    return found
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in _NAMED_BY if name != "id"}
+
+
+def _rows(folder: Path) -> dict[int, dict[str, Any]]:
+    return {row["id"]: row for row in read_table(folder / "dataset.parquet", DATASET).to_pylist()}
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    return [name for name in before if name not in _PLACES and before[name] != after[name]]
+
+
+def _why_added(row: dict[str, Any]) -> str:
+    by = f"kept by {row['selected_by']}" if row["selected_by"] else "selected"
+    return f"{by}, centroid {row['centroid_id']}, rank {row['rank']}"
+
+
+class _Reasons:
+    """Why a row is not in the later release, as far as the run still knows."""
+
+    def __init__(self, run: Run, release: Path) -> None:
+        self._lists = BlockLists.load(load_config(run.config).lists, run.folder)
+        self._verdicts: dict[int, list[dict[str, Any]]] | None = None
+        selection = find_manifest(run.selection)
+        if selection is not None and read_manifest(release).inputs.get("selection") == selection.digest:
+            self._verdicts = {}
+            for row in read_table(run.selection_table, SELECTION).to_pylist():
+                self._verdicts.setdefault(row["id"], []).append(row)
+
+    def of(self, row: dict[str, Any]) -> str:
+        """For a row of the earlier release."""
+        rule = self._lists.blocks(picture_id=row["id"], **_known(row))
+        if rule is not None:
+            return f"{rule}: {RULES[rule]}"
+        if self._verdicts is None:
+            return "the run has another selection by now and no longer knows"
+        verdicts = self._verdicts.get(row["id"], [])
+        if not verdicts:
+            return "no centroid wants it any more"
+        verdict = min(verdicts, key=lambda each: each["centroid_id"] != row["centroid_id"])
+        if any(each["verdict"] == "selected" for each in verdicts):
+            return "selected, but without a caption"
+        detail = f": {verdict['detail']}" if verdict["detail"] else ""
+        return f"{verdict['rule']}: {RULES[verdict['rule']]}{detail}"
