@@ -10,7 +10,6 @@ from pathlib import Path
 
 from popfactory.readiness import require_ready
 from popfactory.sources import source_of
-from spine.config import load_config
 from spine.progress import SILENT, Progress
 from spine.run import Run
 from spine.settings import Config
