@@ -56,11 +56,8 @@ def answer(index: ServedIndex, query: KnnQuery, vector: Vectors, metrics: Metric
     folder = index.folder(query.modality)
     vector = pulled(checked(index, vector), index, query)
     with metrics.time("knn_index_time"):
-        found, numbers = folder.search(vector[None], query.k)
-    similarities, rows = found[0], numbers[0]
-    count = int(np.argmax(rows < 0)) if (rows < 0).any() else len(rows)
-    similarities, rows = similarities[:count], rows[:count]
-    kept = _kept(index, folder, query, rows, metrics)
+        similarities, rows, vectors = _found(index, folder, query, vector)
+    kept = _kept(index, query, rows, vectors, metrics)
     similarities, rows = similarities[kept], rows[kept]
     results = [
         {"id": row, "similarity": similarity}
@@ -120,29 +117,39 @@ def pulled(vector: Vectors, index: ServedIndex, query: KnnQuery) -> Vectors:
     return moved if norm == 0 else np.asarray(moved / norm, dtype=np.float32)
 
 
-def _kept(
-    index: ServedIndex, folder: IndexFolder, query: KnnQuery, rows: Rows, metrics: Metrics
-) -> npt.NDArray[np.bool_]:
-    """Which results stay: every filter looks at all of them, and one is enough to drop."""
-    kept = np.zeros(len(rows), dtype=np.bool_)
-    kept[np.unique(rows, return_index=True)[1]] = True  # a row that FAISS gives twice counts once
+def _found(
+    index: ServedIndex, folder: IndexFolder, query: KnnQuery, vector: Vectors
+) -> tuple[npt.NDArray[np.float32], Rows, Vectors | None]:
+    """Similarities and rows, best first, and where a filter looks at them their vectors."""
     safety = query.use_safety_model and index.unsafe is not None
     violence = query.use_violence_detector and index.violence is not None
-    if not len(rows) or not (query.deduplicate or safety or violence):
-        return kept
+    if not (query.deduplicate or safety or violence):
+        similarities, rows = folder.search(vector[None], query.k)
+        there = rows[0] >= 0
+        return similarities[0][there], rows[0][there], None
     try:
-        vectors = folder.reconstruct(rows)
+        return folder.search_with_vectors(vector, query.k)
     except DataError:
         raise Refusal(
             f"{index.name} keeps no vectors: deduplicate, use_safety_model and use_violence_detector need them",
             code="no_vectors",
         ) from None
+
+
+def _kept(
+    index: ServedIndex, query: KnnQuery, rows: Rows, vectors: Vectors | None, metrics: Metrics
+) -> npt.NDArray[np.bool_]:
+    """Which results stay: every filter looks at all of them, and one is enough to drop."""
+    kept = np.zeros(len(rows), dtype=np.bool_)
+    kept[np.unique(rows, return_index=True)[1]] = True  # a row that FAISS gives twice counts once
+    if vectors is None or not len(rows):
+        return kept
     if query.deduplicate:
         with metrics.time("dedup_time"):
             kept &= first_of_component(vectors, NEAR_DUPLICATE) == np.arange(len(rows))
-    if violence and index.violence is not None:
+    if query.use_violence_detector and index.violence is not None:
         kept &= (vectors @ index.violence.T).argmax(axis=1) != 1
-    if safety and index.unsafe is not None:
+    if query.use_safety_model and index.unsafe is not None:
         with metrics.time("safety_time"):
             kept &= ~(index.unsafe(vectors) > UNSAFE)
     return kept

@@ -103,6 +103,31 @@ def test_nprobe_travels_with_each_search_through_every_kind_of_lists(tmp_path, v
     np.testing.assert_array_equal(index.search(queries, 10)[1], index.search(queries, 10, nprobe=1)[1])
 
 
+@pytest.mark.parametrize("metric", [faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2])
+@pytest.mark.parametrize("kind", ["Flat", "HNSW8", "IVF32,SQ8", "RR32,IVF32_HNSW8,SQ8"])
+def test_rows_and_vectors_found_at_once_are_those_found_one_after_the_other(
+    tmp_path, vectors, queries, kind, metric
+):
+    index = IndexFolder.open(foreign(tmp_path, vectors, kind, metric=metric))
+
+    for query in queries[:5]:
+        near, rows, found = index.search_with_vectors(query, 30, nprobe=3)
+
+        known, known_rows = index.search(query[None], 30, nprobe=3)
+        there = known_rows[0] >= 0
+        np.testing.assert_array_equal(rows, known_rows[0][there])
+        np.testing.assert_allclose(near, known[0][there], atol=1e-6)
+        np.testing.assert_allclose(found, index.reconstruct(rows), atol=1e-6)
+
+
+def test_codes_that_give_no_vectors_back_say_so(tmp_path, vectors):
+    index = IndexFolder.open(foreign(tmp_path, vectors, "IVF32,PQ8x4fs"))
+    with pytest.raises(DataError, match="fast-scan codes give no vectors back"):
+        index.reconstruct(np.array([0, 1]))
+    with pytest.raises(DataError, match="fast-scan codes give no vectors back"):
+        index.search_with_vectors(vectors[0], 5)
+
+
 def test_product_codes_open_however_small_their_file_is(tmp_path, vectors):
     """Their tables for L2 may be larger than the file, which is FAISS's limit while it reads."""
     for metric in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
