@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 RUN ?= demo-run
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format bench soak clean
+.PHONY: help setup demo test check format bench soak peer clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -37,5 +37,9 @@ soak: setup  ## the long, repeated tests
 	@scripts/install_chromium.sh
 	$(BIN)/python -m pytest tests -m soak --timeout 3600 $(ARGS)
 
+peer: setup  ## clip-retrieval 2.45 in an environment of its own, beside our server: same folders, same questions
+	@scripts/set_up_peer.sh "$(PYTHON)"
+	$(BIN)/python -m tests.peer $(if $(PEER_PYTHON),$(PEER_PYTHON),.venv-peer/bin/python)
+
 clean:  ## remove .venv, caches and the demo's run
-	rm -rf .venv demo-run dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-peer demo-run dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

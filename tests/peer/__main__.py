@@ -155,9 +155,7 @@ def compare_clients(
 @contextlib.contextmanager
 def running_peer(peer: str, indices: Path) -> Iterator[httpx.Client]:
     """clip-retrieval's back end over these indices."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [peer, str(ROOT / "tests/peer/peer_server.py"), str(indices), str(port)]
     log = indices.parent / "peer.log"
     with log.open("w") as file:
@@ -186,7 +184,16 @@ def running_peer(peer: str, indices: Path) -> Iterator[httpx.Client]:
 @contextlib.contextmanager
 def running_ours(indices: Path) -> Iterator[httpx.Client]:
     """Our server over these indices, by the command."""
-    command = [sys.executable, "-m", "popfactory", "serve", "--indices", str(indices), "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "popfactory",
+        "serve",
+        "--indices",
+        str(indices),
+        "--port",
+        str(free_port()),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stderr is not None
     try:
@@ -201,6 +208,14 @@ def running_ours(indices: Path) -> Iterator[httpx.Client]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def drawn_picture() -> bytes:

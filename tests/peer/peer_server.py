@@ -42,10 +42,21 @@ def load_clip(clip_model: str, **_: object) -> tuple[object, object, object]:
     if clip_model != "demo":
         return None, None, None  # embedding queries only
     import open_clip
+    import torch
+    from tokenizers import Tokenizer
 
-    source = f"local-dir:{ROOT / 'index_builder' / 'models' / 'demo-clip'}"
-    model, _, preprocess = open_clip.create_model_and_transforms(source)
-    return model.eval(), preprocess, open_clip.get_tokenizer(source)
+    folder = ROOT / "index_builder" / "models" / "demo-clip"
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    # Its transformers is older than the one that wrote the tokenizer's settings.
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    length = model.context_length
+    tokenizer.enable_padding(length=length, pad_id=tokenizer.token_to_id("<pad>"), pad_token="<pad>")
+    tokenizer.enable_truncation(length)
+
+    def tokens(texts: list[str]) -> torch.Tensor:
+        return torch.tensor([each.ids for each in tokenizer.encode_batch(texts)])
+
+    return model.eval(), preprocess, tokens
 
 
 def main(indices: Path, port: int) -> None:
