@@ -77,7 +77,7 @@ def croissant(
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": name,
-        "version": version,
+        "version": _semantic(version),
         "description": description,
         "license": licence,
         "distribution": [
@@ -102,6 +102,15 @@ def croissant(
             }
         ],
     }
+
+
+def _semantic(version: str) -> str:
+    """A version as Semantic Versioning writes it where it has a revision: 1.0+2 is 1.0.0+2."""
+    number, plus, revision = version.partition("+")
+    parts = number.split(".")
+    if not plus or len(parts) >= 3 or not all(part.isdecimal() for part in parts):
+        return version
+    return ".".join([*parts, "0", "0"][:3]) + plus + revision
 
 
 def _tar(name: str, sha256: str, size_bytes: int) -> dict[str, Any]:

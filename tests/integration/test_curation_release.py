@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from curation.decisions import Decisions, Event
 from curation.fetched_images import fetch
@@ -21,6 +22,7 @@ from curation.samples import small_picture
 from curation.selection import select
 from curation.story import why
 from curation.tars import key_of
+from popfactory.cli import cli
 from spine.config import load_config, write_config
 from spine.errors import ConfigError, DataError
 from spine.lists import BlockLists
@@ -255,6 +257,25 @@ def test_a_published_release_stays_and_what_differs_becomes_its_next_revision(ru
     with pytest.raises(DataError, match=r"no release pop-9; published are: pop-1\.0, pop-1\.0\+1, pop-2"):
         difference(run, "pop-1.0", "pop-9")
     assert read_manifest(run.release("pop", "1.0")) == first
+
+
+def test_the_command_tells_what_differs_and_fails_where_a_list_names_a_released_row(run):
+    caption_all(run)
+    release(run)
+    first = CliRunner().invoke(cli, ["release", str(run.folder), "--check"])
+    assert (first.exit_code, "no list names a row of pop-1.0" in first.output) == (0, True)
+    victim = number(run, "2")
+    with_lists(run, CONFIG, takedown=f"{victim}\n")
+    assert CliRunner().invoke(cli, ["release", str(run.folder), "--quiet"]).exit_code == 0
+
+    told = CliRunner().invoke(cli, ["release", str(run.folder), "--diff", "pop-1.0", "pop-1.0+1", "--json"])
+    checked = CliRunner().invoke(cli, ["release", str(run.folder), "--check"])
+
+    assert json.loads(told.output)["changes"] == [
+        {"kind": "removed", "id": victim, "reason": "takedown: on a takedown list"}
+    ]
+    assert isinstance(checked.exception, DataError)
+    assert f"pop-1.0: {victim}: on a takedown list" in str(checked.exception)
 
 
 def test_a_change_that_leaves_the_rows_as_they_were_makes_no_revision(run):
