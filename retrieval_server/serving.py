@@ -53,9 +53,8 @@ def serve(
         )
     if not logging.getLogger().handlers:
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-        logging.getLogger("popfactory").setLevel(
-            logging.INFO
-        )  # and not what FAISS and open_clip tell of loading
+        # And not what FAISS and open_clip tell of loading.
+        logging.getLogger("popfactory").setLevel(logging.INFO)
     if not use_one_blas_thread():
         _log.info("NumPy's BLAS keeps its threads; OPENBLAS_NUM_THREADS=1 may make filters faster")
     app = build_app(settings, token=token or "", any_host=not local)

@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import faiss
 import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from faiss.contrib.ondisk import merge_ondisk
 from PIL import Image
 
 from index_builder.metadata_rows import write_metadata
@@ -18,7 +20,7 @@ from retrieval_server.indices import open_index
 from retrieval_server.settings import IndexSettings, ServerSettings, load_indices_paths
 from spine.errors import DataError
 from spine.protocol import ARROW_STREAM
-from tests.integration.server_index import Pool, draw_pool, running, write_index
+from tests.integration.server_index import SCHEMA, D, Pool, draw_pool, running, write_index
 
 POOL = draw_pool(300)
 TEXTS = draw_pool(300, seed=8).vectors  # of the same rows, other vectors
@@ -122,3 +124,72 @@ def test_pictures_come_with_an_answer_only_where_their_folder_is_set(tmp_path: P
     assert Image.open(io.BytesIO(base64.b64decode(result["image"]))).size == (16, 9)
     assert ["image" in row for row in rows] == [True, False, False]  # 6 lies elsewhere, 7 is missing
     assert "image" not in off and off["image_path"] == paths[5]
+
+
+def write_laion5b(folder: Path, pool: Pool) -> faiss.Index:
+    """LAION-5B's layout, small: lists on disk merged from two parts, three Arrow files of many batches.
+
+    Returns:
+        The same index in memory.
+    """
+    lists = folder / "image.index"
+    lists.mkdir(parents=True)
+    faiss.omp_set_num_threads(1)
+    trained = faiss.index_factory(D, "OPQ8_16,IVF16_HNSW8,PQ8x8", faiss.METRIC_INNER_PRODUCT)
+    trained.train(pool.vectors)
+    faiss.extract_index_ivf(trained).nprobe = 4
+    rows, files = np.arange(len(pool.vectors)), []
+    for part in np.array_split(rows, 2):
+        shard = faiss.clone_index(trained)
+        shard.add_with_ids(pool.vectors[part], part)
+        files.append(str(folder / f"part{part[0]}.index"))
+        faiss.write_index(shard, files[-1])
+    full = faiss.clone_index(trained)
+    full.add_with_ids(pool.vectors, rows)
+    merge_ondisk(trained, files, str(lists / "merged_index.ivfdata"))
+    faiss.write_index(trained, str(lists / "populated.index"))
+    (folder / "metadata").mkdir()
+    table = pa.Table.from_pylist(pool.metadata, schema=SCHEMA)
+    for name, start, end in (("0_en", 0, 250), ("1_multi", 250, 450), ("2_nolang", 450, 600)):
+        with pa.ipc.new_file(str(folder / "metadata" / f"{name}.arrow"), table.schema) as writer:
+            writer.write_table(table.slice(start, end - start), max_chunksize=3)
+    return full
+
+
+def test_laion5bs_layout_is_served_by_its_documented_entry(tmp_path: Path):
+    pool = draw_pool(600)
+    full = write_laion5b(tmp_path / "laion5B-index", pool)
+    # The folder may move, or be a mount that can't be written.
+    shutil.move(tmp_path / "laion5B-index", tmp_path / "moved")
+    entry = {
+        "indice_folder": str(tmp_path / "moved"),
+        "provide_safety_model": True,
+        "enable_faiss_memory_mapping": True,
+        "use_arrow": True,
+        "enable_hdf5": False,
+        "reorder_metadata_by_ivf_index": False,
+        "columns_to_return": ["url", "caption"],
+        "clip_model": "ViT-L/14",
+        "enable_mclip_option": False,
+    }
+    path = tmp_path / "indices_paths.json"
+    path.write_text(json.dumps({"laion5B": entry}))
+    queries = draw_pool(10, seed=4).vectors
+    with running(load_indices_paths(path)) as address, httpx.Client(base_url=address) as client:
+        for query in (*queries, *pool.vectors[:10]):
+            body = {"indice_name": "laion5B", "num_images": 40}
+            plain = asked(client, query, **body).json()
+            single = asked(client, query, **body, deduplicate=True).json()
+            similarities, rows, vectors = full.search_and_reconstruct(query[None], 40)
+            assert [result["similarity"] for result in plain] == pytest.approx(similarities[0], abs=1e-5)
+            assert {result["id"] for result in plain} == set(rows[0].tolist())
+            for result in plain:
+                known = pool.metadata[result["id"]]
+                assert (result["url"], result["caption"]) == (known["url"], known["caption"])
+            unit = vectors[0] / np.linalg.norm(vectors[0], axis=1, keepdims=True)
+            alike = unit @ unit.T > 0.94
+            groups = {
+                frozenset(np.flatnonzero(np.linalg.matrix_power(alike.astype(int) > 0, 40)[i]))
+                for i in range(40)
+            }
+            assert len(single) == len(groups) <= len(plain)
