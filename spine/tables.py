@@ -260,7 +260,10 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         DataError: The file is missing, damaged, or lacks a column or has another type in it.
     """
     try:
-        table = pq.read_table(path, columns=schema.names, page_checksum_verification=True)
+        # Not pq.read_table: that refuses a column it doesn't find before we can say anything of it.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            present = set(file.schema_arrow.names)
+            table = file.read(columns=[name for name in schema.names if name in present])
         for name in _ADDED.intersection(schema.names).difference(table.column_names):
             table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
     except FileNotFoundError:
