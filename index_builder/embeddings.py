@@ -34,6 +34,7 @@ from spine.tables import METADATA, STATUSES, read_parts, read_table
 SHARD_INPUTS = 4096
 """Inputs a shard: what a kill may cost."""
 
+_DOWNLOAD_FIRST = "download what has only an address first, with img2dataset for instance; "
 _REPORT_EVERY = 32  # inputs between two words to the progress
 
 
@@ -78,7 +79,8 @@ def embed(
     if not counts["embedded"]:
         raise DataError(
             f"{found.source}: none of {counts['inputs']:,} inputs could be embedded ({_reasons(counts)}); "
-            f"{folder / 'statuses'} says why for each"
+            + (_DOWNLOAD_FIRST if counts.get("failed_not_local") else "")
+            + f"{folder / 'statuses'} says why for each"
         )
     facts = {"d": encoder.d, "model": encoder.name, "demo_models": encoder.is_demo, "source": found.source}
     manifest = stage.finish(counts, facts)

@@ -31,7 +31,7 @@ class ConceptsConfig:
     """The pictures that set the taste."""
 
     source: str = ""
-    """A folder of pictures, WebDataset tars, or Parquet with bytes or addresses."""
+    """A folder of pictures, WebDataset tars, or Parquet with bytes; a row with only an address fails as not_local."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class PoolConfig:
     """What is searched: pictures to embed, an index that exists, or a server. One of the three."""
 
     source: str = ""
-    """A folder of pictures, WebDataset tars, or Parquet with bytes or addresses."""
+    """A folder of pictures, WebDataset tars, or Parquet with bytes; a row with only an address fails as not_local."""
 
     index: str = ""
     """A clip-retrieval index folder that exists."""

@@ -229,7 +229,7 @@ def test_addresses_alone_are_counted_as_not_local(tmp_path, new_run):
     pq.write_table(pa.table({"URL": ["http://x/1", "http://x/2"]}), tmp_path / "p.parquet")
     run = new_run()
 
-    with pytest.raises(DataError, match="none of 2 inputs .*not_local 2"):
+    with pytest.raises(DataError, match="none of 2 inputs .*not_local 2.*img2dataset"):
         embed(run, "pool", str(tmp_path / "p.parquet"))
     assert not (run.pool / "manifest.json").exists()
 
