@@ -62,7 +62,3 @@ class ServiceError(FactoryError):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-
-
-class Interrupted(FactoryError):
-    """The user stopped the work; it goes on from where it was. Exit code 130."""
