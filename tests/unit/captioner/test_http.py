@@ -178,7 +178,7 @@ def test_a_large_picture_is_sent_small_and_in_its_shape():
     content = base64.b64decode(data_url(Image.new("RGB", (2000, 1400), (200, 30, 90))).partition(",")[2])
     sent = Image.open(io.BytesIO(content))
 
-    assert sent.format == "JPEG" and sent.size == (960, 672)
+    assert sent.format == "JPEG" and sent.size == (1440, 1008)
     assert np.abs(np.asarray(sent).reshape(-1, 3).mean(0) - (200, 30, 90)).max() < 3
 
 
