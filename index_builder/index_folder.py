@@ -172,10 +172,12 @@ class IndexFolder:
         queries = self.checked(query[None], k, nprobe)
         parameters = self._parameters(index, nprobe)
         distances, numbers, vectors = index.search_and_reconstruct(queries, min(self.n, k), params=parameters)
-        found = numbers[0] >= 0
-        near = distances[0][found] if self.metric == "inner_product" else 1 - distances[0][found] / 2
-        order = np.lexsort((numbers[0][found], -near))
-        return near[order], numbers[0][found][order], _unit(vectors[0][found][order])
+        there = np.flatnonzero(numbers[0] >= 0)
+        near = distances[0][there] if self.metric == "inner_product" else 1 - distances[0][there] / 2
+        order = np.lexsort((numbers[0][there], -near))
+        picked = there[order]
+        in_place = np.array_equal(picked, np.arange(numbers.shape[1]))  # as a rule: it saves a copy
+        return near[order], numbers[0][picked], _unit(vectors[0] if in_place else vectors[0][picked])
 
     @property
     def exact_vectors(self) -> Any:
@@ -335,7 +337,7 @@ def in_order(
 
 def _unit(vectors: Vectors) -> Vectors:
     """Rows scaled to L2 norm 1; those of zeros stay."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
     unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit
 

@@ -33,3 +33,17 @@ def test_a_chain_is_one_component():
     shuffled = [3, 7, 0, 5, 1, 6, 2, 4]
     assert first_of_component(vectors[shuffled], 0.94).tolist() == [0] * 8
     assert first_of_component(vectors[::2], 0.94).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("apart", [0.1, 0.3, 0.35, 0.36, 0.9])
+def test_wide_vectors_around_the_threshold_are_told_apart_exactly(apart):
+    """Only some of their dimensions are looked at first, and those where they differ may be the others."""
+    generator = np.random.default_rng(7)
+    vectors = generator.standard_normal((700, 400)) * np.arange(1, 401) ** -0.4
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    step = np.zeros((350, 400))
+    step[:, 300:] = generator.standard_normal((350, 100))  # the narrow dimensions
+    vectors[350:] = vectors[:350] + apart * step / np.linalg.norm(step, axis=1, keepdims=True)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors[5] = 0  # a code of zeros is like nothing, itself included
+    assert first_of_component(vectors, 0.94).tolist() == reference(vectors, 0.94)
