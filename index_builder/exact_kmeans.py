@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index_builder.faiss_library import load_faiss
+from index_builder.near_duplicates import near_duplicate_groups
 from spine.progress import Progress
 from spine.tables import Vectors
 
@@ -166,6 +167,12 @@ def all_served(embeddings: Vectors, centroids: Vectors) -> Vectors:
         worst = np.argsort(similarities, kind="stable")[: empty.size]
         worst = worst[similarities[worst] < 1 - TOLD_APART]
         if not worst.size:
-            return centroids[sizes > 0]
+            return _apart(centroids[sizes > 0]) if empty.size else centroids
         centroids = centroids.copy()
         centroids[empty[: worst.size]] = embeddings[worst]
+
+
+def _apart(centroids: Vectors) -> Vectors:
+    """One of each point: to rounding, copies of an embedding can be nearest to several equal centroids."""
+    stands_for = near_duplicate_groups(centroids, 1 - TOLD_APART)
+    return centroids[stands_for == np.arange(len(centroids))]

@@ -79,15 +79,11 @@ def open_pool(run: Run, config: Config) -> Pool:
     """Open what [pool] names: an index folder, a server, or else the run's own index.
 
     Raises:
-        ConfigError: [pool] names both, or the server can't give [retrieve] k.
+        ConfigError: The server can't give [retrieve] k.
         DataError: The index can't be opened.
         ServiceError: The server can't be reached or has no such index.
     """
     pool = config.pool
-    if pool.server and pool.index:
-        raise ConfigError(
-            f"[pool] names index = {pool.index!r} and server = {pool.server!r}; one of them at most"
-        )
     if pool.server:
         if config.retrieve.k > MAX_RESULTS:
             raise ConfigError(f"[retrieve] k = {config.retrieve.k:,}, a server gives {MAX_RESULTS:,} at most")

@@ -193,4 +193,4 @@ def test_an_index_that_does_not_fit_its_metadata_is_refused(indices, tmp_path):
     write_metadata(tmp_path / "wrong" / "metadata" / "0.arrow", pa.table({"url": ["one"]}))
     path = tmp_path / "indices_paths.json"
     path.write_text(json.dumps({"wrong": "wrong"}))
-    assert "60 vectors, 1 rows of metadata" in refused("--indices", str(path))
+    assert "60 vectors in image.index, 1 rows of metadata" in refused("--indices", str(path))

@@ -389,7 +389,7 @@ def test_what_is_missing_is_named(tmp_path, pictures, queries):
     with pytest.raises(DataError, match="no such folder"):
         retrieve(run)
     write_config(run.config, settings(server="http://127.0.0.1:9", index=str(tmp_path)))
-    with pytest.raises(ConfigError, match="one of them at most"):
+    with pytest.raises(ConfigError, match="name one of them"):
         retrieve(run)
     write_config(run.config, settings(20_000, server="http://127.0.0.1:9"))
     with pytest.raises(ConfigError, match="a server gives 10,000 at most"):
