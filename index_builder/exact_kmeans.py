@@ -175,4 +175,5 @@ def all_served(embeddings: Vectors, centroids: Vectors) -> Vectors:
 def _apart(centroids: Vectors) -> Vectors:
     """One of each point: to rounding, copies of an embedding can be nearest to several equal centroids."""
     stands_for = near_duplicate_groups(centroids, 1 - TOLD_APART)
-    return centroids[stands_for == np.arange(len(centroids))]
+    kept: Vectors = centroids[stands_for == np.arange(len(centroids))]
+    return kept
