@@ -176,9 +176,12 @@ def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vect
 
     similarities, rows = in_a_pass(index, tmp_path, vectors[:count], 4, NLIST)  # cuts through the equal ones
 
-    assert (similarities[:, :1] == similarities).all(axis=1).mean() == 1
-    np.testing.assert_array_equal(rows, rows[:, :1] + np.arange(4) * 200)
-    assert (rows[:, 0] < 200).all()
+    np.testing.assert_array_equal(rows % 200, np.tile(rows[:, :1] % 200, 4))
+    assert np.ptp(similarities, axis=1).max() < 2e-6
+    # Some kernels of BLAS give copies of a row products that differ in their last bit.
+    equal = similarities[:, 1:] == similarities[:, :-1]
+    assert (rows[:, 1:] > rows[:, :-1])[equal].all()
+    assert equal.any()
 
 
 def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatch):
