@@ -1,0 +1,1 @@
+"""The verbs of the `popfactory` command, one module for each package they call."""

@@ -1,0 +1,106 @@
+"""Curation's stages, and a picture's story."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from popfactory.commands.frame import RUN, report, result_options, stage_command, working
+
+if TYPE_CHECKING:
+    from spine.run import Run
+    from spine.stage import Manifest
+
+
+def _select(run: "Run", **options: Any) -> "Manifest":
+    from curation.selection import require_selected, select
+
+    manifest = select(run, **options)
+    require_selected(run)
+    return manifest
+
+
+@click.command()
+@RUN
+@click.option("--retry-failed", is_flag=True, help="Ask again what gave nothing but may another time.")
+@click.option("--force", is_flag=True, help="Start over.")
+@result_options
+def fetch(run: Path, retry_failed: bool, force: bool, quiet: bool, as_json: bool) -> None:
+    """Bring in the neighbours' pictures.
+
+    Reads RUN/neighbours, writes RUN/images. --retry-failed asks addresses again that timed out, were busy or
+    could not be reached; a picture that is gone is not asked for twice.
+
+    \b
+    Example:
+        popfactory fetch runs/pop-1 --retry-failed
+    """
+    from curation.fetched_images import fetch as fetch_stage
+
+    with working(run, ["fetch", str(run)], quiet) as (opened, progress):
+        manifest = fetch_stage(opened, force=force, retry_failed=retry_failed, progress=progress)
+    report(manifest, quiet, as_json)
+
+
+select = stage_command(
+    "select",
+    _select,
+    "RUN/neighbours, images, scores and the curators' decisions",
+    "RUN/selection",
+    "Decide on every candidate: filters, people, duplicates, quota.",
+)
+
+
+@click.command()
+@RUN
+@click.option("--diff", nargs=2, metavar="OLD NEW", help="Tell what differs between two releases, and why.")
+@click.option("--check", is_flag=True, help="Name rows of all releases that a list blocks by now.")
+@click.option("--force", is_flag=True, help="Make the newest revision anew, in its place.")
+@result_options
+def release(
+    run: Path, diff: tuple[str, str] | None, check: bool, force: bool, quiet: bool, as_json: bool
+) -> None:
+    """Publish the dataset with its card.
+
+    Reads all of RUN, writes RUN/release/NAME-VERSION. What is published stays: rows that differ make the
+    version's next revision, NAME-VERSION+1. --diff and --check only read.
+
+    \b
+    Example:
+        popfactory release runs/pop-1
+        popfactory release runs/pop-1 --diff pop-1.0 pop-1.0+1
+    """
+    from popfactory.report import tell_blocked, tell_difference
+    from spine.run import Run
+
+    if diff is not None or check:
+        opened = Run(run).require()
+        told = (
+            tell_blocked(opened, as_json) if diff is None else tell_difference(opened, *diff, as_json=as_json)
+        )
+        click.echo(told)
+        return
+    from curation.release import release as release_stage
+
+    with working(run, ["release", str(run)], quiet) as (opened, progress):
+        manifest = release_stage(opened, force=force, progress=progress)
+    report(manifest, quiet, as_json)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})  # an id may begin with a minus sign
+@RUN
+@click.argument("picture_id", metavar="ID", type=int)
+def why(run: Path, picture_id: int) -> None:
+    """Tell the whole story of one picture: where it came from, what it scored, why it is in or out.
+
+    \b
+    Example:
+        popfactory why runs/pop-1 -1234567890123456789
+    """
+    from curation.story import why as story
+    from spine.run import Run
+
+    click.echo("\n".join(story(Run(run).require(), picture_id)))
+
+
+COMMANDS = (fetch, select, release, why)

@@ -1,0 +1,138 @@
+"""A whole run: start it, bring it up to date, look at it."""
+
+import json
+from pathlib import Path
+
+import click
+
+from popfactory.commands.frame import RUN, result_options, working
+
+
+@click.command()
+@RUN
+@click.option("--preset", default="standard", show_default=True, help="standard or laion-pop-2023.")
+@click.option("--concepts", default="", help="Pictures that set the taste: folder, tars or Parquet.")
+@click.option("--pool", default="", help="Pictures to search: folder, tars or Parquet.")
+@click.option("--demo-models", is_flag=True, help="Use the small models that come with popfactory.")
+@click.option("--force", is_flag=True, help="Write over the settings that are there.")
+def init(run: Path, preset: str, concepts: str, pool: str, demo_models: bool, force: bool) -> None:
+    """Write RUN/popfactory.toml with every setting, its default and its meaning.
+
+    The settings name the real models (ViT-L-14 of openai, LLaVA-1.5). --demo-models names the small ones that
+    come with popfactory instead: they know only drawn scenes, and every card and page of such a run says so.
+
+    \b
+    Example:
+        popfactory init runs/pop-1 --preset laion-pop-2023 --concepts midjourney/ --pool photos/
+    """
+    from popfactory.settings_file import start_run
+
+    written = start_run(run, preset, concepts=concepts, pool=pool, demo_models=demo_models, force=force)
+    click.echo(f"{written}: written; look it over, then `popfactory run {run}`")
+
+
+@click.command()
+@RUN
+@result_options
+def run(run: Path, quiet: bool, as_json: bool) -> None:
+    """Bring every stage of RUN up to date, in order, and release the dataset.
+
+    Does only what isn't done: stopped at any moment and started again, it goes on from there.
+
+    \b
+    Example:
+        popfactory run runs/pop-1
+    """
+    from popfactory.pipeline import run_pipeline
+    from popfactory.report import funnel_lines, outcome_json
+
+    with working(run, ["run", str(run)], quiet) as (opened, progress):
+        outcomes = run_pipeline(opened, progress=progress)
+    if as_json:
+        click.echo(json.dumps(outcome_json(opened, outcomes), ensure_ascii=False))
+    elif not quiet:
+        if not any(outcome.worked for outcome in outcomes):
+            click.echo(f"{run}: every stage is up to date; nothing to do")
+        click.echo("\n".join(funnel_lines(opened)))
+        click.echo(f"release: {run / outcomes[-1].manifest.facts['folder']}")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False), default=Path("demo-run"))
+@click.option("--concepts", default=1500, show_default=True, help="Pictures of taste to draw.")
+@click.option("--pool", default=6000, show_default=True, help="Pictures to search to draw.")
+@click.option("--seed", default=0, show_default=True, help="Same seed, same pictures.")
+@click.option("--ui", is_flag=True, help="Open the board on the run afterwards.")
+@result_options
+def demo(run: Path, concepts: int, pool: int, seed: int, ui: bool, quiet: bool, as_json: bool) -> None:
+    """Run the whole factory on pictures it draws itself: no data, no network, no GPU.
+
+    Draws a collection of taste and a larger pool, runs every stage on the small models that come with
+    popfactory, prints the funnel and three captions, and leaves a release in RUN (demo-run by default).
+
+    \b
+    Example:
+        popfactory demo --ui
+    """
+    from popfactory.demo import demo_lines, prepare
+    from popfactory.pipeline import run_pipeline
+    from popfactory.report import outcome_json
+
+    prepare(run, concepts=concepts, pool=pool, seed=seed, say=None if quiet or as_json else click.echo)
+    with working(run, ["demo", str(run)], quiet) as (opened, progress):
+        outcomes = run_pipeline(opened, progress=progress)
+    if as_json:
+        click.echo(json.dumps(outcome_json(opened, outcomes), ensure_ascii=False))
+    elif not quiet:
+        click.echo("\n".join(demo_lines(opened)))
+    if ui:
+        from ui.serving import serve as serve_board
+
+        serve_board(opened)
+
+
+@click.command()
+@RUN
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def status(run: Path, as_json: bool) -> None:
+    """Show the funnel of RUN, which stages are finished, and its jobs.
+
+    \b
+    Example:
+        popfactory status runs/pop-1
+    """
+    from popfactory.report import status_json, status_lines
+    from spine.run import Run
+
+    opened = Run(run).require()
+    click.echo(
+        json.dumps(status_json(opened), ensure_ascii=False) if as_json else "\n".join(status_lines(opened))
+    )
+
+
+@click.command()
+@RUN
+def verify(run: Path) -> None:
+    """Compare every published file of RUN with the digest it was published with.
+
+    \b
+    Example:
+        popfactory verify runs/pop-1
+    """
+    from popfactory.report import finished_folders
+    from spine.errors import DataError
+    from spine.run import Run
+    from spine.stage import read_manifest
+    from spine.stage import verify as verify_folder
+
+    folders = finished_folders(Run(run).require())
+    problems = [problem for folder in folders for problem in verify_folder(folder)]
+    if problems:
+        raise DataError(
+            "\n".join([f"{len(problems)} damaged files; run their stages with --force:", *problems])
+        )
+    files = sum(len(read_manifest(folder).files) for folder in folders)
+    click.echo(f"{run}: {files:,} files in {len(folders)} finished stages are as published")
+
+
+COMMANDS = (init, run, demo, status, verify)
