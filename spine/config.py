@@ -84,12 +84,26 @@ def load_config(path: Path) -> Config:
         ConfigError: The file is missing or no TOML, or a table, key or value is wrong.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_config(path.read_bytes(), path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; make one with `popfactory init {path.parent}`") from None
+
+
+def parse_config(content: bytes, path: Path) -> Config:
+    """The settings that a popfactory.toml says.
+
+    Args:
+        content: Of the file.
+        path: Named in errors.
+
+    Raises:
+        ConfigError: It is no TOML, or a table, key or value is wrong.
+    """
+    try:
+        tables = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no valid TOML: {error}") from None
-    config: Config = _build(Config, content, str(path), "")
+    config: Config = _build(Config, tables, str(path), "")
     _check(config, str(path))
     return config
 
@@ -99,10 +113,10 @@ def write_config(path: Path, config: Config) -> None:
     lines = ["# Settings of this run. Each stage reads them when it starts."]
     for item in fields(config):
         table = getattr(config, item.name)
-        meanings = _meanings(type(table))
+        meant = meanings(type(table))
         lines += ["", _comment(inspect.getdoc(type(table)) or ""), f"[{item.name}]"]
         for entry in fields(table):
-            lines.append(_comment(meanings[entry.name]))
+            lines.append(_comment(meant[entry.name]))
             lines.append(_line(entry.name, getattr(table, entry.name)))
     publish_text(path, "\n".join(lines) + "\n")
 
@@ -246,18 +260,18 @@ def _parses(parse: Callable[[str], int], text: str) -> bool:
     return True
 
 
-def _meanings(kind: type) -> dict[str, str]:
+def meanings(kind: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, on one line."""
     body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]).body
-    meanings = {}
+    found = {}
     for statement, after in itertools.pairwise(body):
         if (
             isinstance(statement, ast.AnnAssign)
             and isinstance(after, ast.Expr)
             and isinstance(after.value, ast.Constant)
         ):
-            meanings[typing.cast(ast.Name, statement.target).id] = " ".join(str(after.value.value).split())
-    return meanings
+            found[typing.cast(ast.Name, statement.target).id] = " ".join(str(after.value.value).split())
+    return found
 
 
 def _comment(text: str) -> str:
