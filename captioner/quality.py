@@ -1,14 +1,11 @@
 """What is measured of a caption by its words alone: cheap, deterministic, the same for every engine.
 
 The figures to hold them against are LAION-POP's own: of 100 captions that LLaVA-1.5-13b wrote for it, 69 % speculate
-and 88 % interpret by such lists, though the prompt forbids both, and 1 % repeat more than LOOP_REPETITION.
+and 88 % interpret by such lists, though the prompt forbids both, and 1 % loop (`spine.caption_flags.LOOP_REPETITION`).
 """
 
 import re
 from dataclasses import dataclass
-
-LOOP_REPETITION = 0.15
-"""From this share of repeated 4-grams on, a caption counts as a loop."""
 
 _GRAM = 4
 _WORD = re.compile(r"\w+(?:['’]\w+)*")

@@ -12,22 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spine.caption_flags import FLAGS
 from spine.publish import publish_text
 
 BARS = 20
 SAMPLES = 12
 
 _WIDTH_PX, _HEIGHT_PX, _GAP_PX = 420, 120, 2
-_MEANINGS = {
-    "prefix_missing": "don't begin with the words the prompt asks for",
-    "truncated": "cut off at the greatest length",
-    "loops": "more than 15 % of their 4-grams stood in them before",
-    "speculating": 'words such as "appears to be", "possibly", "likely"',
-    "interpreting": 'words such as "overall", "sense of", "creating a"',
-    "refusals": "say that they can't or won't describe the picture",
-    "not_english": "by a cheap guess",
-    "retried": "asked a second time for a loop or a cut",
-}
 _HISTOGRAMS = {
     "words": "words",
     "tokens": "tokens",
@@ -80,7 +71,7 @@ def _shares(counts: Mapping[str, int]) -> str:
     cells = [
         f"<tr><th>{name.replace('_', ' ')}<td class='n'>{counts[name]:,}"
         f"<td class='n'>{100 * counts[name] / whole:.1f} %<td>{html.escape(meaning)}"
-        for name, meaning in _MEANINGS.items()
+        for name, meaning in FLAGS.items()
     ]
     return "<h2>Captions that need a look</h2><table>" + "".join(cells) + "</table><h2>Measures</h2>"
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from captioner.engine import CaptionFailure, Engine, Reply
-from captioner.quality import LOOP_REPETITION, repetition
+from captioner.quality import repetition
+from spine.caption_flags import LOOP_REPETITION
 from spine.errors import ConfigError
 from spine.prompts import Prompt
 

@@ -5,23 +5,16 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.quality import LOOP_REPETITION
+from spine.caption_flags import COLUMNS, flags
 
 COUNTED = [
     "id",
     "status",
     "reason",
     "caption",
-    "prefix_found",
-    "truncated",
     "words",
     "tokens",
-    "repetition",
-    "speculation",
-    "interpretation",
-    "refusal",
-    "language",
-    "retried_for",
+    *COLUMNS,
 ]
 """Columns of CAPTIONS that the counts and the report are made of."""
 
@@ -34,24 +27,14 @@ def tally(rows: pa.Table) -> dict[str, int]:
 
     Returns:
         captioned and failed, which add up to the rows; failed_REASON, which add up to failed; then of the captioned,
-        each by itself: prefix_missing, truncated, loops, speculating, interpreting, refusals, not_english, retried.
+        each by itself: every flag of spine.caption_flags.
     """
     is_captioned = pc.equal(rows["status"], "captioned")
     captioned = rows.filter(is_captioned)
     reasons = Counter(rows.filter(pc.invert(is_captioned))["reason"].to_pylist())
-    marked = {
-        "prefix_missing": pc.equal(captioned["prefix_found"], False),
-        "truncated": captioned["truncated"],
-        "loops": pc.greater(captioned["repetition"], LOOP_REPETITION),
-        "speculating": pc.greater(captioned["speculation"], 0),
-        "interpreting": pc.greater(captioned["interpretation"], 0),
-        "refusals": captioned["refusal"],
-        "not_english": pc.equal(captioned["language"], "other"),
-        "retried": captioned["retried_for"].is_valid(),
-    }
     return {
         "captioned": captioned.num_rows,
         "failed": reasons.total(),
         **{f"failed_{reason}": n for reason, n in sorted(reasons.items())},
-        **{name: int(pc.sum(marks).as_py() or 0) for name, marks in marked.items()},
+        **{name: int(pc.sum(marks).as_py() or 0) for name, marks in flags(captioned).items()},
     }

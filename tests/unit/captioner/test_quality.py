@@ -1,6 +1,7 @@
 import pytest
 
-from captioner.quality import LOOP_REPETITION, language, measured, repetition, word_count
+from captioner.quality import language, measured, repetition, word_count
+from spine.caption_flags import LOOP_REPETITION
 
 # Three that LLaVA-1.5-13b and CogVLM wrote for LAION-POP, from its published sample page.
 POSING = (
