@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from spine.config import preset, with_demo_models, write_config
 from spine.errors import ConfigError
 from spine.run import Run
-from spine.settings import ConceptsConfig
+from spine.settings import ConceptsConfig, ListsConfig
 
 if TYPE_CHECKING:
     from retrieval_server.settings import ServerSettings
+
+NO_LISTS = ListsConfig()
+"""Nothing is taken down."""
 
 
 def start_run(
@@ -63,20 +66,27 @@ def _absolute(source: str) -> str:
     return str(path)
 
 
-def server_settings(indices: Path | None, run_folder: Path | None) -> "ServerSettings":
+def server_settings(
+    indices: Path | None, run_folder: Path | None, lists: ListsConfig = NO_LISTS
+) -> "ServerSettings":
     """What `serve` serves.
 
     Args:
         indices: clip-retrieval's indices_paths.json.
         run_folder: A run, whose index is served. One of the two.
+        lists: Takedown and hash lists of a server without a run; a run names its own.
 
     Raises:
-        ConfigError: Neither or both are given, or one can't be served.
+        ConfigError: Neither or both are given, one can't be served, or lists are given beside a run's.
     """
     from retrieval_server.settings import load_indices_paths, settings_for_run
 
     if indices is not None and run_folder is None:
-        return load_indices_paths(indices)
+        return replace(load_indices_paths(indices), lists=lists)
     if run_folder is not None and indices is None:
+        if lists != NO_LISTS:
+            raise ConfigError(
+                f"serve: name the lists in {run_folder}/popfactory.toml, [lists]: every stage heeds them"
+            )
         return settings_for_run(Run(run_folder).require())
     raise ConfigError("serve: give --run RUN or --indices indices_paths.json, one of the two")

@@ -132,7 +132,8 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/ready")
     async def ready() -> dict[str, object]:
-        """Whether every index is open, and how large it is."""
+        """Whether every index is open and every list can be read; how large the indices are."""
+        service.takedowns.current()
         return {
             "status": "ready",
             "indices": {name: index.n for name, index in service.indices.items()},

@@ -149,19 +149,18 @@ def parse_embed(content: object) -> tuple[list[str], list[str]]:
     return (values, []) if name == "texts" else ([], values)
 
 
-def parse_picture(encoded: str) -> Image.Image:
-    """The picture in a query's `image`: base64, a data: prefix or not.
+def parse_picture(encoded: str) -> bytes:
+    """The picture file in a query's `image`: base64, a data: prefix or not.
 
     Raises:
-        Refusal: It is no base64, or no picture that is opened here.
+        Refusal: It is no base64.
     """
     if encoded.startswith("data:"):
         encoded = encoded.partition(";base64,")[2]
     try:
-        content = base64.b64decode("".join(encoded.split()), validate=True)
+        return base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         raise Refusal("image is no base64", code="bad_image") from None
-    return open_query_picture(content)
 
 
 def open_query_picture(content: bytes) -> Image.Image:

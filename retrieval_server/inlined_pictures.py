@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from retrieval_server.refusals import Refusal
+from retrieval_server.takedowns import refuse_listed_picture
 from spine.errors import ImageError
 from spine.images import MAX_BYTES, open_picture
+from spine.lists import BlockLists
 
 MAX_PICTURES = 1_000
 """Put into one answer; the results after them carry their path alone."""
@@ -24,20 +27,21 @@ class InlinedPictures:
         """Remember the folder, its links followed."""
         self._folder = folder.resolve()
 
-    def add_to(self, records: Iterable[dict[str, Any]]) -> None:
-        """Set `image` in the first MAX_PICTURES records whose picture can be opened; the others have none."""
+    def add_to(self, records: Iterable[dict[str, Any]], lists: BlockLists) -> None:
+        """Set `image` in the first MAX_PICTURES records whose picture may be shown; the others have none."""
         for number, record in enumerate(records):
             if number >= MAX_PICTURES:
                 break
-            picture = self.jpeg(record.get("image_path"))
+            picture = self.jpeg(record.get("image_path"), lists)
             if picture is not None:
                 record["image"] = base64.b64encode(picture).decode()
 
-    def jpeg(self, path: object) -> bytes | None:
+    def jpeg(self, path: object, lists: BlockLists) -> bytes | None:
         """The picture at `path` as JPEG, RGB; None where there is none that may be shown.
 
         Args:
             path: Absolute, or from the folder. Links are followed first: what counts is where the file lies.
+            lists: Of what may not be shown, whatever the metadata says.
         """
         if not isinstance(path, str) or not path or "\0" in path:
             return None
@@ -49,8 +53,10 @@ class InlinedPictures:
                 or place.stat().st_size > MAX_BYTES
             ):
                 return None
-            picture = open_picture(place.read_bytes()).image
-        except (OSError, RuntimeError, ImageError):  # RuntimeError: links in a circle
+            content = place.read_bytes()
+            refuse_listed_picture(lists, content)
+            picture = open_picture(content).image
+        except (OSError, RuntimeError, ImageError, Refusal):  # RuntimeError: links in a circle
             return None
         file = io.BytesIO()
         picture.save(file, "JPEG")

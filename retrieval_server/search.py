@@ -16,8 +16,10 @@ from retrieval_server.duplicates import first_of_component
 from retrieval_server.indices import ServedIndex
 from retrieval_server.metrics import Metrics
 from retrieval_server.refusals import Refusal
+from retrieval_server.takedowns import blocked_rows
 from spine.errors import DataError
 from spine.knn_query import KnnQuery
+from spine.lists import BlockLists
 from spine.tables import Vectors
 
 NEAR_DUPLICATE = 0.94
@@ -40,13 +42,16 @@ class Answer:
     warnings: list[str]
 
 
-def answer(index: ServedIndex, query: KnnQuery, vector: Vectors, metrics: Metrics) -> Answer:
+def answer(
+    index: ServedIndex, query: KnnQuery, vector: Vectors, lists: BlockLists, metrics: Metrics
+) -> Answer:
     """Search one index for one query.
 
     Args:
         index: What to search.
         query: Its options count; its text and pictures are in `vector` already.
         vector: Shape (d,), finite.
+        lists: What no answer may hold.
         metrics: Takes the time of each step.
 
     Raises:
@@ -57,7 +62,7 @@ def answer(index: ServedIndex, query: KnnQuery, vector: Vectors, metrics: Metric
     vector = pulled(checked(index, vector), index, query)
     with metrics.time("knn_index_time"):
         similarities, rows, vectors = _found(index, folder, query, vector)
-    kept = _kept(index, query, rows, vectors, metrics)
+    kept = _kept(index, query, rows, vectors, metrics) & ~blocked_rows(lists, index.rows, rows)
     similarities, rows = similarities[kept], rows[kept]
     results = [
         {"id": row, "similarity": similarity}
@@ -66,7 +71,7 @@ def answer(index: ServedIndex, query: KnnQuery, vector: Vectors, metrics: Metric
     with metrics.time("metadata_get_time"):
         described = records(index.metadata(rows[: len(results[: query.num_images])]))
         if index.pictures is not None:
-            index.pictures.add_to(described)
+            index.pictures.add_to(described, lists)
         for number, metadata in enumerate(described):
             results[number] = metadata | results[number]
     return Answer(results, missing_filters(index, query))
@@ -156,7 +161,14 @@ def _kept(
 
 
 def answer_batch(
-    index: ServedIndex, modality: str, vectors: Vectors, k: int, *, nprobe: int, columns: list[str] | None
+    index: ServedIndex,
+    modality: str,
+    vectors: Vectors,
+    k: int,
+    lists: BlockLists,
+    *,
+    nprobe: int,
+    columns: list[str] | None,
 ) -> pa.Table:
     """The k nearest rows of many queries, unfiltered.
 
@@ -165,6 +177,7 @@ def answer_batch(
         modality: Its pictures or its texts.
         vectors: Shape (n, d).
         k: Neighbours a query.
+        lists: What no answer may hold.
         nprobe: Lists searched a query; 0 for the index's own.
         columns: Metadata by wire name; unknown ones are left out. None for all that are served.
 
@@ -181,14 +194,17 @@ def answer_batch(
             code="too_many",
         )
     similarities, rows = index.folder(modality).search(checked(index, vectors), k, nprobe=nprobe)
-    queries, ranks = np.nonzero(rows >= 0)
-    found = rows[queries, ranks]
+    there = rows >= 0
+    there[there] = ~blocked_rows(lists, index.rows, rows[there])
+    queries, places = np.nonzero(there)
+    found = rows[queries, places]
+    ranks = (np.cumsum(there, axis=1) - 1)[queries, places]
     table = index.metadata(found, columns)
     ours = {
         "query": pa.array(queries, pa.int32()),
         "rank": pa.array(ranks, pa.int32()),
         "id": pa.array(found, pa.int64()),
-        "similarity": pa.array(similarities[queries, ranks], pa.float32()),
+        "similarity": pa.array(similarities[queries, places], pa.float32()),
     }
     theirs = {name: _without_nan(table[name]) for name in table.column_names}
     return pa.table(ours | theirs)

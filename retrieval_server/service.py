@@ -24,6 +24,7 @@ from retrieval_server.indices import ServedIndex, describe, open_index
 from retrieval_server.metrics import Metrics
 from retrieval_server.refusals import Refusal
 from retrieval_server.settings import ServerSettings
+from retrieval_server.takedowns import Takedowns, blocked_rows, refuse_listed_address, refuse_listed_picture
 from spine.errors import ConfigError, DataError, WebError
 from spine.knn_query import KnnQuery, check_k
 from spine.tables import Vectors
@@ -42,13 +43,14 @@ class Service:
     Attributes:
         indices: By name, in the order of the settings.
         metrics: What requests cost.
+        takedowns: What no answer may hold.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         """Open every index and say what it is.
 
         Raises:
-            ConfigError: There are none, or one is set up wrong.
+            ConfigError: There are none, or one is set up wrong, or a takedown or hash list can't be read.
             DataError: An index can't be read or doesn't fit its metadata.
         """
         if not settings.indices:
@@ -57,6 +59,7 @@ class Service:
         for one in settings.indices:
             self.indices[one.name] = open_index(one)
             _log.info("%s", describe(self.indices[one.name]))
+        self.takedowns = Takedowns(settings.lists, settings.lists_folder, settings.lists_from)
         self.metrics = Metrics()
         self._settings = settings
         self._encoders = Encoders(self.metrics)
@@ -143,7 +146,8 @@ class Service:
 
         def work() -> bytes:
             vectors = bodies.parse_npy(body, index.d)
-            table = search.answer_batch(index, modality, vectors, k, nprobe=nprobe, columns=wanted)
+            lists = self.takedowns.current()
+            table = search.answer_batch(index, modality, vectors, k, lists, nprobe=nprobe, columns=wanted)
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
@@ -164,7 +168,7 @@ class Service:
         if texts:
             vectors = await self._encoders.texts(clip, texts)
         else:
-            pictures = await self._run(self._searches, lambda: [bodies.parse_picture(one) for one in images])
+            pictures = await self._run(self._searches, lambda: [self._sent(one) for one in images])
             vectors = await self._encoders.pictures(clip, pictures)
         return vectors, clip_name(clip) if clip is not None else ""
 
@@ -184,36 +188,46 @@ class Service:
         return vector
 
     def _picture(self, query: KnnQuery) -> Image.Image:
-        if query.image:
-            return bodies.parse_picture(query.image)
-        return bodies.open_query_picture(self._fetched(query.image_url or ""))
+        return self._sent(query.image) if query.image else self._fetched(query.image_url or "")
 
-    def _fetched(self, address: str) -> bytes:
+    def _sent(self, encoded: str) -> Image.Image:
+        return self._opened(bodies.parse_picture(encoded))
+
+    def _opened(self, content: bytes) -> Image.Image:
+        refuse_listed_picture(self.takedowns.current(), content)
+        return bodies.open_query_picture(content)
+
+    def _fetched(self, address: str) -> Image.Image:
         if self._web is None:
             raise Refusal(
                 "image_url is switched off on this server; send the picture as image",
                 status=403,
                 code="switched_off",
             )
+        refuse_listed_address(self.takedowns.current(), address)
         try:
             with self.metrics.time("download_time"):
-                return self._web.fetch(address).content
+                content = self._web.fetch(address).content
         except WebError as error:
             raise Refusal(f"image_url: {error.reason}", code="bad_image_url") from None
+        return self._opened(content)
 
     def _knn_answer(self, index: ServedIndex, query: KnnQuery, vector: Vectors) -> tuple[bytes, list[str]]:
-        answer = search.answer(index, query, vector, self.metrics)
+        answer = search.answer(index, query, vector, self.takedowns.current(), self.metrics)
         return _json(answer.results), answer.warnings
 
     def _rows_answer(self, index: ServedIndex, ids: list[int]) -> bytes:
+        lists, rows = self.takedowns.current(), np.array(ids, dtype=np.int64)
         with self.metrics.time("metadata_get_time"):
-            records = search.records(index.metadata(np.array(ids, dtype=np.int64))) or [{} for _ in ids]
+            records = search.records(index.metadata(rows)) or [{} for _ in ids]
             if index.pictures is not None:
-                index.pictures.add_to(records)
+                index.pictures.add_to(records, lists)
         # Beside the names that don't hide the kNN's own, the columns' own: here nothing is hidden.
         own = {name: column for name, column in index.columns.items() if name != column}
         for record in records:
             record.update({column: record[name] for name, column in own.items()})
+        for place in np.flatnonzero(blocked_rows(lists, index.rows, rows)):
+            records[place] = {}
         return _json([{"id": row, "metadata": record} for row, record in zip(ids, records, strict=True)])
 
     async def _parsed(self, body: bytes, read: Callable[[Any], T]) -> T:

@@ -43,7 +43,8 @@ def serve(
         mounted: Other applications by their path, such as "/ui"; they guard themselves.
 
     Raises:
-        ConfigError: The address is open to others and there is no token, or the port is taken.
+        ConfigError: The address is open to others and there is no token, the port is taken, or a proxy is no
+            address.
         DataError: An index can't be read.
     """
     local = is_loopback(host)
@@ -51,6 +52,8 @@ def serve(
         raise ConfigError(
             f"{host} can be reached by others: set a token, or serve on 127.0.0.1 behind a proxy that asks who it is"
         )
+    for proxy in settings.proxies:
+        _check_proxy(proxy)
     if not logging.getLogger().handlers:
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
         # And not what FAISS and open_clip tell of loading.
@@ -67,7 +70,8 @@ def serve(
         log_level="warning",
         access_log=False,  # queries are nobody's business
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
         limit_concurrency=512,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=20,
@@ -97,6 +101,15 @@ def _joined(app: FastAPI, mounted: Mapping[str, FastAPI]) -> Starlette:
 
     others = [route for path, each in mounted.items() for route in (redirect(path), Mount(path, each))]
     return Starlette(routes=[*others, Mount("/", app)], lifespan=lifespan)
+
+
+def _check_proxy(address: str) -> None:
+    try:
+        ipaddress.ip_network(address, strict=False)
+    except ValueError:
+        raise ConfigError(
+            f"proxy {address!r}: an IP address or network was needed, such as 10.0.0.0/8"
+        ) from None
 
 
 def is_loopback(host: str) -> bool:

@@ -4,14 +4,14 @@ import difflib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spine.config import load_config
 from spine.errors import ConfigError
 from spine.run import Run
-from spine.settings import ClipConfig
+from spine.settings import ClipConfig, ListsConfig
 
 _log = logging.getLogger("popfactory.server")
 
@@ -86,12 +86,20 @@ class ServerSettings:
     """Web pages' origins that may ask from a browser (CORS)."""
     hosts: tuple[str, ...] = ()
     """Names this server is asked by, beside those of the loopback; only they are answered there."""
+    proxies: tuple[str, ...] = ()
+    """Addresses of proxies in front: from them alone X-Forwarded-For and X-Forwarded-Proto count."""
     strict_safety: bool = False
     """Refuse a query whose safety or violence filter isn't there, instead of answering with a warning."""
     search_threads: int = 0
     """Searches at the same time; 0 is one a core."""
     waiting: int = 256
     """Requests that may wait for a thread; more are answered 503."""
+    lists: ListsConfig = field(default_factory=ListsConfig)
+    """Takedown and hash lists: what they name is in no answer."""
+    lists_folder: Path = Path()
+    """What relative paths of lists start from."""
+    lists_from: Path | None = None
+    """A popfactory.toml whose [lists] count instead of `lists`; read again when it changes."""
 
 
 def settings_for_run(run: Run) -> ServerSettings:
@@ -118,7 +126,7 @@ def settings_for_run(run: Run) -> ServerSettings:
         safety_head=config.score.unsafe_head,
         aesthetic_vectors=config.score.aesthetic_query_vectors,
     )
-    return ServerSettings(indices=(index,))
+    return ServerSettings(indices=(index,), lists_folder=run.folder, lists_from=run.config)
 
 
 def load_indices_paths(path: Path) -> ServerSettings:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,31 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback needs a token.")
 @click.option("--port", default=1234, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--token", envvar="POPFACTORY_TOKEN", help="Asked of every request; also POPFACTORY_TOKEN.")
+@click.option("--takedown", multiple=True, help="List of what no answer may hold; a run has its own [lists].")
+@click.option("--hash-block", multiple=True, help="List of hashes that no answer may hold.")
+@click.option("--image-url", is_flag=True, help="Fetch pictures that queries name, from public addresses.")
+@click.option("--strict-safety", is_flag=True, help="Refuse a query whose safety filter isn't there.")
+@click.option("--allow-host", multiple=True, help="Another name that the server is asked by.")
+@click.option("--allow-origin", multiple=True, help="A web page's origin that may ask from a browser.")
+@click.option("--trust-proxy", multiple=True, help="Address of a proxy whose X-Forwarded-* count.")
 def serve(
-    indices: Path | None, run_folder: Path | None, with_ui: bool, host: str, port: int, token: str | None
+    indices: Path | None,
+    run_folder: Path | None,
+    with_ui: bool,
+    host: str,
+    port: int,
+    token: str | None,
+    takedown: tuple[str, ...],
+    hash_block: tuple[str, ...],
+    image_url: bool,
+    strict_safety: bool,
+    allow_host: tuple[str, ...],
+    allow_origin: tuple[str, ...],
+    trust_proxy: tuple[str, ...],
 ) -> None:
     """Serve kNN queries over REST as clip-retrieval's back end does.
+
+    The last options may be given several times.
 
     \b
     Example:
@@ -37,8 +59,16 @@ def serve(
     """
     from popfactory.settings_file import server_settings
     from retrieval_server.serving import serve as serve_rest
+    from spine.settings import ListsConfig
 
-    settings = server_settings(indices, run_folder)
+    settings = replace(
+        server_settings(indices, run_folder, ListsConfig(takedown=takedown, hash_block=hash_block)),
+        image_url=image_url,
+        strict_safety=strict_safety,
+        hosts=allow_host,
+        origins=allow_origin,
+        proxies=trust_proxy,
+    )
     with contextlib.ExitStack() as stack:
         mounted = {}
         if with_ui:

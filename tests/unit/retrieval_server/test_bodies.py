@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from retrieval_server.bodies import parse_embed, parse_json, parse_metadata_query, parse_npy, parse_picture
+from retrieval_server.bodies import (
+    open_query_picture,
+    parse_embed,
+    parse_json,
+    parse_metadata_query,
+    parse_npy,
+    parse_picture,
+)
 from retrieval_server.refusals import Refusal
 
 
@@ -67,7 +74,9 @@ def test_embed_takes_texts_or_images_but_not_both():
 def test_a_picture_comes_in_base64_with_line_breaks_or_a_prefix(prefix):
     file = io.BytesIO()
     Image.new("RGB", (40, 30), (200, 10, 20)).save(file, "PNG")
-    picture = parse_picture(prefix + base64.encodebytes(file.getvalue()).decode())
+    content = parse_picture(prefix + base64.encodebytes(file.getvalue()).decode())
+    assert content == file.getvalue()
+    picture = open_query_picture(content)
     assert picture.size == (40, 30)
     assert picture.getpixel((5, 5)) == (200, 10, 20)
 
@@ -77,4 +86,4 @@ def test_a_picture_comes_in_base64_with_line_breaks_or_a_prefix(prefix):
 )
 def test_what_is_no_picture_is_refused(encoded):
     with pytest.raises(Refusal):
-        parse_picture(encoded)
+        open_query_picture(parse_picture(encoded))
