@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.candidates import column, fetched_depths, read_candidates, rows_of
+from curation.caption_choice import NO_CAPTION, Choice, chosen_captions
 from curation.picture_values import read_scores
-from curation.verdicts import Verdict, Verdicts
+from curation.verdicts import Verdicts
 from spine.lists import BlockLists
 from spine.run import Run
-from spine.tables import CAPTIONS, DATASET, IMAGES, SELECTION, read_parts, read_table
+from spine.tables import DATASET, IMAGES, SELECTION, read_parts, read_table
 
 _POOL = (
     "id",
@@ -25,18 +26,7 @@ _POOL = (
     "pwatermark",
     "punsafe",
 )
-_CAPTION = (
-    "caption_id",
-    "id",
-    "status",
-    "reason",
-    "caption",
-    "raw_caption",
-    "prompt_id",
-    "model",
-    "family",
-    "finish_reason",
-)
+_CAPTION = ("raw_caption", "prompt_id", "model", "family", "finish_reason")
 _LABELS = pa.schema([("centroid_id", pa.int32()), ("label", pa.string())])
 
 
@@ -69,12 +59,12 @@ def assemble(run: Run, lists: BlockLists, verdicts: Verdicts) -> Dataset:
     ids = column(selected, "id")
     images = rows_of(read_parts(run.images, IMAGES), ids)
     pool = _pool_rows(run, ids)
-    captions = _captions(run, verdicts)
+    captions = chosen_captions(run, verdicts.captions, _CAPTION)
     left_out: Counter[str] = Counter()
     keeps = np.zeros(len(ids), dtype=bool)
     urls, hashes = pool.column("url").to_pylist(), images.select(["sha256", "md5", "pdq"]).to_pylist()
     for row, (number, url, known) in enumerate(zip(ids.tolist(), urls, hashes, strict=True)):
-        caption = captions.get(number, _NO_CAPTION)
+        caption = captions.get(number, NO_CAPTION)
         rule = lists.blocks(picture_id=number, url=url, **known)
         if rule is not None:
             left_out[rule] += 1
@@ -82,47 +72,8 @@ def assemble(run: Run, lists: BlockLists, verdicts: Verdicts) -> Dataset:
             left_out[f"uncaptioned_{caption.reason}"] += 1
         else:
             keeps[row] = True
-    table = _joined(run, selected, images, pool, [captions.get(each, _NO_CAPTION) for each in ids.tolist()])
+    table = _joined(run, selected, images, pool, [captions.get(each, NO_CAPTION) for each in ids.tolist()])
     return Dataset(table.filter(pa.array(keeps)), dict(sorted(left_out.items())))
-
-
-@dataclass(frozen=True, slots=True)
-class _Caption:
-    """The caption a picture is released with."""
-
-    text: str | None
-    """None: there is none."""
-    reason: str = ""
-    """Why there is none."""
-    row: dict[str, Any] | None = None
-    """Of CAPTIONS."""
-    edited_by: str | None = None
-
-
-_NO_CAPTION = _Caption(None, "missing")
-
-
-def _captions(run: Run, verdicts: Verdicts) -> dict[int, _Caption]:
-    """For each picture the caption that counts: one a curator chose, else the first that none rejected."""
-    best: dict[int, tuple[int, _Caption]] = {}
-    for row in read_parts(run.captions, CAPTIONS, _CAPTION).to_pylist():
-        caption = _judged(row, verdicts.captions.get(row["caption_id"]))
-        verdict = verdicts.captions.get(row["caption_id"])
-        chosen = verdict.event if verdict is not None and verdict.action == "keep" else 0
-        standing = -1 if caption.text is None else chosen
-        if row["id"] not in best or standing > best[row["id"]][0]:
-            best[row["id"]] = (standing, caption)
-    return {number: caption for number, (_, caption) in best.items()}
-
-
-def _judged(row: dict[str, Any], verdict: Verdict | None) -> _Caption:
-    if verdict is not None and verdict.action == "reject":
-        return _Caption(None, "rejected", row)
-    if verdict is not None and verdict.text:
-        return _Caption(verdict.text, "", row, verdict.curator)
-    if row["status"] != "captioned":
-        return _Caption(None, row["reason"] or "failed", row)
-    return _Caption(row["caption"], "", row)
 
 
 def _pool_rows(run: Run, ids: Any) -> pa.Table:
@@ -133,7 +84,7 @@ def _pool_rows(run: Run, ids: Any) -> pa.Table:
 
 
 def _joined(
-    run: Run, selected: pa.Table, images: pa.Table, pool: pa.Table, captions: list[_Caption]
+    run: Run, selected: pa.Table, images: pa.Table, pool: pa.Table, captions: list[Choice]
 ) -> pa.Table:
     scores = rows_of(read_scores(run), column(selected, "id"))
     labels = read_table(run.centroids_table, _LABELS)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.candidates import depths_of
+from curation.caption_choice import shelved_parts
 from curation.decisions import Decisions
 from curation.picture_values import read_scores
 from curation.revisions import newest
@@ -182,7 +183,7 @@ def _lists(run: Run, config: Config, source: dict[str, Any], picture_id: int) ->
 
 def _captions(run: Run, picture_id: int) -> list[str]:
     lines = []
-    for row in _rows(part_paths(run.captions), CAPTIONS, picture_id):
+    for row in _rows([*part_paths(run.captions), *shelved_parts(run)], CAPTIONS, picture_id):
         by = f"caption {row['caption_id']} by {row['model']}, prompt {row['prompt_id']}"
         if row["status"] == "captioned":
             lines.append(f"{by}: {' '.join(row['caption'].split())}")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -26,12 +27,12 @@ from popfactory.cli import cli
 from spine.config import load_config, write_config
 from spine.errors import ConfigError, DataError
 from spine.lists import BlockLists
-from spine.publish import sha256_of
-from spine.run import Run
+from spine.publish import publish_table, sha256_of
+from spine.run import Run, part_path
 from spine.settings import AestheticMin, ReleaseConfig
 from spine.sources import read_bytes
 from spine.stage import read_manifest, verify
-from spine.tables import DATASET, SELECTION, read_table
+from spine.tables import CAPTIONS, DATASET, SELECTION, read_parts, read_table
 from tests.integration.curation_runs import (
     CONFIG,
     Planted,
@@ -192,6 +193,28 @@ def test_curators_captions_win_and_the_models_words_stay(run):
     assert (row["caption"], row["caption_edited_by"]) == ("mine", "ada")
     assert row["llava_caption"] == "a picture of number 0"
     assert row["raw_caption"] == "This image showcases a picture of number 0"
+
+
+def test_an_edited_caption_stands_when_another_captioner_is_asked(run):
+    caption_all(run)
+    rows = read_parts(run.captions, CAPTIONS).to_pylist()
+    earlier = [row | {"caption_id": f"e{row['caption_id'][1:]}", "caption": "earlier words"} for row in rows]
+    publish_table(
+        part_path(run.other_captions / "an-earlier-one", 0), pa.Table.from_pylist(earlier, CAPTIONS)
+    )
+    names = {row["id"]: row["caption_id"] for row in earlier}
+    edited, chosen = number(run, "0"), number(run, "1")
+    keep = {"client": "t", "curator": "ada", "action": "keep", "target": "caption"}
+    Decisions.open(run.decisions).record(
+        [Event(seq=1, ids=(names[edited],), text="mine", **keep), Event(seq=2, ids=(names[chosen],), **keep)]
+    )
+
+    release(run)
+
+    found = {row["key"]: (row["caption"], row["caption_edited_by"]) for row in dataset(run)}
+    assert (found["0"], found["1"]) == (("mine", "ada"), ("earlier words", None))
+    assert found["2"] == ("a picture of number 2", None)
+    assert any("earlier words" in line for line in why(run, chosen))
 
 
 def test_a_takedown_after_captioning_leaves_nothing_of_the_picture(run):
