@@ -14,8 +14,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
 
 from spine.run import Run
+from ui import api, captions_page, curate_page, jobs_page, release_page, setup_page
 from ui.access import Guard, SecurityHeaders
-from ui.api import Board, add_routes
+from ui.desk import Desk
+from ui.pages import Page
+from ui.static_files import StaticFiles
+
+PAGES = (curate_page.PAGE, captions_page.PAGE, jobs_page.PAGE, release_page.PAGE, setup_page.PAGE)
 
 _THEME = gr.themes.Base(
     primary_hue="blue",
@@ -43,12 +48,12 @@ def build_app(
             this one's lifespan: `app.router.lifespan_context(app)`.
         token: Asked for at /login; None lets in who reaches it under a loopback name.
     """
-    board = Board(run.require(), server_url=server_url)
+    desk = Desk(run.require(), server_url=server_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        board.close()
+        desk.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.add_middleware(GZipMiddleware, minimum_size=2_000)
@@ -56,8 +61,11 @@ def build_app(
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(Guard, token=token)
     app.add_middleware(SecurityHeaders)
-    add_routes(app, board)
-    version = board.static_version()
+    api.add_routes(app, desk)
+    for page in PAGES:
+        page.add_routes(app, desk)
+    files = StaticFiles(base)
+    files.add_routes(app)
     with warnings.catch_warnings():
         # It says that it does without server-side rendering, which nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode")
@@ -71,26 +79,30 @@ def build_app(
             enable_monitoring=False,
             max_file_size="5mb",
             theme=_THEME,
-            head=(
-                f'<link rel="stylesheet" href="{base}/static/board.css?{version}">'
-                f'<script src="{base}/static/board.js?{version}"></script>'
-            ),
+            head=files.head(),
         )
     return app
 
 
 def _pages(base: str) -> gr.Blocks:
+    first, *others = PAGES
     pages = gr.Blocks(title="popfactory", analytics_enabled=False, fill_width=True)
     with pages:
-        _panel("header", base)
-        with gr.Row(elem_classes=["pf-columns"]):
-            _panel("centroids", base)
-            _panel("grid", base)
-            _panel("side", base)
-    with pages.route("Jobs", "/jobs"):
-        _panel("header", base)
-        _panel("jobs", base)
+        _lay_out(first, base)
+    for page in others:
+        with pages.route(page.label, f"/{page.name}"):
+            _lay_out(page, base)
     return pages
+
+
+def _lay_out(page: Page, base: str) -> None:
+    _panel("header", base)
+    if len(page.parts) == 1:
+        _panel(page.parts[0], base)
+    else:
+        with gr.Row(elem_classes=["pf-columns"]):
+            for part in page.parts:
+                _panel(part, base)
 
 
 # A function and no subclass of gr.HTML: Gradio writes a stub file beside the source of every subclass.

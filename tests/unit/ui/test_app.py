@@ -26,7 +26,7 @@ def board(planted):
 WRITE = {"content-type": "application/json", "x-popfactory": "1"}
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs"])
+@pytest.mark.parametrize("path", ["/", "/captions", "/jobs", "/release", "/setup"])
 def test_a_page_names_no_other_host_and_reports_to_nobody(board, path):
     reply = board.get(path)
 
@@ -112,3 +112,14 @@ def test_a_port_that_is_taken_is_told_in_one_line(planted):
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"127.0.0.1:{port}: can't listen there"):
             serve(planted.run, port=port)
+
+
+def test_scripts_and_style_sheets_have_an_address_that_a_browser_may_keep(board):
+    names = re.findall(r'(?:src|href)="(/pages/[^"]+)"', board.get("/").text.replace('\\"', '"'))
+
+    assert any(name.endswith("/main.js") for name in names) and any(name.endswith(".css") for name in names)
+    for name in set(names):
+        reply = board.get(name)
+        assert reply.status_code == 200 and "immutable" in reply.headers["cache-control"], name
+    assert board.get("/pages/older/main.js").headers["cache-control"] == "no-store"
+    assert board.get("/pages/older/../../api.py").status_code == 404

@@ -1,0 +1,52 @@
+/* Nodes of the page.
+
+   Text from a pool is hostile: everything on the screen is made by el(), which sets textContent and
+   attributes, never markup. */
+
+export const el = (tag, options = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "text") node.textContent = value;
+    else if (name === "class") node.className = value;
+    else if (name === "on") for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter(present));
+  return node;
+};
+export const fill = (node, ...children) => node.replaceChildren(...children.filter(present));
+const present = (child) => child !== null && child !== undefined && child !== false;
+
+export const button = (label, key, title, action, extra = "") =>
+  el("button", { type: "button", class: `pf-button ${extra}`, title, on: { click: action } }, label,
+    key ? el("kbd", { text: key }) : null);
+
+export const choice = (options, label, change) => {
+  const select = el("select", { class: "pf-input pf-choice", "aria-label": label, on: { change: () => { change(select.value); select.blur(); } } },
+    ...Object.entries(options).map(([value, text]) => el("option", { value, text })));
+  return select;
+};
+
+/* A dialog of its own, over everything; it takes the focus and gives it back. */
+export const openDialog = (label, ...children) => {
+  const dialog = el("dialog", { class: "pf-dialog", "aria-label": label }, ...children);
+  dialog.addEventListener("close", () => dialog.remove());
+  (document.querySelector(".gradio-container") || document.body).append(dialog);
+  dialog.showModal();
+  return dialog;
+};
+
+// ------------------------------------------------------------------ how values are written
+
+export const clip = (text, length) => (text && text.length > length ? `${text.slice(0, length)}…` : text || "");
+export const count = (number) => number.toLocaleString("en");
+export const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+export const words = (name) => String(name).replaceAll("_", " ");
+export const seconds = (value) => {
+  if (value === null || value === undefined) return "";
+  if (value < 90) return `${Math.max(1, Math.round(value))} s`;
+  return value < 5400 ? `${Math.round(value / 60)} min` : `${(value / 3600).toFixed(1)} h`;
+};
+export const when = (time) => new Date(time * 1000).toLocaleString("en-GB",
+  { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });

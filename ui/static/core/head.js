@@ -1,0 +1,50 @@
+/* The head of every page: which run, the five pages, who is here, and whether all is saved. */
+
+import { button, count, el } from "./dom.js";
+import { remember, remembered } from "./memory.js";
+import { url } from "./net.js";
+import { on, page, part, tell } from "./page.js";
+import { queue } from "./queue.js";
+
+const PAGES = [["curate", "", "Curate"], ["captions", "captions", "Captions"], ["jobs", "jobs", "Jobs"], ["release", "release", "Release"], ["setup", "setup", "Setup"]];
+const DECIDING = ["curate", "captions"]; // pages on which something is saved
+
+part("header", (host) => {
+  const last = location.pathname.replace(/\/$/, "").split("/").pop();
+  const [here, , title] = PAGES.find(([, path]) => path && path === last) || PAGES[0];
+  const deciding = DECIDING.includes(here);
+  const name = el("span", { class: "pf-run" });
+  const stamp = el("span", { class: "pf-stamp", hidden: true });
+  const saving = el("span", { class: "pf-saving", role: "status" });
+  const trouble = el("div", { class: "pf-notice", role: "alert", hidden: true });
+  const person = el("input", {
+    class: "pf-input pf-curator", "aria-label": "Your name", placeholder: "your name", maxlength: 40,
+    on: { change: (event) => remember("popfactory.curator", event.target.value.trim()) },
+  });
+  person.value = remembered("popfactory.curator", "");
+  host.append(
+    el("header", { class: "pf-head" },
+      el("h1", { class: "pf-title", text: `popfactory ${title.toLowerCase()}` }),
+      name,
+      el("nav", { class: "pf-nav", "aria-label": "Pages" }, ...PAGES.map(([target, path, label]) =>
+        el("a", { href: url(`/${path}`), text: label, "aria-current": here === target ? "page" : null }))),
+      stamp,
+      el("span", { class: "pf-gap" }),
+      deciding ? saving : null,
+      deciding ? person : null,
+      deciding ? button("Keys", "?", "All keys", () => tell("help")) : null),
+    trouble);
+  on("run", () => {
+    name.textContent = page.run.server ? `${page.run.run} · ${page.run.server}` : page.run.run;
+    stamp.textContent = page.run.demo || "";
+    stamp.hidden = !page.run.demo;
+  });
+  on("saving", () => {
+    const waiting = queue.events.length;
+    saving.classList.toggle("pf-bad", Boolean(queue.trouble));
+    saving.textContent = queue.trouble ? `${count(waiting)} not saved, retrying` : waiting ? `saving ${count(waiting)}` : "saved";
+    saving.title = queue.trouble || (queue.kept ? "" : "this browser keeps nothing: don't close the page");
+  });
+  on("notice", () => { trouble.textContent = page.notice; trouble.hidden = !page.notice; });
+  tell("saving");
+});

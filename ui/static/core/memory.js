@@ -1,0 +1,13 @@
+/* What this browser keeps: preferences, and decisions that the server hasn't acknowledged yet. */
+
+export const remembered = (name, otherwise) => {
+  try { return localStorage.getItem(name) ?? otherwise; } catch { return otherwise; }
+};
+export const remember = (name, value) => {
+  try { localStorage.setItem(name, value); return true; } catch { return false; }
+};
+export const forget = (name) => { try { localStorage.removeItem(name); } catch { /* nothing was kept */ } };
+export const namesKept = (prefix) => {
+  try { return Object.keys(localStorage).filter((name) => name.startsWith(prefix)); } catch { return []; }
+};
+export const curator = () => remembered("popfactory.curator", "") || "curator";
