@@ -5,6 +5,7 @@ Every model goes through the same two calls, `create_model_and_transforms(name, 
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -67,6 +68,32 @@ def clip_parameters(config: ClipConfig) -> dict[str, str]:
     else:
         return {"model": clip_name(config)}
     return {"model": clip_name(config), "weights": digest.hexdigest()}
+
+
+def clip_dimension(config: ClipConfig) -> int:
+    """The dimension of a model's embeddings, from its description alone: its weights need not be here.
+
+    Raises:
+        ModelError: The model is unknown, or its folder has no description.
+    """
+    name, _ = clip_strings(config)
+    if name.startswith(_LOCAL):
+        path = Path(name.removeprefix(_LOCAL)).expanduser() / "open_clip_config.json"
+        try:
+            return int(json.loads(path.read_text(encoding="utf-8"))["model_cfg"]["embed_dim"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{path}: doesn't describe a CLIP model ({error}); {_HELP}") from None
+    if name.startswith(_HUB):
+        return ClipEncoder.load(config).d  # its description is on the hub as well
+    from spine.torchvision_ops import declare_missing_operators
+
+    declare_missing_operators()
+    import open_clip
+
+    described = open_clip.get_model_config(name.replace("/", "-"))
+    if described is None:
+        raise ModelError(f"[clip] model = {name!r} is none of open_clip's models, such as ViT-L-14; {_HELP}")
+    return int(described["embed_dim"])
 
 
 class ClipEncoder:

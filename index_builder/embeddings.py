@@ -15,21 +15,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from index_builder.clip import ClipEncoder, CropEncoding, clip_parameters
+from index_builder.clip import ClipEncoder, CropEncoding, clip_dimension, clip_name, clip_parameters
 from index_builder.decoding import Decoded, Refusal, decode
-from spine.config import load_config
+from index_builder.given_embeddings import SHARD_ROWS, take_embeddings
+from index_builder.known_ids import KnownIds
+from index_builder.statuses import complete_shards, counts_of, embedded_ids, reasons_of
+from index_builder.vector_files import VectorFiles, find_vector_files
+from spine.config import DEMO, load_config
 from spine.errors import DataError
-from spine.ids import laion_id
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
-from spine.run import Run, part_path, part_paths
+from spine.run import Run, part_path
 from spine.settings import Config
 from spine.shards import write_shard
 from spine.sources import Entry, Survey, entries, survey
 from spine.stage import Manifest, Stage, find_manifest
-from spine.tables import METADATA, STATUSES, read_parts, read_table
+from spine.tables import METADATA, STATUSES
 
 SHARD_INPUTS = 4096
 """Inputs a shard: what a kill may cost."""
@@ -61,31 +63,45 @@ def embed(
     """
     config = load_config(run.config)
     folder = run.collection(collection)
-    found = survey(source or _known_source(config, collection, folder))
+    named = source or _known_source(config, collection, folder)
+    given = find_vector_files(named, config.clip)
+    found = given if given is not None else survey(named)
     # The digest is over names, sizes and times of the source's files. A new or changed file makes the
     # whole stage stale: which picture is the first of its kind can then be another anywhere.
     stage = Stage.open(
         collection,
         folder,
-        parameters=clip_parameters(config.clip) | {"source": found.source, "shard_inputs": SHARD_INPUTS},
+        parameters=clip_parameters(config.clip)
+        | {"source": found.source, "shard_inputs": SHARD_ROWS if given is not None else SHARD_INPUTS},
         inputs={"source": found.digest},
         force=force,
     )
     if stage.published is not None:
         return stage.published
-    encoder = ClipEncoder.load(config.clip)
-    _embed_shards(folder, found, encoder, config, progress)
-    counts = _counts(folder)
+    if isinstance(found, VectorFiles):
+        d = _fitting_dimension(found, config)
+        take_embeddings(folder, found, progress)
+    else:
+        encoder = ClipEncoder.load(config.clip)
+        d = encoder.d
+        _embed_shards(folder, found, encoder, config, progress)
+    counts = counts_of(folder / "statuses")
     if not counts["embedded"]:
         raise DataError(
-            f"{found.source}: none of {counts['inputs']:,} inputs could be embedded ({_reasons(counts)}); "
+            f"{found.source}: none of {counts['inputs']:,} inputs could be embedded ({reasons_of(counts)}); "
             + (_DOWNLOAD_FIRST if counts.get("failed_not_local") else "")
             + f"{folder / 'statuses'} says why for each"
         )
-    facts = {"d": encoder.d, "model": encoder.name, "demo_models": encoder.is_demo, "source": found.source}
+    facts = {
+        "d": d,
+        "model": clip_name(config.clip),
+        "demo_models": config.clip.model == DEMO,
+        "source": found.source,
+        "vectors_given": given is not None,
+    }
     manifest = stage.finish(counts, facts)
     if counts["failed"]:
-        progress.say(f"{counts['failed']:,} of {counts['inputs']:,} inputs failed: {_reasons(counts)}")
+        progress.say(f"{counts['failed']:,} of {counts['inputs']:,} inputs failed: {reasons_of(counts)}")
     progress.end()
     return manifest
 
@@ -104,6 +120,17 @@ def _known_source(config: Config, collection: str, folder: Path) -> str:
     return str(manifest.parameters["source"])
 
 
+def _fitting_dimension(found: VectorFiles, config: Config) -> int:
+    """The dimension of given vectors, if [clip]'s model makes such; loads no weights."""
+    d = clip_dimension(config.clip)
+    if found.d != d:
+        raise DataError(
+            f"{found.source}: vectors of d = {found.d}, {clip_name(config.clip)} makes d = {d}; "
+            "set [clip] to the model that made them"
+        )
+    return d
+
+
 @dataclass(slots=True)
 class _Shard:
     """What one shard's inputs came to."""
@@ -116,10 +143,8 @@ class _Shard:
 def _embed_shards(
     folder: Path, found: Survey, encoder: ClipEncoder, config: Config, progress: Progress
 ) -> None:
-    statuses = folder / "statuses"
-    done = _complete_shards(statuses)
-    # Ids that earlier shards embedded: a later equal picture is a duplicate, as without the interruption.
-    seen = _embedded_ids(statuses)
+    done = complete_shards(folder, SHARD_INPUTS)
+    seen = embedded_ids(folder / "statuses")
     progress.begin(f"embed {folder.name}", found.total, "images", done * SHARD_INPUTS)
     waiting = itertools.islice(entries(found), done * SHARD_INPUTS, None)
     items = ((entry, None if entry.problem else entry.place) for entry in waiting)
@@ -135,7 +160,7 @@ def _embed_shards(
 
 
 def _take(
-    shard: _Shard, seen: set[int], encoding: CropEncoding, entry: Entry, picture: Decoded | Refusal | None
+    shard: _Shard, seen: KnownIds, encoding: CropEncoding, entry: Entry, picture: Decoded | Refusal | None
 ) -> None:
     """Give one input its status, and its picture to the model if it is the first of its kind."""
     status: dict[str, Any] = {
@@ -152,11 +177,11 @@ def _take(
         return
     # The content's id is spelled out of the hash that the decoding process made: see spine.ids.
     content = int.from_bytes(bytes.fromhex(picture.sha256)[:8], "big", signed=True)
-    own = laion_id(entry.url, entry.caption) if entry.url else content
-    status |= {"id": own, "status": "duplicate" if own in seen else "embedded"}
-    if own in seen:
+    own = content if entry.web_id is None else entry.web_id
+    fresh = seen.add(own)
+    status |= {"id": own, "status": "embedded" if fresh else "duplicate"}
+    if not fresh:
         return
-    seen.add(own)
     encoding.add(picture.crop)
     shard.rows.append(
         {
@@ -185,12 +210,12 @@ def _refusal(entry: Entry) -> Refusal:
     return Refusal("missing", "neither a picture nor an address")
 
 
-def _publish(folder: Path, number: int, shard: _Shard, encoding: CropEncoding, seen: set[int]) -> None:
+def _publish(folder: Path, number: int, shard: _Shard, encoding: CropEncoding, seen: KnownIds) -> None:
     vectors = encoding.take()
     finite = np.isfinite(vectors.sum(axis=1))
     if not finite.all():
         bad = {row["id"] for row, good in zip(shard.rows, finite, strict=True) if not good}
-        seen -= bad
+        seen.take_back(bad)
         for status in shard.statuses:
             if status["id"] in bad:
                 message = "the model gave values that are no numbers"
@@ -201,6 +226,7 @@ def _publish(folder: Path, number: int, shard: _Shard, encoding: CropEncoding, s
     publish_table(
         part_path(folder / "statuses", number), pa.Table.from_pylist(shard.statuses, schema=STATUSES)
     )
+    seen.keep()
 
 
 def _reported(
@@ -218,45 +244,3 @@ def _reported(
             units, failures = 0, Counter()
     if units:
         progress.advance(units, dict(failures))
-
-
-def _complete_shards(statuses: Path) -> int:
-    """Shards that are complete, from the first without a gap; files behind a gap are removed."""
-    paths = part_paths(statuses)
-    done = next((n for n, path in enumerate(paths) if path != part_path(statuses, n)), len(paths))
-    for path in paths[done:]:
-        path.unlink()
-    # A shard before the last is full; the last may be the source's end, and is made again: it costs little
-    # and a source that grew while it was read is then read to its end.
-    if done and pq.read_metadata(part_path(statuses, done - 1)).num_rows < SHARD_INPUTS:
-        done -= 1
-        part_path(statuses, done).unlink()
-    for folder, name in (("img_emb", "img_emb_*.npy"), ("metadata", "metadata_*.parquet")):
-        for path in (statuses.parent / folder).glob(name):
-            if int(path.stem.rsplit("_", 1)[1]) >= done:
-                path.unlink()
-    return done
-
-
-def _embedded_ids(statuses: Path) -> set[int]:
-    ids: set[int] = set()
-    columns = pa.schema([STATUSES.field("status"), STATUSES.field("id")])
-    for path in part_paths(statuses):
-        table = read_table(path, columns)
-        ids.update(table.filter(pa.compute.equal(table["status"], "embedded"))["id"].to_pylist())
-    return ids
-
-
-def _counts(folder: Path) -> dict[str, int]:
-    table = read_parts(folder / "statuses", STATUSES, ["status", "reason"])
-    statuses = Counter(table["status"].to_pylist())
-    reasons = Counter(reason for reason in table["reason"].to_pylist() if reason is not None)
-    counts = {"inputs": table.num_rows} | {
-        name: statuses[name] for name in ("embedded", "duplicate", "failed")
-    }
-    return counts | {f"failed_{reason}": reasons[reason] for reason in sorted(reasons)}
-
-
-def _reasons(counts: dict[str, int]) -> str:
-    reasons = {name.removeprefix("failed_"): n for name, n in counts.items() if name.startswith("failed_")}
-    return ", ".join(f"{reason} {n:,}" for reason, n in reasons.items()) or "no pictures in it"

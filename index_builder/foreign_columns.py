@@ -1,31 +1,27 @@
 """Metadata of any pool in our own columns: LAION's, img2dataset's, clip-retrieval's names read as ours."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spine.entries import NAMES
 from spine.errors import DataError
 from spine.ids import laion_id
 from spine.tables import METADATA
 
 # Of each column the names it goes by, the best first, in lower case. What the source says of the
 # original counts before what someone stored of it.
-_NAMES = {
-    "url": ("url", "image_url"),
+_NAMES = NAMES | {
     "image_path": ("image_path",),
-    "caption": ("caption", "text", "alt_text"),
-    "key": ("key",),
+    "sha256": ("sha256",),
     "width": ("original_width", "width"),
     "height": ("original_height", "height"),
-    "sha256": ("sha256",),
-    "alt_txt_similarity": ("alt_txt_similarity", "similarity"),
-    "aesthetic": ("aesthetic", "aesthetic_score"),
-    "pwatermark": ("pwatermark",),
-    "punsafe": ("punsafe",),
 }
 _IDS = ("id", "hash")
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 def our_columns(names: Sequence[str]) -> list[str]:
@@ -43,11 +39,48 @@ def as_our_metadata(table: pa.Table) -> pa.Table:
     Raises:
         DataError: A column's values are not what its name says, or nothing tells the rows' ids.
     """
+    columns = _values(table)
+    columns["id"] = _ids(table, columns)
+    return pa.table([columns[name] for name in METADATA.names], schema=METADATA)
+
+
+def as_new_metadata(table: pa.Table) -> pa.Table:
+    """As as_our_metadata, with the ids that pictures get which are embedded here.
+
+    LAION's join key over address and caption; without an address the first eight bytes of sha256; without both
+    LAION's key over the place. What the pool calls its `id` may be a running number of each file, and doesn't
+    count. The id is null where nothing tells it.
+
+    Raises:
+        DataError: A column's values are not what its name says.
+    """
+    columns = _values(table)
+    said = (columns[name].to_pylist() for name in ("url", "caption", "sha256", "image_path"))
+    columns["id"] = pa.chunked_array([pa.array(map(_new_id, *said), pa.int64())])
+    return pa.table([columns[name] for name in METADATA.names], schema=METADATA)
+
+
+def _new_id(url: str | None, caption: str | None, sha256: str | None, place: str | None) -> int | None:
+    if url:
+        return laion_id(url, caption)
+    if sha256 and _SHA256.fullmatch(sha256):
+        return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)  # as spine.ids.content_id
+    return laion_id(place, caption) if place else None
+
+
+def _values(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """What a pool says in our columns, but for the id."""
     columns = {
         name: _first_of(table, spellings, METADATA.field(name).type) for name, spellings in _NAMES.items()
     }
-    columns["id"] = _ids(table, columns)
-    return pa.table([columns[name] for name in METADATA.names], schema=METADATA)
+    # clip-retrieval calls image_path what may be the key inside a tar that nobody has any more: beside an
+    # address only what is a whole path or address counts as a place.
+    path = columns["image_path"]
+    bare = pc.and_(pc.invert(pc.match_substring_regex(path, "^(/|[a-z0-9]+://)")), columns["url"].is_valid())
+    bare = bare.fill_null(False)
+    columns["key"] = pc.coalesce(columns["key"], pc.if_else(bare, path, None))
+    columns["image_path"] = pc.if_else(bare, None, path)
+    return columns
 
 
 def _first_of(table: pa.Table, spellings: Sequence[str], kind: pa.DataType) -> pa.ChunkedArray:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spine.ids import laion_id
+
 TEXT_LIMIT = 65_536
 """Bytes of a caption that are read."""
 
@@ -21,7 +23,12 @@ NAMES: dict[str, tuple[str, ...]] = {
     "key": ("key", "uid", "sample_id"),
     "width": ("width", "original_width"),
     "height": ("height", "original_height"),
-    "alt_txt_similarity": ("alt_txt_similarity", "similarity"),
+    "alt_txt_similarity": (
+        "alt_txt_similarity",
+        "similarity",
+        "clip_l14_similarity_score",
+        "clip_b32_similarity_score",
+    ),
     "aesthetic": ("aesthetic", "aesthetic_score"),
     "pwatermark": ("pwatermark",),
     "punsafe": ("punsafe",),
@@ -36,6 +43,8 @@ class Entry:
     place: str | None = None
     """Where its bytes lie (see spine.places); None where only an address is known."""
     url: str | None = None
+    web_id: int | None = None
+    """LAION's key over address and text exactly as the source gives them; None without an address."""
     caption: str | None = None
     key: str | None = None
     """The name its source gives it."""
@@ -65,7 +74,10 @@ def described(place: str, key: str | None, text: bytes | None, about: bytes | No
             values = {}
     fields = fields_of({str(name).lower(): value for name, value in values.items()})
     if text is not None:
+        said = fields["caption"]
         fields["caption"] = clean(text[:TEXT_LIMIT].decode("utf-8", "replace"))
+        if said is None and fields["web_id"] is not None:
+            fields["web_id"] = laion_id(fields["url"], fields["caption"])
     return Entry(
         **{"key": key, "place": place} | {name: value for name, value in fields.items() if value is not None}
     )
@@ -85,7 +97,17 @@ def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
                 fields[name] = float(value)
         else:
             fields[name] = None
+    fields["web_id"] = _web_id(values) if fields["url"] else None
     return fields
+
+
+def _web_id(values: Mapping[str, Any]) -> int:
+    """Over the texts as they stand: trimmed or shortened they would give another key than LAION's."""
+    url, text = (
+        next((values[other] for other in NAMES[name] if values.get(other) is not None), None)
+        for name in ("url", "caption")
+    )
+    return laion_id(str(url), str(text) if isinstance(text, str | int) else None)
 
 
 def clean(text: str) -> str | None:

@@ -31,7 +31,8 @@ class ConceptsConfig:
     """The pictures that set the taste."""
 
     source: str = ""
-    """A folder of pictures, WebDataset tars, or Parquet with bytes; a row with only an address fails as not_local."""
+    """A folder of pictures, WebDataset tars, Parquet with bytes (a row with only an address fails as not_local), or
+    a folder of embeddings that exist already: clip-retrieval's img_emb and metadata, DataComp's .npz and .parquet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +40,8 @@ class PoolConfig:
     """What is searched: pictures to embed, an index that exists, or a server. One of the three."""
 
     source: str = ""
-    """A folder of pictures, WebDataset tars, or Parquet with bytes; a row with only an address fails as not_local."""
+    """A folder of pictures, WebDataset tars, Parquet with bytes (a row with only an address fails as not_local), or
+    a folder of embeddings that exist already: clip-retrieval's img_emb and metadata, DataComp's .npz and .parquet."""
 
     index: str = ""
     """A clip-retrieval index folder that exists."""

@@ -114,7 +114,9 @@ def test_ids_places_and_vectors_belong_together(tmp_path, new_run, encoder):
     manifest = embed(run, "pool", str(source), progress=heard)
 
     assert manifest.counts == {"inputs": 40, "embedded": 40, "duplicate": 0, "failed": 0}
-    assert manifest.facts == {"d": 128, "model": "demo-clip", "demo_models": True, "source": str(source)}
+    assert manifest.facts == {"d": 128, "model": "demo-clip", "demo_models": True, "source": str(source)} | {
+        "vectors_given": False
+    }
     assert (heard.units, heard.total) == (40, 40)
     vectors, rows = rows_of(run)
     assert [row["key"] for row in rows] == [f"{number:04d}" for number in range(1, 41)]

@@ -1,10 +1,12 @@
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.foreign_columns import as_our_metadata, our_columns
+from index_builder.foreign_columns import as_new_metadata, as_our_metadata, our_columns
 from spine.errors import DataError
-from spine.ids import laion_id
+from spine.ids import content_id, laion_id
 from spine.tables import METADATA
 
 
@@ -85,3 +87,61 @@ def test_our_own_metadata_stays_as_it_is():
 
     assert as_our_metadata(ours).equals(ours)
     assert our_columns(METADATA.names) == METADATA.names
+
+
+def test_datacomps_columns_are_read_as_ours():
+    table = as_our_metadata(
+        pa.table(
+            {
+                "uid": ["ab12"],
+                "url": ["http://x/1"],
+                "text": ["a cat"],
+                "original_width": [800],
+                "original_height": [600],
+                "clip_b32_similarity_score": [0.1],
+                "clip_l14_similarity_score": [0.25],
+                "sha256": ["0" * 64],
+            }
+        )
+    )
+
+    (row,) = table.to_pylist()
+    assert (row["key"], row["id"]) == ("ab12", laion_id("http://x/1", "a cat"))
+    assert (row["width"], row["height"], row["alt_txt_similarity"]) == (800, 600, 0.25)
+
+
+def test_beside_an_address_only_a_whole_path_is_a_place():
+    table = as_our_metadata(
+        pa.table(
+            {
+                "url": ["http://x/1", "http://x/2", None, "http://x/4"],
+                "image_path": ["000000012", "/data/a.jpg", "b.jpg", "s3://bucket/a.tar::1.jpg"],
+            }
+        )
+    )
+
+    assert table["image_path"].to_pylist() == [None, "/data/a.jpg", "b.jpg", "s3://bucket/a.tar::1.jpg"]
+    assert table["key"].to_pylist() == ["000000012", None, None, None]
+
+
+def test_new_ids_come_from_address_hash_or_path_and_never_from_a_running_number():
+    content = b"a picture"
+    sha256 = hashlib.sha256(content).hexdigest()
+    table = as_new_metadata(
+        pa.table(
+            {
+                "id": [0, 1, 2, 3],
+                "url": ["http://x/1", None, None, None],
+                "caption": [" a cat ", "b", "c", "d"],
+                "sha256": [sha256, sha256.upper(), "no hash", None],
+                "image_path": [None, "/a", "/b", None],
+            }
+        )
+    )
+
+    assert table["id"].to_pylist() == [
+        laion_id("http://x/1", " a cat "),
+        content_id(content),
+        laion_id("/b", "c"),
+        None,
+    ]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spine.errors import DataError, ImageError
+from spine.ids import laion_id
 from spine.sources import Entry, entries, place_of, read_bytes, split_place, survey
 
 
@@ -144,6 +145,7 @@ def test_captions_and_notes_beside_a_picture_belong_to_it(tmp_path):
     assert first == Entry(
         place=str(tmp_path / "a.jpg"),
         url="http://x/a",
+        web_id=laion_id("http://x/a", "other"),  # the source's own text: the .txt may have been edited
         caption="a cat",
         key="0001",
         width=7,
@@ -301,3 +303,17 @@ def test_the_digest_notices_files_that_come_go_or_change(tmp_path):
     third = digest()
     (tmp_path / "b.jpg").rename(tmp_path / "c.jpg")
     assert len({first, second, third, digest()}) == 4
+
+
+def test_laions_key_is_of_the_texts_as_they_stand(tmp_path):
+    long = "word " * 20_000  # more than is kept of a caption
+    texts = [" two spaces  ", "", None, long, "null \x00 inside"]
+    table = pa.table({"url": [f"http://x/{n}" for n in range(5)], "text": texts})
+    pq.write_table(table, tmp_path / "p.parquet")
+
+    found = list(entries(str(tmp_path / "p.parquet")))
+
+    assert [entry.web_id for entry in found] == [
+        laion_id(f"http://x/{n}", text) for n, text in enumerate(texts)
+    ]
+    assert found[0].caption == "two spaces"
