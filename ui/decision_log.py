@@ -4,19 +4,23 @@ A page numbers what its curator does and sends it in order until it is acknowled
 changes nothing: of each page the highest number recorded is known, and all up to it is done.
 """
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any
 
+from curation import verdicts as curation_verdicts
 from curation.decisions import Decisions
-from curation.events import Conflict, Event
+from curation.events import TARGETS, Conflict, Event, ids_digest
 from curation.verdicts import Verdicts, fold
 from spine.errors import DataError
 from spine.run import Run
 from ui.board import Verdict, decided_counts
 
 _CLEAR = "clear"  # tag of an undo that takes verdicts back, as against one that takes the last deed back
+_ACTIONS = ("keep", "reject", "note", _CLEAR, "undo")
 _MAX_NAME = 80
+_LONGEST = {"tag": 40, "reason": 500, "text": 20_000, "filter": 4_000}  # signs of an event's texts
 
 
 class DecisionLog:
@@ -45,6 +49,10 @@ class DecisionLog:
             (verdict.centroid_id, verdict.action) for verdict in verdicts if verdict.centroid_id is not None
         )
 
+    def captions(self) -> dict[str, curation_verdicts.Verdict]:
+        """What people last said of captions, by caption id."""
+        return self._fold().captions
+
     def last_event(self) -> int:
         """Number of the newest event, 0 where there is none."""
         with self._lock:
@@ -55,13 +63,15 @@ class DecisionLog:
         """Record what a page sent, in its order.
 
         Args:
-            content: {"client", "curator", "events": [{"seq", "action", "ids", "centroid_id", "last_seen"}]};
-                action is keep, reject, clear or undo, ids are decimal text.
+            content: {"client", "curator", "events": [{"seq", "action", "target", "ids", "centroid_id", "last_seen",
+                "tag", "reason", "text", "filter"}]}; action is keep, reject, note, clear or undo; target is image
+                where it is missing; ids are decimal text, those of captions as they are. An undo takes back the
+                last deed on captions where that is its target, else the last on anything else.
             neighbours: Digest of the neighbours that are decided on.
 
         Returns:
-            The highest number done, what now counts for the pictures concerned, the counts of every
-            centroid with a decision, and the ids left alone because another curator had decided on them.
+            The highest number done, what now counts for the pictures, centroids and captions concerned, the counts of
+            every centroid with a decision, and the ids left alone because another curator had decided on them.
 
         Raises:
             DataError: It has another form, or can't be recorded; nothing after the wrong event is.
@@ -70,7 +80,7 @@ class DecisionLog:
         sent = content.get("events")
         if not isinstance(sent, list) or not sent:
             raise DataError("events: a list of at least one was needed")
-        concerned: set[int] = set()
+        concerned: dict[str, set[int | str]] = {target: set() for target in TARGETS}
         conflicts: list[Conflict] = []
         with self._lock:
             self._catch_up()
@@ -81,18 +91,19 @@ class DecisionLog:
                     if events:
                         conflicts += self._decisions.record(events).conflicts
                         self._catch_up()
-                    concerned.update(int(each) for known in events for each in known.ids)
+                    for known in events:
+                        concerned[known.target].update(known.ids)
                 else:
-                    concerned.update(int(each) for each in event.ids)
-            images = self._fold().images
+                    concerned[event.target].update(event.ids)
+            folded = self._fold()
+        images: dict[Any, Any] = folded.images
+        centroids: dict[Any, Any] = folded.centroids
+        captions: dict[Any, Any] = folded.captions
         return {
             "acknowledged": max(int(entry["seq"]) for entry in sent),
-            "verdicts": {
-                str(each): {"decision": found.action, "curator": found.curator}
-                if (found := images.get(each)) is not None
-                else {"decision": None, "curator": None}
-                for each in sorted(concerned)
-            },
+            "verdicts": {str(each): _said(images.get(each)) for each in concerned["image"]},
+            "centroids": {str(each): _said(centroids.get(each)) for each in concerned["centroid"]},
+            "captions": {str(each): _said(captions.get(each)) for each in concerned["caption"]},
             "counts": {str(centroid): pair for centroid, pair in self.counts().items()},
             "conflicts": [
                 {"id": str(entry.id), "curator": entry.curator, "action": entry.action} for entry in conflicts
@@ -103,31 +114,33 @@ class DecisionLog:
     def _resolved(self, event: Event) -> list[Event]:
         """The events to record for one deed: itself, or the undos that a clear or an undo comes to."""
         if event.action == _CLEAR:
-            return _undos(event, self._standing(event.ids), tag=_CLEAR)
+            return _undos(event, self._standing(event), tag=_CLEAR)
         if event.action == "undo":
-            last = self._last_deed(event.curator)
-            return _undos(event, [(entry.event, list(entry.ids)) for entry in last], tag=None)
+            last = self._last_deed(event)
+            return _undos(event, [(entry, list(entry.ids)) for entry in last], tag=None)
         return [event]
 
-    def _standing(self, ids: Sequence[int | str]) -> list[tuple[int, list[int | str]]]:
-        """Every keep and reject of these pictures that was not undone: event number and its ids of them.
+    def _standing(self, cleared: Event) -> list[tuple[Event, list[int | str]]]:
+        """Every keep and reject of what is to be cleared that was not undone, with its ids of them.
 
         All of them, not the latest alone: undoing that one would bring the verdict before it back.
         """
-        wanted, undone, standing = set(ids), set[tuple[int, int | str]](), []
+        wanted, undone, standing = set(cleared.ids), set[tuple[int, int | str]](), []
         for event in reversed(self._events):
+            if event.target != cleared.target:
+                continue
             left = [each for each in event.ids if each in wanted and (event.event, each) not in undone]
             if event.action == "undo" and event.undoes is not None:
                 undone.update((event.undoes, each) for each in left)
-            elif event.action in ("keep", "reject") and event.target == "image" and left:
-                standing.append((event.event, left))
+            elif event.action in ("keep", "reject") and left:
+                standing.append((event, left))
         return standing
 
-    def _last_deed(self, curator: str) -> list[Event]:
+    def _last_deed(self, undo: Event) -> list[Event]:
         """The events of a curator's last deed that was not undone; one page's events of one number are one deed."""
         deeds: dict[int, Event] = {}
         for event in self._events:
-            if event.curator != curator:
+            if event.curator != undo.curator or (event.target == "caption") != (undo.target == "caption"):
                 continue
             if event.action == "undo" and event.tag != _CLEAR:
                 deeds.pop(event.undoes or 0, None)
@@ -155,31 +168,60 @@ class DecisionLog:
             self._highest[page] = max(self._highest.get(page, 0), number)
 
 
+def _said(verdict: curation_verdicts.Verdict | None) -> dict[str, Any]:
+    """A verdict as pages get it."""
+    if verdict is None:
+        return {"decision": None, "curator": None}
+    said = {"decision": verdict.action, "curator": verdict.curator}
+    more = {"reason": verdict.reason, "text": verdict.text}
+    return said | {name: value for name, value in more.items() if value is not None}
+
+
 def _event(entry: Any, client: str, curator: str, neighbours: str | None) -> Event:
     if not isinstance(entry, dict):
         raise DataError(f"{entry!r} is no event")
-    action, ids = entry.get("action"), entry.get("ids", [])
-    if action not in ("keep", "reject", _CLEAR, "undo"):
-        raise DataError(f"action {action!r} is none of keep, reject, clear, undo")
+    action, target, ids = entry.get("action"), entry.get("target", "image"), entry.get("ids", [])
+    if action not in _ACTIONS or target not in TARGETS:
+        raise DataError(f"{action!r} of {target!r} is none of {', '.join(_ACTIONS)} of {', '.join(TARGETS)}")
     if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
-        raise DataError("ids: a list of decimal texts was needed")
+        raise DataError("ids: a list of texts was needed, decimal but for captions")
     try:
+        named = tuple(_caption_id(each) if target == "caption" else int(each) for each in ids)
+        texts = {name: _text(entry, name) for name in _LONGEST}
         return Event(
             client=client,
             seq=int(entry["seq"]),
             curator=curator,
             action=action,
-            target="image",
-            ids=tuple(int(each) for each in ids),
+            target=target,
+            ids=named,
             centroid_id=None if entry.get("centroid_id") is None else int(entry["centroid_id"]),
+            ids_digest=ids_digest(named) if texts["filter"] else None,
             neighbours=neighbours,
             last_seen=int(entry.get("last_seen", 0)),
+            tag=texts["tag"],
+            reason=texts["reason"],
+            text=texts["text"],
+            filter=texts["filter"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"an event has a wrong or missing value: {error}") from None
 
 
-def _undos(event: Event, undone: list[tuple[int, list[int | str]]], *, tag: str | None) -> list[Event]:
+def _caption_id(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-z]{1,64}", text):
+        raise ValueError(f"{text[:80]!r} is no caption id")
+    return text
+
+
+def _text(entry: dict[str, Any], name: str) -> str | None:
+    value = entry.get(name)
+    if value is not None and (not isinstance(value, str) or len(value) > _LONGEST[name]):
+        raise ValueError(f"{name}: a text of at most {_LONGEST[name]:,} signs was needed")
+    return value or None
+
+
+def _undos(event: Event, undone: list[tuple[Event, list[int | str]]], *, tag: str | None) -> list[Event]:
     """One undo for each undone event; the first under the page's own name, the others beside it."""
     return [
         Event(
@@ -187,15 +229,15 @@ def _undos(event: Event, undone: list[tuple[int, list[int | str]]], *, tag: str 
             seq=event.seq,
             curator=event.curator,
             action="undo",
-            target="image",
+            target=taken.target,
             ids=tuple(ids),
             centroid_id=event.centroid_id,
             tag=tag,
             neighbours=event.neighbours,
             last_seen=event.last_seen,
-            undoes=number,
+            undoes=taken.event,
         )
-        for place, (number, ids) in enumerate(undone)
+        for place, (taken, ids) in enumerate(undone)
     ]
 
 

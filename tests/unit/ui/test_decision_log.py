@@ -3,6 +3,7 @@ import random
 import pytest
 
 from curation.decisions import Decisions
+from curation.events import ids_digest
 from spine.errors import DataError
 from spine.run import Run
 from ui.decision_log import DecisionLog
@@ -133,6 +134,55 @@ def test_what_another_curator_decided_meanwhile_is_left_alone_and_reported(run):
     assert verdicts(run)[5] == "keep"
 
 
+def sent(log: DecisionLog, *entries: dict, curator: str = "ada", client: str = "tab1"):
+    rows = [{"seq": seq, "last_seen": 1_000_000} | entry for seq, entry in enumerate(entries, 1)]
+    return log.record({"client": client, "curator": curator, "events": rows}, None)
+
+
+def test_captions_and_centroids_are_decided_on_beside_pictures(run):
+    log = DecisionLog(run)
+    caption, many = {"target": "caption", "ids": ["0a"]}, ["0b", "0c"]
+
+    answer = sent(
+        log,
+        caption | {"action": "keep", "text": "mine"},
+        {"action": "keep", "target": "caption", "ids": many, "filter": "flag=none"},
+        {"action": "reject", "target": "centroid", "ids": ["7"], "reason": "too odd"},
+        {"action": "note", "ids": ["7"], "tag": "unsure", "text": "what is it?"},
+        {"action": "reject", "ids": ["7"]},
+    )
+
+    folded = Decisions.open(run.decisions).fold()
+    assert {name: verdict.text for name, verdict in folded.captions.items()} == {
+        "0a": "mine",
+        "0b": None,
+        "0c": None,
+    }
+    assert folded.centroids_left_out() == {7} and folded.notes == {7: ("unsure", "what is it?")}
+    assert answer["captions"]["0a"] == {"decision": "keep", "curator": "ada", "text": "mine"}
+    assert answer["centroids"] == {"7": {"decision": "reject", "curator": "ada", "reason": "too odd"}}
+    assert answer["verdicts"] == {"7": {"decision": "reject", "curator": "ada"}}
+    bulk = Decisions.open(run.decisions).history(subject="0b")[0]
+    assert (bulk.filter, bulk.ids_digest) == ("flag=none", ids_digest(many))
+
+
+def test_undo_on_captions_and_undo_elsewhere_take_back_their_own_last_deed(run):
+    log = DecisionLog(run)
+    sent(
+        log,
+        {"action": "keep", "target": "caption", "ids": ["0a"], "text": "first"},
+        {"action": "keep", "target": "caption", "ids": ["0a"], "text": "second"},
+        {"action": "keep", "ids": ["5"]},
+    )
+
+    answer = sent(log, {"action": "undo", "target": "caption", "ids": []}, client="tab2")
+    assert answer["captions"]["0a"]["text"] == "first" and verdicts(run) == {5: "keep"}
+    sent(log, {"action": "undo", "ids": []}, client="tab3")
+    assert verdicts(run) == {} and log.captions()["0a"].text == "first"
+    sent(log, {"action": "clear", "target": "caption", "ids": ["0a"]}, client="tab4")
+    assert log.captions() == {}
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -145,6 +195,21 @@ def test_what_another_curator_decided_meanwhile_is_left_alone_and_reported(run):
         {"client": "a", "curator": "b", "events": [{"seq": 1, "action": "keep", "ids": [1]}]},
         {"client": "a", "curator": "b", "events": [{"seq": 1, "action": "keep", "ids": ["x"]}]},
         {"client": "a", "curator": "b", "events": [{"seq": 1, "action": "keep", "ids": [str(2**63)]}]},
+        {
+            "client": "a",
+            "curator": "b",
+            "events": [{"seq": 1, "action": "keep", "ids": ["1"], "target": "run"}],
+        },
+        {
+            "client": "a",
+            "curator": "b",
+            "events": [{"seq": 1, "action": "keep", "ids": ["../x"], "target": "caption"}],
+        },
+        {
+            "client": "a",
+            "curator": "b",
+            "events": [{"seq": 1, "action": "note", "ids": ["1"], "text": "x" * 20_001}],
+        },
     ],
 )
 def test_what_is_no_decision_is_refused_and_not_stored(run, content):
