@@ -21,6 +21,7 @@ from curation.candidates import distinct, read_candidates, rows_of
 from curation.downloads import Downloader
 from curation.ledger import ON_LISTS, Validity, mark_placeholders
 from curation.opening import Openers, Refused
+from curation.polite_web import public_web
 from curation.refill import first_depths
 from spine import images as pictures
 from spine import web as web_access
@@ -35,7 +36,7 @@ from spine.run import Run, part_path, part_paths
 from spine.settings import Config
 from spine.stage import MANIFEST, Manifest, Stage, read_manifest
 from spine.tables import IMAGES, read_parts, read_table
-from spine.web import Web, user_agent
+from spine.web import Web
 
 REASONS: dict[str, str] = {
     **web_access.REFUSALS,
@@ -183,15 +184,7 @@ class _Sources:
             self.openers = self.stack.enter_context(Openers(self.config.fetch.workers))
         if self.downloader is None and any(row["image_path"] is None for row in chunk):
             settings = self.config.fetch
-            access = self.web or self.stack.enter_context(
-                Web(
-                    timeout_s=settings.timeout_s,
-                    max_bytes=settings.max_bytes,
-                    connections=settings.concurrency,
-                    per_host=settings.per_host,
-                    agent=user_agent(settings.contact),
-                )
-            )
+            access = self.web or self.stack.enter_context(public_web(settings))
             self.downloader = Downloader(self.run, settings, self.lists, access, self.openers)
 
     def fetch_one(self, candidate: Row) -> Row:

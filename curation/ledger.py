@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.downloads import NOTHING_RESERVED, may_answer_later
+from curation.polite_web import NOTHING_RESERVED, may_answer_later
 from spine.lists import BlockLists
 from spine.publish import publish_table
 from spine.run import Run, part_paths

@@ -85,6 +85,17 @@ def open_place(place: str, max_bytes: int, known_sha256: str | None) -> Opened |
 
 def open_content(content: bytes, max_side_px: int) -> Opened | Refused:
     """Measure a picture, and scale it down where its longer side is over max_side_px (0: never); in a worker."""
+    found = measured(content)
+    if isinstance(found, Refused):
+        return found
+    opened, picture = found
+    if not max_side_px or max(picture.width, picture.height) <= max_side_px:
+        return opened
+    return _scaled(opened, picture, max_side_px)
+
+
+def measured(content: bytes) -> tuple[Opened, Picture] | Refused:
+    """What is measured of a picture, and the opened picture; in a worker."""
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         picture = open_picture(content)
@@ -102,9 +113,7 @@ def open_content(content: bytes, max_side_px: int) -> Opened | Refused:
         md5=md5_of(content),
         pdq=" ".join(pdq(picture.image)) or None,
     )
-    if not max_side_px or max(picture.width, picture.height) <= max_side_px:
-        return opened
-    return _scaled(opened, picture, max_side_px)
+    return opened, picture
 
 
 def md5_of(content: bytes) -> str:
@@ -202,11 +211,11 @@ class Openers:
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Never fork: a thread of the parent may hold a lock that the child would wait for.
     return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent
     )
 
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     """End with the parent: a worker's own queue would never tell of a kill -9."""
     parent = multiprocessing.parent_process()
     if parent is not None:

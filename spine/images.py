@@ -183,7 +183,11 @@ def thumbnail(content: bytes, side_px: int, *, blurred: bool = False) -> bytes:
     Raises:
         ImageError: As open_picture.
     """
-    image = open_picture(content).image
+    return thumbnail_of(open_picture(content).image, side_px, blurred=blurred)
+
+
+def thumbnail_of(image: Image.Image, side_px: int, *, blurred: bool = False) -> bytes:
+    """As `thumbnail`, of an opened picture."""
     small = ImageOps.contain(image, (side_px, side_px)) if max(image.size) > side_px else image
     if blurred:
         left = max(1, min(_BLURRED_SIDE, max(small.size) // _BLURRED_SIDE))

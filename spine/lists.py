@@ -9,6 +9,7 @@ work: going on without it could show what must not be shown.
 
 import hashlib
 import re
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,7 +17,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
+from spine.config import load_config
 from spine.errors import ConfigError
+from spine.run import Run
 from spine.settings import ListsConfig
 
 PDQ_DISTANCE = 31
@@ -132,6 +135,46 @@ class BlockLists:
             return False
         labels = host.split(".")
         return any(".".join(labels[start:]) in self.domains for start in range(len(labels)))
+
+
+class ListsInForce:
+    """The lists of a run as they stand at each look; safe to share between threads."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._files: list[Path] = []
+        self._state: object = None
+        self._lists: BlockLists | None = None
+
+    def now(self) -> BlockLists:
+        """The lists, read anew where the settings or one of their files changed since the last look.
+
+        Raises:
+            ConfigError: One can't be read; then no picture may be shown.
+        """
+        with self._lock:
+            if self._lists is None or self._state != [*map(file_state, (self._run.config, *self._files))]:
+                self._lists = None  # should reading fail, the old ones must not stand
+                # The state before reading: a change meanwhile is seen at the next look.
+                settings = file_state(self._run.config)
+                config = load_config(self._run.config).lists
+                self._files = [
+                    self._run.folder / Path(name).expanduser()
+                    for name in (*config.takedown, *config.hash_block)
+                ]
+                self._state = [settings, *map(file_state, self._files)]
+                self._lists = BlockLists.load(config, self._run.folder)
+            return self._lists
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Changes when a file is written or replaced: time, size, inode; zeros where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _hashes(config: ListsConfig, folder: Path) -> dict[str, set[str]]:

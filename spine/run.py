@@ -169,6 +169,11 @@ class Run:
         return self.folder / "thumbnails"
 
     @property
+    def previews(self) -> Path:
+        """Thumbnails of pictures shown before they are fetched, SQLite; a cache, safe to delete."""
+        return self.thumbnails / "previews.sqlite"
+
+    @property
     def releases(self) -> Path:
         """One folder a release."""
         return self.folder / "release"

@@ -22,8 +22,8 @@ READY, GONE, PENDING, BLOCKED = "ready", "gone", "pending", "blocked"
 """States of a tile: there; could not be had; not asked for yet; kept out by a list."""
 
 Row = dict[str, Any]
-Blocks = Callable[[int, str | None, str | None], str | None]
-"""Picture id, address and SHA-256 to the list rule that keeps the picture out, or None."""
+Blocks = Callable[[int, str | None, Row], str | None]
+"""Picture id, address and what was measured of it (sha256, md5, pdq) to the list rule that keeps it out, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,8 @@ def neighbour_rows(
         picture = found["id"]
         row: Row = {"id": str(picture), "rank": found["rank"], "similarity": _number(found["similarity"])}
         row |= _verdict_of(decided.get(picture), verdicts.get(picture))
-        rule = blocks(picture, found["url"] or image["url"], image["sha256"] or found["sha256"])
+        hashes = image | {"sha256": image["sha256"] or found["sha256"]}
+        rule = blocks(picture, found["url"] or image["url"], hashes)
         if rule is not None:
             row |= {"state": BLOCKED, "reason": RULES[rule]}
         else:

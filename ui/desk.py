@@ -124,7 +124,9 @@ class Desk:
             selection.filter(pc.equal(selection.column("centroid_id"), centroid_id)),
             self.decisions.verdicts(ids.tolist()),
             snapshot.config(),
-            lambda picture, url, sha256: lists.blocks(picture_id=picture, url=url, sha256=sha256),
+            lambda picture, url, image: lists.blocks(
+                picture_id=picture, url=url, sha256=image["sha256"], md5=image["md5"], pdq=image["pdq"]
+            ),
         )
 
     def record(self, content: Any) -> dict[str, Any]:
@@ -137,8 +139,14 @@ class Desk:
         picture = self.snapshot.find_picture(sha256)
         if picture is None:
             return JSONResponse({"error": "no picture of this run has this hash"}, 404)
-        lists = self.snapshot.lists()
-        if lists.blocks(picture_id=picture.picture_id, url=picture.url, sha256=sha256) is not None:
+        rule = self.snapshot.lists().blocks(
+            picture_id=picture.picture_id,
+            url=picture.url,
+            sha256=sha256,
+            md5=picture.md5,
+            pdq=picture.pdq,
+        )
+        if rule is not None:
             return JSONResponse({"error": "a list keeps this picture out"}, 410)
         try:
             content = self.thumbnails.get(sha256, picture.place, blurred=blurred)

@@ -43,7 +43,10 @@ _CENTROIDS = pa.schema(
         ("exemplar_ids", pa.list_(pa.int64())),
     ]
 )
-_IMAGES = ("id", "status", "reason", "message", "image_path", "url", "sha256", "width", "height", "format")
+_IMAGES = (
+    *("id", "status", "reason", "message", "image_path", "url", "sha256", "md5", "pdq"),
+    *("width", "height", "format"),
+)
 _SCORES = pa.schema(
     [
         ("id", pa.int64()),
@@ -89,13 +92,15 @@ class Picture:
     sha256: str
     place: str
     url: str | None
+    md5: str | None = None
+    pdq: str | None = None
 
 
 class Pictures:
     """Pictures by the SHA-256 of their bytes."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Args: table: Rows with id, sha256, image_path and url; those without a hash or place are left out."""
+        """Args: table: Rows with id, sha256, image_path, url and maybe md5 and pdq; without hash or place left out."""
         present = pc.and_(pc.is_valid(table.column("sha256")), pc.is_valid(table.column("image_path")))
         self._table = table.filter(present)
         keys = np.array([_key(text) for text in self._table.column("sha256").to_pylist()], dtype=np.uint64)
@@ -110,7 +115,9 @@ class Pictures:
                 break
             row = self._table.slice(int(self._order[place]), 1).to_pylist()[0]
             if row["sha256"] == sha256:
-                return Picture(row["id"], sha256, row["image_path"], row["url"])
+                return Picture(
+                    row["id"], sha256, row["image_path"], row["url"], row.get("md5"), row.get("pdq")
+                )
         return None
 
 
@@ -253,7 +260,6 @@ class Snapshot:
 
     def find_picture(self, sha256: str) -> Picture | None:
         """The fetched picture or exemplar with this hash, None where there is none."""
-        columns = ["id", "sha256", "image_path", "url"]
         for name, folder, table in (
             ("fetched", self.run.images, lambda: self.images().table),
             ("shown", self.run.centroids, lambda: self.exemplars().table),
@@ -261,7 +267,7 @@ class Snapshot:
             found = self._stage(
                 f"{name} by hash",
                 folder,
-                lambda table=table: Pictures(table().select(columns)),  # type: ignore[misc]
+                lambda table=table: Pictures(table()),  # type: ignore[misc]
                 None,
             )
             picture = found.find(sha256) if found is not None else None

@@ -21,10 +21,10 @@ import skimage
 from PIL import Image, ImageOps
 
 from curation.candidates import fetched_depths
-from curation.downloads import ATTEMPTS
 from curation.fetched_images import REASONS, fetch
 from curation.opening import SUFFIXES, Openers, Refused, open_content, open_place
 from curation.pdq import pdq
+from curation.polite_web import ATTEMPTS
 from curation.refill import deeper
 from curation.selection import require_selected, select
 from spine.config import write_config

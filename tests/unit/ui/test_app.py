@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import socket
@@ -6,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from spine.errors import ConfigError
-from tests.unit.ui.planted import plant
+from tests.unit.ui.planted import pdq_of, picture_bytes, plant
 from ui.access import POLICY
 from ui.app import build_app
 from ui.serving import serve
@@ -88,6 +89,22 @@ def test_a_taken_down_picture_is_gone_at_once_from_rows_and_thumbnails(tmp_path)
         (planted.run.folder / "takedown.txt").unlink()
         assert board.get("/api/neighbours?centroid=0").status_code == 409
         assert board.get(f"/thumb/{planted.hashes[1]}.webp").status_code == 409
+
+
+@pytest.mark.parametrize("kind", ["md5", "pdq"])
+def test_a_hash_list_is_in_effect_at_the_next_look_without_another_fetch(tmp_path, kind):
+    planted = plant(tmp_path / "run")
+    value = pdq_of(0) if kind == "pdq" else hashlib.md5(picture_bytes(0)).hexdigest()
+    with TestClient(build_app(planted.run), base_url="http://127.0.0.1:7860") as board:
+        assert board.get(f"/thumb/{planted.hashes[0]}.webp").status_code == 200
+        (planted.run.folder / "hashes.txt").write_text(f"{kind}:{value}\n")
+        settings = planted.run.config.read_text()
+        planted.run.config.write_text(settings.replace("hash_block = []", 'hash_block = ["hashes.txt"]'))
+
+        rows = board.get("/api/neighbours?centroid=0").json()["rows"]
+
+        assert rows[0]["state"] == "blocked"
+        assert board.get(f"/thumb/{planted.hashes[0]}.webp").status_code == 410
 
 
 def test_a_job_of_another_name_or_with_options_is_refused(board):

@@ -25,7 +25,7 @@ from ui.board import (
 from ui.snapshot import Snapshot
 
 
-def _nothing_blocked(_picture: int, _url: str | None, _sha256: str | None) -> str | None:
+def _nothing_blocked(_picture: int, _url: str | None, _image: dict) -> str | None:
     return None
 
 
@@ -99,7 +99,8 @@ def test_a_persons_verdict_and_the_selections_stand_side_by_side(planted, snapsh
 
 def test_of_a_picture_that_a_list_keeps_out_nothing_leaves_but_that_it_is_kept_out(planted, snapshot):
     rows = _rows(
-        snapshot, blocks=lambda picture, url, sha256: "takedown" if sha256 == planted.hashes[0] else None
+        snapshot,
+        blocks=lambda picture, url, image: "takedown" if image["sha256"] == planted.hashes[0] else None,
     )
 
     assert rows[0]["state"] == "blocked"
