@@ -275,7 +275,7 @@ def test_what_a_host_reserves_is_left_out_with_its_evidence_and_taken_only_when_
 def test_a_robots_txt_that_cannot_be_read_stops_the_host_and_one_that_is_not_for_us_does_not(
     tmp_path, site, monkeypatch, status, reason
 ):
-    monkeypatch.setattr("curation.downloads._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("curation.polite_web._FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(Site, "robots", (status, b"User-agent: *\nDisallow: /"))
     Site.asked.clear()
     rows = [Planted(0, rank, by_address(f"{site}/p/{rank}", rank)) for rank in range(6)]
@@ -292,7 +292,7 @@ def test_a_robots_txt_that_cannot_be_read_stops_the_host_and_one_that_is_not_for
 def test_a_retry_asks_only_what_may_answer_later_and_ends_as_a_fetch_on_a_good_day(
     tmp_path, site, monkeypatch
 ):
-    monkeypatch.setattr("curation.downloads._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("curation.polite_web._FIRST_WAIT_S", 0.01)
     paths = ["p/1", "gone/2", "later/3", "later/4", "page/5"]
     rows = [Planted(0, rank, by_address(f"{site}/{path}", rank)) for rank, path in enumerate(paths)]
     run, good = plant(tmp_path / "run", rows), plant(tmp_path / "good", rows)
