@@ -8,30 +8,23 @@ says of a picture can depend on its neighbours in the batch (docs/captioning.md)
 import json
 from collections import Counter
 from collections.abc import Collection, Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
-from captioner.embedded import EmbeddedSetup
-from captioner.engine import CaptionFailure, Engine, Setup
-from captioner.http import HttpSetup
+from captioner.asked import Asked
+from captioner.engine import Engine
 from captioner.pictures import read_ahead
 from captioner.report_page import publish_report
-from captioner.rows import Row, caption_row
-from captioner.second_try import Answer, asked_twice
+from captioner.rows import Row
 from captioner.shelves import bring_forward
 from captioner.tally import COUNTED, tally
-from captioner.worklist import Unit, captioner_id, kept_rows, narrowed, read_done, read_units
+from captioner.worklist import Unit, kept_rows, narrowed, read_done, read_units
 from spine.config import load_config
 from spine.progress import SILENT, Progress
-from spine.prompts import Prompt, prompt_by_id
 from spine.publish import publish_json, publish_table
 from spine.run import Run, part_path, part_paths
-from spine.settings import CaptionConfig
 from spine.stage import MANIFEST, Manifest, Stage, find_manifest, read_manifest
 from spine.tables import CAPTIONS, read_parts
 
@@ -41,44 +34,6 @@ BATCHES_A_PART = 8
 _RETRYING = (
     ".retrying.json"  # pictures that a call with failed_only took in hand, so that a kill forgets none
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Who is asked what."""
-
-    config: CaptionConfig
-    prompt: Prompt
-    setup: Setup
-    captioner: str
-    """Id over all that shapes a caption besides its picture."""
-
-    @classmethod
-    def of(cls, config: CaptionConfig) -> "Asked":
-        """What these settings ask for.
-
-        Raises:
-            ConfigError, ModelError: A setting is wrong, or the model is not here.
-        """
-        prompt = prompt_by_id(config.prompt)
-        setup: Setup = HttpSetup.of(config) if config.engine == "http" else EmbeddedSetup.of(config)
-        name = captioner_id(prompt, setup.fingerprint, config.max_new_tokens, config.second_try)
-        return cls(config, prompt, setup, name)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """For the manifest."""
-        return {
-            "engine": self.config.engine,
-            "fingerprint": self.setup.fingerprint,
-            "prompt_id": self.prompt.prompt_id,
-            "prompt_digest": self.prompt.digest,
-            "max_new_tokens": self.config.max_new_tokens,
-            "second_try": self.config.second_try,
-            "image_mode": self.config.image_mode,
-            "captioner": self.captioner,
-            "batch_size": self.setup.batch_size,
-        }
 
 
 def caption(
@@ -235,23 +190,9 @@ class _Work:
         for batch, pictures in zip(
             batches, read_ahead(([unit.wanted for unit in each] for each in batches), mode), strict=True
         ):
-            good = [picture for picture in pictures if isinstance(picture, Image.Image)]
-            answers = iter(self._answers(engine, good))
-            outcomes = [next(answers) if isinstance(one, Image.Image) else one for one in pictures]
-            described = [
-                caption_row(unit.caption_id, outcome, self.who.prompt, self.who.setup, self.who.captioner)
-                for unit, outcome in zip(batch, outcomes, strict=True)
-            ]
-            rows = [{**row, "id": n} for unit, row in zip(batch, described, strict=True) for n in unit.ids]
+            rows = self.who.rows(engine, batch, pictures)
             self.progress.advance(len(rows), dict(Counter(row["reason"] for row in rows if row["reason"])))
             yield rows
-
-    def _answers(self, engine: Engine, images: Sequence[Image.Image]) -> list[Answer | CaptionFailure]:
-        config, prompt = self.who.config, self.who.prompt
-        replies = engine.describe(images, prompt, config.max_new_tokens)
-        if config.second_try:
-            return asked_twice(engine, images, replies, prompt, config.max_new_tokens)
-        return [reply if isinstance(reply, CaptionFailure) else Answer(reply) for reply in replies]
 
     def _publish(self, rows: list[Row]) -> None:
         numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(self.run.captions)]

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from captioner.checkpoint import Checkpoint, find_checkpoint
-from captioner.engine import CaptionFailure, Reply
+from captioner.engine import CaptionFailure, Reply, Sampling
 from captioner.pictures import PREPROCESSING
 from spine.errors import ConfigError, ModelError
 from spine.prompts import Prompt
@@ -145,6 +145,7 @@ class EmbeddedEngine:
         prompt: Prompt,
         max_new_tokens: int,
         repetition_penalty: float = 1.0,
+        sampling: Sampling | None = None,
     ) -> list[Reply | CaptionFailure]:
         """Describe the pictures as one batch; see `captioner.engine.Engine.describe`.
 
@@ -153,8 +154,11 @@ class EmbeddedEngine:
         text = self._rendered(prompt)
         if not images:
             return []
-        ask = functools.partial(self._ask, text, max_new_tokens, repetition_penalty)
-        return in_halves(list(images), ask, self._out_of_memory)
+        ask = functools.partial(self._ask, text, max_new_tokens, repetition_penalty, sampling)
+        if sampling is None:
+            return in_halves(list(images), ask, self._out_of_memory)
+        # One by one: the draws of a batch depend on who else is in it.
+        return [in_halves([image], ask, self._out_of_memory)[0] for image in images]
 
     def _rendered(self, prompt: Prompt) -> str:
         mark = str(self._processor.image_token)
@@ -169,7 +173,12 @@ class EmbeddedEngine:
         )
 
     def _ask(
-        self, text: str, max_new_tokens: int, repetition_penalty: float, images: list[Image.Image]
+        self,
+        text: str,
+        max_new_tokens: int,
+        repetition_penalty: float,
+        sampling: Sampling | None,
+        images: list[Image.Image],
     ) -> list[Reply | CaptionFailure]:
         import torch
 
@@ -182,9 +191,18 @@ class EmbeddedEngine:
                 f"the {room:,} that {self.setup.name} can take; lower it to {max(room - asked, 0):,}"
             )
         inputs = inputs.to(self.setup.device, dtype=getattr(torch, self.setup.dtype))
-        with torch.inference_mode():
+        drawing: dict[str, Any] = {}
+        with torch.inference_mode(), torch.random.fork_rng(enabled=sampling is not None):
+            if sampling is not None:
+                torch.manual_seed(sampling.seed)
+                drawing = {
+                    "do_sample": True,
+                    "temperature": sampling.temperature,
+                    "top_p": sampling.top_p,
+                    "top_k": 0,
+                }
             output = self._model.generate(
-                **inputs, max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty
+                **inputs, max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty, **drawing
             )
         return [self._reply(row) for row in output[:, asked:].tolist()]
 

@@ -29,6 +29,17 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How words are drawn where a caption is asked again; without it the likeliest word is taken each time."""
+
+    seed: int
+    """The same seed, picture and model give the same words in one engine; no two engines agree."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
 class CaptionFailure:
     """Why one picture got no caption."""
 
@@ -100,6 +111,7 @@ class Engine(Protocol):
         prompt: Prompt,
         max_new_tokens: int,
         repetition_penalty: float = 1.0,
+        sampling: Sampling | None = None,
     ) -> list[Reply | CaptionFailure]:
         """Describe each picture.
 
@@ -108,6 +120,7 @@ class Engine(Protocol):
             prompt: What is asked of each.
             max_new_tokens: Length of a reply at most.
             repetition_penalty: What the likelihood of words that are there already is divided by; 1 is off.
+            sampling: None for greedy.
 
         Returns:
             One for each picture, in order. A failure concerns its own picture alone.

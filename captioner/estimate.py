@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from captioner.captions import Asked
+from captioner.asked import Asked
 from captioner.shelves import parts_of
 from captioner.worklist import narrowed, read_units
 from spine.config import load_config

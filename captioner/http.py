@@ -24,7 +24,7 @@ import orjson
 from PIL import Image
 
 from captioner.checkpoint import DEMO_FOLDER
-from captioner.engine import CaptionFailure, FinishReason, Reply
+from captioner.engine import CaptionFailure, FinishReason, Reply, Sampling
 from captioner.lanes import Lane, Lanes
 from captioner.pictures import PREPROCESSING
 from spine.errors import ConfigError, ServiceError
@@ -148,9 +148,16 @@ class HttpEngine:
         prompt: Prompt,
         max_new_tokens: int,
         repetition_penalty: float = 1.0,
+        sampling: Sampling | None = None,
     ) -> list[Reply | CaptionFailure]:
         """Describe the pictures, as many at once as may be in flight; see `captioner.engine.Engine.describe`."""
         question: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0}
+        if sampling is not None:
+            question |= {
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "seed": sampling.seed,
+            }
         if repetition_penalty != 1:
             # No field of OpenAI's: vLLM, SGLang and LMDeploy know the first, llama.cpp the second.
             question |= {"repetition_penalty": repetition_penalty, "repeat_penalty": repetition_penalty}

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def caption_row(
-    name: str, outcome: Answer | CaptionFailure, prompt: Prompt, setup: Setup, captioner: str
+    name: str, outcome: Answer | CaptionFailure, prompt: Prompt, setup: Setup, captioner: str, take: int = 0
 ) -> Row:
     """The row of one caption, without its picture's id.
 
@@ -24,6 +24,7 @@ def caption_row(
         prompt: What was asked.
         setup: Who was asked.
         captioner: Id of the two with their parameters.
+        take: 0 of the likeliest words; else their seed.
 
     Returns:
         Columns of CAPTIONS. An answer that says nothing is a failure, `empty`, and keeps its raw text.
@@ -35,6 +36,7 @@ def caption_row(
         "model": setup.name,
         "family": setup.family,
         "captioner": captioner,
+        "take": take,
     }
     if isinstance(outcome, CaptionFailure):
         why = {"reason": outcome.reason, "message": outcome.message, "attempts": outcome.attempts}

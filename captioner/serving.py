@@ -18,7 +18,7 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from captioner.embedded import EmbeddedEngine, EmbeddedSetup
-from captioner.engine import CaptionFailure, Reply
+from captioner.engine import CaptionFailure, Reply, Sampling
 from captioner.pictures import bounded
 from spine.errors import ConfigError, ImageError
 from spine.images import open_picture
@@ -37,7 +37,7 @@ def create_app(setup: EmbeddedSetup) -> FastAPI:
     """A server of this checkpoint.
 
     Routes: GET /v1/models; POST /v1/chat/completions with one user message of one picture (a base64 data URL) and a
-    text. Greedy whatever temperature is asked. Anything else is answered 400 with what was wrong.
+    text. Greedy, unless a temperature and a seed are given. Anything else is answered 400 with what was wrong.
 
     Raises:
         ModelError: The checkpoint can't be loaded.
@@ -47,8 +47,9 @@ def create_app(setup: EmbeddedSetup) -> FastAPI:
 
     def answer(body: Any) -> Reply | CaptionFailure:
         image, prompt, max_new_tokens, penalty = _asked(body, setup.name)
+        sampling = _sampling(body)
         with one_at_a_time:
-            return engine.describe([image], prompt, max_new_tokens, penalty)[0]
+            return engine.describe([image], prompt, max_new_tokens, penalty, sampling)[0]
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -110,6 +111,24 @@ def _asked(body: Any, name: str) -> tuple[Image.Image, Prompt, int, float]:
         raise _Refused("the data URL is no valid base64") from None
     question = Prompt(prompt_id="request", text=text, prefix="")
     return bounded(open_picture(content).image), question, length, float(penalty)
+
+
+def _sampling(body: dict[str, Any]) -> Sampling | None:
+    """How words are to be drawn; None, greedy, without a seed or at temperature 0.
+
+    Raises:
+        _Refused: A value is none.
+    """
+    seed, temperature, top_p = body.get("seed"), body.get("temperature", 1.0), body.get("top_p", 1.0)
+    if seed is None or temperature == 0:
+        return None
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise _Refused("a seed of 0 to 2^63 - 1 was needed")
+    if not isinstance(temperature, (int, float)) or not 0 < temperature <= 2:
+        raise _Refused("a temperature of 0 to 2 was needed")
+    if not isinstance(top_p, (int, float)) or not 0 < top_p <= 1:
+        raise _Refused("a top_p above 0, at most 1, was needed")
+    return Sampling(seed, float(temperature), float(top_p))
 
 
 def _completion(name: str, reply: Reply) -> dict[str, Any]:

@@ -48,17 +48,19 @@ def captioner_id(prompt: Prompt, fingerprint: str, max_new_tokens: int, second_t
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
-def caption_id(content: str, captioner: str) -> str:
+def caption_id(content: str, captioner: str, take: int = 0) -> str:
     """The name of a caption: the same for the same picture and captioner, on any machine.
 
     Args:
         content: SHA-256 of the picture's bytes, in hex.
         captioner: Its id.
+        take: The seed of a caption whose words are drawn; 0 for the likeliest words.
 
     Returns:
         32 hex digits.
     """
-    return hashlib.sha256(f"{content}\0{captioner}".encode()).hexdigest()[:32]
+    drawn = f"\0{take}" if take else ""
+    return hashlib.sha256(f"{content}\0{captioner}{drawn}".encode()).hexdigest()[:32]
 
 
 def read_units(run: Run, captioner: str) -> list[Unit]:

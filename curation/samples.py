@@ -13,14 +13,12 @@ import pyarrow as pa
 from curation.card import DEMO_WARNING
 from curation.opening import Openers, Refused
 from spine.errors import ImageError
+from spine.filters import UNSAFE
 from spine.images import thumbnail
 from spine.sources import read_bytes
 
 SAMPLES = 100
 """Rows on the page at most, as on LAION-POP's own page of samples."""
-
-UNSAFE = 0.5
-"""A picture with a higher probability of being unsafe, or with none, is shown blurred."""
 
 _SIDE_PX = 256
 _COLUMNS = ("image_path", "caption", "centroid_id", "centroid_label", "width", "height", "punsafe", "alt_txt")

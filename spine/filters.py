@@ -30,6 +30,9 @@ RULES: dict[str, str] = {
 }
 """Every rule that can decide on a candidate, in the order of precedence, with its meaning."""
 
+UNSAFE = 0.5
+"""A picture with a higher probability of being unsafe, or with none, is shown blurred."""
+
 FILTERS = ("min_side_px", "pwatermark_max", "punsafe_max", "aesthetic_min")
 """The rules that judge a picture by its own values, in the order they are tried."""
 

@@ -10,7 +10,8 @@ RUN/
     scores/                  part-00000.parquet, groups.parquet, exemplars.parquet
     decisions.sqlite         curators' events
     selection/selection.parquet
-    captions/                part-00000.parquet, report.html, others/CAPTIONER/part-00000.parquet
+    captions/                part-00000.parquet, report.html, others/CAPTIONER/ and takes/part-00000.parquet
+    previews/NAME/           a few pictures by several captioners: part-00000.parquet, page.html; no stage reads it
     jobs/                    a journal per job
     drawings/                the demo's own pictures, in a demo run only
     thumbnails/              small pictures the board has made: a cache, safe to delete
@@ -149,9 +150,19 @@ class Run:
         return self.captions / "others"
 
     @property
+    def caption_takes(self) -> Path:
+        """Parts of `spine.tables.CAPTIONS`: further captions of chosen pictures, by whichever captioner."""
+        return self.captions / "takes"
+
+    @property
     def captions_report(self) -> Path:
         """What the captions are like: a page that loads nothing."""
         return self.captions / "report.html"
+
+    @property
+    def previews(self) -> Path:
+        """A folder for each preview of captions: a part of `spine.tables.CAPTIONS` a captioner, page.html, manifest."""
+        return self.folder / "previews"
 
     @property
     def jobs(self) -> Path:

@@ -181,10 +181,13 @@ CAPTIONS = pa.schema(
         ("retried_for", pa.string()),  # why it was asked a second time: loop or truncated
         ("other_raw_caption", pa.string()),  # of two tries the one that doesn't stand
         ("captioner", pa.string()),  # 16 hex digits over model, prompt and parameters: who wrote it
+        ("take", pa.int32()),  # 0: the likeliest words; from 1 on drawn with this seed, when asked again
     ]
 )
 """captions/part-*.parquet: one row a picture, of the captioner that [caption] names; pictures of one content share
-their caption id. captions/others/CAPTIONER/part-*.parquet: the same of captioners that were asked before."""
+their caption id. captions/others/CAPTIONER/part-*.parquet: the same of captioners that were asked before.
+captions/takes/part-*.parquet: any number of rows a picture, of whichever captioner it was asked of again.
+previews/NAME/part-*.parquet: one row a picture that was chosen for a preview, a captioner a part."""
 
 
 DATASET = pa.schema(
@@ -232,7 +235,7 @@ DATASET = pa.schema(
 """release/NAME-VERSION/dataset.parquet, sorted by centroid_id and rank."""
 
 
-_ADDED = frozenset({"opt_out", "md5", "pdq"})
+_ADDED = frozenset({"opt_out", "md5", "pdq", "take"})
 """Columns that came later: in a table from before they are null throughout."""
 
 

@@ -1,0 +1,99 @@
+"""Who is asked what: a captioner with its prompt and parameters, and the rows it gives of a batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from captioner.embedded import EmbeddedSetup
+from captioner.engine import CaptionFailure, Engine, Sampling, Setup
+from captioner.http import HttpSetup
+from captioner.rows import Row, caption_row
+from captioner.second_try import Answer, asked_twice
+from captioner.worklist import Unit, captioner_id
+from spine.prompts import Prompt, prompt_by_id
+from spine.settings import CaptionConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who is asked what."""
+
+    config: CaptionConfig
+    prompt: Prompt
+    setup: Setup
+    captioner: str
+    """Id over all that shapes a caption besides its picture."""
+
+    @classmethod
+    def of(cls, config: CaptionConfig, *, prompt: str | None = None, model: str | None = None) -> "Asked":
+        """What these settings ask for.
+
+        Args:
+            config: The settings.
+            prompt: Id of another prompt than theirs.
+            model: Another model than theirs, in its newest revision.
+
+        Raises:
+            ConfigError, ModelError: A setting is wrong, or the model is not here.
+        """
+        if prompt is not None:
+            config = replace(config, prompt=prompt)
+        if model is not None and model != config.model:
+            config = replace(config, model=model, revision="")
+        wording = prompt_by_id(config.prompt)
+        setup: Setup = HttpSetup.of(config) if config.engine == "http" else EmbeddedSetup.of(config)
+        name = captioner_id(wording, setup.fingerprint, config.max_new_tokens, config.second_try)
+        return cls(config, wording, setup, name)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "engine": self.config.engine,
+            "fingerprint": self.setup.fingerprint,
+            "prompt_id": self.prompt.prompt_id,
+            "prompt_digest": self.prompt.digest,
+            "max_new_tokens": self.config.max_new_tokens,
+            "second_try": self.config.second_try,
+            "image_mode": self.config.image_mode,
+            "captioner": self.captioner,
+            "batch_size": self.setup.batch_size,
+        }
+
+    def rows(
+        self,
+        engine: Engine,
+        batch: Sequence[Unit],
+        pictures: Sequence[Image.Image | CaptionFailure],
+        take: int = 0,
+    ) -> list[Row]:
+        """Ask an engine of this captioner about a batch.
+
+        Args:
+            engine: Loaded from `setup`.
+            batch: What the pictures are of.
+            pictures: One a unit, or why it can't be used.
+            take: 0 for the likeliest words; else the seed of those that are drawn.
+
+        Returns:
+            One row for each picture of each unit, in order.
+        """
+        good = [picture for picture in pictures if isinstance(picture, Image.Image)]
+        answers = iter(self._answers(engine, good, Sampling(take) if take else None))
+        outcomes = [next(answers) if isinstance(one, Image.Image) else one for one in pictures]
+        rows = []
+        for unit, outcome in zip(batch, outcomes, strict=True):
+            row = caption_row(unit.caption_id, outcome, self.prompt, self.setup, self.captioner, take)
+            rows += [{**row, "id": number} for number in unit.ids]
+        return rows
+
+    def _answers(
+        self, engine: Engine, images: Sequence[Image.Image], sampling: Sampling | None
+    ) -> list[Answer | CaptionFailure]:
+        length = self.config.max_new_tokens
+        replies = engine.describe(images, self.prompt, length, sampling=sampling)
+        if self.config.second_try and sampling is None:
+            return asked_twice(engine, images, replies, self.prompt, length)
+        return [reply if isinstance(reply, CaptionFailure) else Answer(reply) for reply in replies]

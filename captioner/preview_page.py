@@ -1,0 +1,163 @@
+"""The side-by-side page of a preview: a row a picture, a column a captioner, and what differs marked."""
+
+import base64
+import html
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from captioner.pictures import Wanted
+from captioner.quality import LOOP_REPETITION
+from captioner.tally import tally
+from spine.errors import ImageError
+from spine.filters import UNSAFE
+from spine.images import thumbnail
+from spine.publish import publish_text
+from spine.run import Run
+from spine.sources import read_bytes
+from spine.tables import CAPTIONS, read_parts, read_table
+
+_SIDE_PX = 256
+_WORD = re.compile(r"\w+|\W+")
+_SCORED = pa.schema([("id", pa.int64()), ("unsafe", pa.float32())])
+_SHOWN = (
+    "captioned",
+    "failed",
+    "truncated",
+    "loops",
+    "speculating",
+    "interpreting",
+    "refusals",
+    "prefix_missing",
+)
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #1b1f24; }
+table { border-collapse: collapse; margin-bottom: 2rem; } td, th { text-align: left; vertical-align: top;
+padding: .5rem 1rem .5rem 0; border-top: 1px solid #ddd; } td.n { text-align: right; }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 18rem; } .about { color: #666; font-size: 13px; }
+mark { background: #dcebf7; color: inherit; } .failed { color: #a02020; } img { max-width: 256px; }
+"""
+_POLICY = (
+    "<meta http-equiv='Content-Security-Policy' "
+    "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+)
+
+
+def publish_page(
+    run: Run, folder: Path, facts: Mapping[str, Any], pictures: Sequence[Wanted | None]
+) -> dict[str, int]:
+    """Publish folder/page.html of the parts that are there.
+
+    Every text is escaped, nothing is loaded, and pictures that are probably unsafe or unscored are blurred.
+
+    Args:
+        run: Whose scores say what is unsafe.
+        folder: The preview's.
+        facts: `ids` and `captioners` of the preview.
+        pictures: Where each of `ids` lies.
+
+    Returns:
+        Counts of the preview: pictures, and captions by outcome.
+    """
+    tables = [read_table(folder / each["part"], CAPTIONS) for each in facts["captioners"]]
+    heads = [
+        f"{html.escape(each['model'])}<br>prompt {html.escape(each['prompt_id'])}"
+        for each in facts["captioners"]
+    ]
+    unsafe = _unsafe(run)
+    by_id = [{row["id"]: row for row in table.to_pylist()} for table in tables]
+    rows = [
+        f"<tr><td>{_figure(number, wanted, unsafe)}" + _cells([known[number] for known in by_id])
+        for number, wanted in zip(facts["ids"], pictures, strict=True)
+    ]
+    demo = "<p>By a small model that knows drawn scenes alone.</p>" if facts["demo_models"] else ""
+    marked = "Words that only one captioner uses of a picture are marked." if len(tables) > 1 else ""
+    body = [
+        f"<h1>{len(rows):,} pictures, {len(tables)} captioners</h1>{demo}<p>{marked}</p>",
+        _summary(heads, tables),
+        "<table><tr><th>" + "".join(f"<th>{head}" for head in heads),
+        *rows,
+        "</table>",
+    ]
+    start = (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'>{_POLICY}<title>Preview of captions</title>"
+    )
+    publish_text(folder / "page.html", "\n".join([start, f"<style>{_STYLE}</style>", *body, "</html>\n"]))
+    outcomes = Counter(status for table in tables for status in table["status"].to_pylist())
+    return {"pictures": len(rows), "captioned": outcomes["captioned"], "failed": outcomes["failed"]}
+
+
+def _unsafe(run: Run) -> dict[int, float | None]:
+    scores = read_parts(run.scores, _SCORED)
+    return dict(zip(scores["id"].to_pylist(), scores["unsafe"].to_pylist(), strict=True))
+
+
+def _figure(number: int, wanted: Wanted | None, unsafe: Mapping[int, float | None]) -> str:
+    score = unsafe.get(number)
+    blurred = score is None or not score <= UNSAFE
+    try:
+        small = thumbnail(read_bytes(wanted.place), _SIDE_PX, blurred=blurred) if wanted else None
+    except ImageError:
+        small = None
+    if small is None:
+        return f"<p class='about'>{number}: no picture here</p>"
+    data = base64.b64encode(small).decode()
+    return f"<img alt='' src='data:image/webp;base64,{data}'><p class='about'>{number}</p>"
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One picture's captions, each word that no other of them has in a mark."""
+    texts = [row["caption"] or "" for row in rows]
+    words = [set(_WORD.findall(text.lower())) for text in texts]
+    cells = []
+    for place, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        if row["status"] != "captioned":
+            cells.append(
+                f"<td class='failed'>{html.escape(row['reason'])}: {html.escape(row['message'] or '')}"
+            )
+            continue
+        others = set().union(*(words[:place] + words[place + 1 :]))
+        said = (
+            f"<mark>{html.escape(part)}</mark>"
+            if len(rows) > 1 and part[0].isalnum() and part.lower() not in others
+            else html.escape(part)
+            for part in _WORD.findall(text)
+        )
+        cells.append(
+            f"<td><div class='text'>{''.join(said)}</div><p class='about'>{', '.join(_about(row))}</p>"
+        )
+    return "".join(cells)
+
+
+def _about(row: Mapping[str, Any]) -> list[str]:
+    told = [f"{row['words']} words"] + ([f"{row['tokens']} tokens"] if row["tokens"] is not None else [])
+    told += [f"{row[name]} words of {name}" for name in ("speculation", "interpretation") if row[name]]
+    flags = {
+        "cut off": row["truncated"],
+        "loop": row["repetition"] > LOOP_REPETITION,
+        "refusal": row["refusal"],
+        "not English": row["language"] == "other",
+        "prefix missing": row["prefix_found"] is False,
+        "asked twice": row["retried_for"] is not None,
+    }
+    return told + [flag for flag, is_so in flags.items() if is_so]
+
+
+def _summary(heads: Sequence[str], tables: Sequence[pa.Table]) -> str:
+    counts = [tally(table) for table in tables]
+    lines = ["<table><tr><th>" + "".join(f"<th>{head}" for head in heads)]
+    lines += [
+        f"<tr><th>{name.replace('_', ' ')}" + "".join(f"<td class='n'>{each[name]:,}" for each in counts)
+        for name in _SHOWN
+    ]
+    for name in ("words", "tokens"):
+        means = [[value for value in table[name].to_pylist() if value is not None] for table in tables]
+        lines.append(
+            f"<tr><th>{name}, mean"
+            + "".join(f"<td class='n'>{sum(each) / len(each):.1f}" if each else "<td>" for each in means)
+        )
+    return "\n".join([*lines, "</table>"])
