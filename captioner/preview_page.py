@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from captioner.pictures import Wanted
-from captioner.quality import LOOP_REPETITION
 from captioner.tally import tally
+from spine.caption_flags import FLAGS, flags
 from spine.errors import ImageError
 from spine.filters import UNSAFE
 from spine.images import thumbnail
@@ -24,16 +24,6 @@ from spine.tables import CAPTIONS, read_parts, read_table
 _SIDE_PX = 256
 _WORD = re.compile(r"\w+|\W+")
 _SCORED = pa.schema([("id", pa.int64()), ("unsafe", pa.float32())])
-_SHOWN = (
-    "captioned",
-    "failed",
-    "truncated",
-    "loops",
-    "speculating",
-    "interpreting",
-    "refusals",
-    "prefix_missing",
-)
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #1b1f24; }
 table { border-collapse: collapse; margin-bottom: 2rem; } td, th { text-align: left; vertical-align: top;
@@ -69,7 +59,7 @@ def publish_page(
         for each in facts["captioners"]
     ]
     unsafe = _unsafe(run)
-    by_id = [{row["id"]: row for row in table.to_pylist()} for table in tables]
+    by_id = [{row["id"]: row for row in _flagged(table)} for table in tables]
     rows = [
         f"<tr><td>{_figure(number, wanted, unsafe)}" + _cells([known[number] for known in by_id])
         for number, wanted in zip(facts["ids"], pictures, strict=True)
@@ -94,6 +84,14 @@ def publish_page(
 def _unsafe(run: Run) -> dict[int, float | None]:
     scores = read_parts(run.scores, _SCORED)
     return dict(zip(scores["id"].to_pylist(), scores["unsafe"].to_pylist(), strict=True))
+
+
+def _flagged(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows, with a column for each of FLAGS."""
+    for name, marks in flags(table).items():
+        table = table.append_column(name, marks)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 def _figure(number: int, wanted: Wanted | None, unsafe: Mapping[int, float | None]) -> str:
@@ -136,15 +134,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> str:
 def _about(row: Mapping[str, Any]) -> list[str]:
     told = [f"{row['words']} words"] + ([f"{row['tokens']} tokens"] if row["tokens"] is not None else [])
     told += [f"{row[name]} words of {name}" for name in ("speculation", "interpretation") if row[name]]
-    flags = {
-        "cut off": row["truncated"],
-        "loop": row["repetition"] > LOOP_REPETITION,
-        "refusal": row["refusal"],
-        "not English": row["language"] == "other",
-        "prefix missing": row["prefix_found"] is False,
-        "asked twice": row["retried_for"] is not None,
-    }
-    return told + [flag for flag, is_so in flags.items() if is_so]
+    return told + [name.replace("_", " ") for name in FLAGS if row[name]]
 
 
 def _summary(heads: Sequence[str], tables: Sequence[pa.Table]) -> str:
@@ -152,7 +142,7 @@ def _summary(heads: Sequence[str], tables: Sequence[pa.Table]) -> str:
     lines = ["<table><tr><th>" + "".join(f"<th>{head}" for head in heads)]
     lines += [
         f"<tr><th>{name.replace('_', ' ')}" + "".join(f"<td class='n'>{each[name]:,}" for each in counts)
-        for name in _SHOWN
+        for name in ("captioned", "failed", *FLAGS)
     ]
     for name in ("words", "tokens"):
         means = [[value for value in table[name].to_pylist() if value is not None] for table in tables]
