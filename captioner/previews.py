@@ -64,7 +64,7 @@ def preview(
         for prompt in dict.fromkeys(prompts or (config.prompt,))
     ]
     units = [_drawn(run, who, n, ids) for who in whose]
-    folder = run.previews / _name(whose, units[0])
+    folder = run.caption_previews / _name(whose, units[0])
     stage = Stage.open(
         "preview",
         folder,

@@ -160,7 +160,7 @@ class Run:
         return self.captions / "report.html"
 
     @property
-    def previews(self) -> Path:
+    def caption_previews(self) -> Path:
         """A folder for each preview of captions: a part of `spine.tables.CAPTIONS` a captioner, page.html, manifest."""
         return self.folder / "previews"
 

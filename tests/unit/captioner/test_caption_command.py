@@ -32,8 +32,8 @@ def test_a_preview_and_pictures_asked_again_are_jobs_like_any_other(make_run, pi
     assert again["counts"] == {"asked": 3, "captioned": 3}
     takes = read_parts(run.caption_takes, CAPTIONS).to_pylist()
     assert {row["id"] for row in takes} == set(ids) and {row["prompt_id"] for row in takes} == {"detail"}
-    commands = [job.command[2:] for job in reversed(list_jobs(run))]
-    assert commands[0] == ["--prompt", "short", "--prompt", "detail", "--preview", "3"]
+    commands = [job.command[2:] for job in list_jobs(run)]
+    assert ["--prompt", "short", "--prompt", "detail", "--preview", "3"] in commands and [] in commands
     assert [job.state for job in list_jobs(run)] == ["done"] * 3
 
 

@@ -144,4 +144,4 @@ def test_what_stops_a_preview_is_said_before_any_work(make_run, pictures):
         preview(run, 2, prompts=["nonsense"])
     with pytest.raises(DataError, match="not selected"):
         preview(run, 2, ids=[1])
-    assert not run.previews.exists()
+    assert not run.caption_previews.exists()
