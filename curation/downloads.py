@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from curation.opening import SUFFIXES, Opened, Openers, Refused
-from curation.polite_web import PoliteWeb, listed_look
+from curation.opening import SUFFIXES, Opened, Openers
 from spine.errors import DataError
 from spine.lists import BlockLists
+from spine.polite_web import PoliteWeb, listed_look
 from spine.publish import publish_bytes
+from spine.refused import Refused
 from spine.run import Run
 from spine.settings import FetchConfig
 from spine.sizes import format_size, parse_size
@@ -27,7 +28,7 @@ class Download:
     http_status: int | None = None
     attempts: int
     opt_out: str | None = None
-    """As in `curation.polite_web.Reply`."""
+    """As in `spine.polite_web.Reply`."""
 
 
 class DiskBudget:

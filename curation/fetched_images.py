@@ -20,8 +20,7 @@ import pyarrow.compute as pc
 from curation.candidates import distinct, read_candidates, rows_of
 from curation.downloads import Downloader
 from curation.ledger import ON_LISTS, Validity, mark_placeholders
-from curation.opening import Openers, Refused
-from curation.polite_web import public_web
+from curation.opening import Openers
 from curation.refill import first_depths
 from spine import images as pictures
 from spine import web as web_access
@@ -30,8 +29,10 @@ from spine.errors import DataError
 from spine.filters import RULES
 from spine.lists import BlockLists
 from spine.places import place_of
+from spine.polite_web import public_web
 from spine.progress import SILENT, Progress
 from spine.publish import publish_json, publish_table
+from spine.refused import Refused
 from spine.run import Run, part_path, part_paths
 from spine.settings import Config
 from spine.stage import MANIFEST, Manifest, Stage, read_manifest

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.polite_web import NOTHING_RESERVED, may_answer_later
 from spine.lists import BlockLists
+from spine.polite_web import NOTHING_RESERVED, may_answer_later
 from spine.publish import publish_table
 from spine.run import Run, part_paths
 from spine.settings import Config

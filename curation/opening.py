@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from curation.pdq import pdq
 from spine.errors import ImageError
 from spine.images import Picture, open_picture
+from spine.refused import Refused, md5_of
 from spine.sources import read_bytes
 from spine.workers import interrupts_held
 
@@ -51,18 +52,6 @@ class Opened:
     """As spine.tables.IMAGES has it."""
     content: bytes | None = None
     """The bytes to be kept where they are others than those given: scaled down."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a picture can't be used."""
-
-    reason: str
-    message: str
-    sha256: str | None = None
-    """Of its bytes, where they could be read."""
-    md5: str | None = None
-    pdq: str | None = None
 
 
 def open_place(place: str, max_bytes: int, known_sha256: str | None) -> Opened | Refused:
@@ -114,11 +103,6 @@ def measured(content: bytes) -> tuple[Opened, Picture] | Refused:
         pdq=" ".join(pdq(picture.image)) or None,
     )
     return opened, picture
-
-
-def md5_of(content: bytes) -> str:
-    """MD5 in hex: no guard against forgery, but what some lists and LAION's own variants name pictures by."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _scaled(opened: Opened, picture: Picture, max_side_px: int) -> Opened:

@@ -14,14 +14,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from curation.opening import Opened, Openers, Refused, follow_parent, measured
-from curation.polite_web import PoliteWeb, listed_content, listed_look
+from curation.opening import Opened, Openers, follow_parent, measured
 from curation.preview_cache import PreviewCache, PreviewRow, fresh_row
 from spine.config import load_config
 from spine.errors import FactoryError, ImageError
 from spine.images import thumbnail_of
 from spine.lists import BlockLists, ListsInForce
 from spine.places import read_bytes
+from spine.polite_web import PoliteWeb, listed_content, listed_look
+from spine.refused import Refused
 from spine.run import Run
 from spine.settings import FetchConfig
 from spine.web import Web

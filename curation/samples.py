@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from curation.card import DEMO_WARNING
-from curation.opening import Openers, Refused
+from curation.opening import Openers
 from spine.errors import ImageError
 from spine.filters import UNSAFE
 from spine.images import thumbnail
+from spine.refused import Refused
 from spine.sources import read_bytes
 
 SAMPLES = 100

@@ -21,7 +21,7 @@ WORKPLACE = re.compile(
 )
 # HTTP's word for a program that asks, and that of robots.txt.
 USER_AGENTS = re.compile(r"\bagents?\b", re.IGNORECASE)
-SPEAK_HTTP = {Path("spine/web.py"), Path("curation/robots.py")}
+SPEAK_HTTP = {Path("spine/web.py"), Path("spine/robots.py")}
 
 
 @pytest.fixture(scope="module")

@@ -22,15 +22,16 @@ from PIL import Image, ImageOps
 
 from curation.candidates import fetched_depths
 from curation.fetched_images import REASONS, fetch
-from curation.opening import SUFFIXES, Openers, Refused, open_content, open_place
+from curation.opening import SUFFIXES, Openers, open_content, open_place
 from curation.pdq import pdq
-from curation.polite_web import ATTEMPTS
 from curation.refill import deeper
 from curation.selection import require_selected, select
 from spine.config import write_config
 from spine.errors import DataError
 from spine.images import FORMATS
+from spine.polite_web import ATTEMPTS
 from spine.publish import sha256_of
+from spine.refused import Refused
 from spine.run import Run, part_paths
 from spine.settings import FetchConfig
 from spine.sources import read_bytes
@@ -275,7 +276,7 @@ def test_what_a_host_reserves_is_left_out_with_its_evidence_and_taken_only_when_
 def test_a_robots_txt_that_cannot_be_read_stops_the_host_and_one_that_is_not_for_us_does_not(
     tmp_path, site, monkeypatch, status, reason
 ):
-    monkeypatch.setattr("curation.polite_web._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("spine.polite_web._FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(Site, "robots", (status, b"User-agent: *\nDisallow: /"))
     Site.asked.clear()
     rows = [Planted(0, rank, by_address(f"{site}/p/{rank}", rank)) for rank in range(6)]
@@ -292,7 +293,7 @@ def test_a_robots_txt_that_cannot_be_read_stops_the_host_and_one_that_is_not_for
 def test_a_retry_asks_only_what_may_answer_later_and_ends_as_a_fetch_on_a_good_day(
     tmp_path, site, monkeypatch
 ):
-    monkeypatch.setattr("curation.polite_web._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("spine.polite_web._FIRST_WAIT_S", 0.01)
     paths = ["p/1", "gone/2", "later/3", "later/4", "page/5"]
     rows = [Planted(0, rank, by_address(f"{site}/{path}", rank)) for rank, path in enumerate(paths)]
     run, good = plant(tmp_path / "run", rows), plant(tmp_path / "good", rows)

@@ -18,12 +18,12 @@ import pytest
 import skimage
 from PIL import Image
 
-from curation.opening import md5_of
 from curation.pdq import pdq
 from curation.preview_cache import PreviewCache, _shorten, fresh_row
 from curation.previews import Preview, Previews, Wanted
 from spine.config import write_config
 from spine.errors import ConfigError
+from spine.refused import md5_of
 from spine.run import Run
 from spine.settings import FetchConfig
 from spine.web import Web

@@ -2,9 +2,9 @@
 
 import pytest
 
-from curation.opt_out import RobotsByHost, reserved_by_headers
-from curation.robots import Robots, parse_robots
 from spine.errors import WebError
+from spine.opt_out import RobotsByHost, reserved_by_headers
+from spine.robots import Robots, parse_robots
 from spine.web import WebResponse
 
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from curation.opening import Refused, md5_of
-from curation.opt_out import UNREACHABLE, RobotsByHost, reserved_by_headers
-from curation.robots import MAX_BYTES as ROBOTS_BYTES
 from spine.errors import WebError
 from spine.lists import BlockLists
+from spine.opt_out import UNREACHABLE, RobotsByHost, reserved_by_headers
+from spine.refused import Refused, md5_of
+from spine.robots import MAX_BYTES as ROBOTS_BYTES
 from spine.settings import FetchConfig
 from spine.web import Web, WebResponse, user_agent
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from urllib.parse import urlsplit
 
-from curation.robots import Robots, parse_robots
 from spine.errors import WebError
+from spine.robots import Robots, parse_robots
 from spine.web import ROBOTS_TOKEN, WebResponse
 
 DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
