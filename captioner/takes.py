@@ -15,9 +15,10 @@ from captioner.asked import Asked
 from captioner.engine import Engine
 from captioner.pictures import read_ahead
 from captioner.rows import Row
-from captioner.worklist import Unit, caption_id, narrowed, read_units
+from captioner.worklist import Unit, narrowed, read_units
 from spine.config import load_config
 from spine.errors import DataError
+from spine.ids import caption_id
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from captioner.pictures import Wanted
 from spine.errors import DataError
+from spine.ids import caption_id
 from spine.prompts import Prompt
 from spine.publish import publish_table
 from spine.run import Run, part_paths
@@ -46,21 +47,6 @@ def captioner_id(prompt: Prompt, fingerprint: str, max_new_tokens: int, second_t
     """
     parts = "\0".join((prompt.digest, fingerprint, str(max_new_tokens), str(second_try)))
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
-
-
-def caption_id(content: str, captioner: str, take: int = 0) -> str:
-    """The name of a caption: the same for the same picture and captioner, on any machine.
-
-    Args:
-        content: SHA-256 of the picture's bytes, in hex.
-        captioner: Its id.
-        take: The seed of a caption whose words are drawn; 0 for the likeliest words.
-
-    Returns:
-        32 hex digits.
-    """
-    drawn = f"\0{take}" if take else ""
-    return hashlib.sha256(f"{content}\0{captioner}{drawn}".encode()).hexdigest()[:32]
 
 
 def read_units(run: Run, captioner: str) -> list[Unit]:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.verdicts import Verdict
+from spine.ids import caption_id
 from spine.run import Run
-from spine.tables import CAPTIONS, read_parts, read_table
+from spine.tables import CAPTIONS, IMAGES, read_parts, read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def chosen_captions(run: Run, verdicts: Mapping[str, Verdict], columns: Sequence
     Raises:
         DataError: A table is damaged.
     """
-    names = list(dict.fromkeys(("caption_id", "id", "status", "reason", "caption", *columns)))
+    needed = ("caption_id", "id", "status", "reason", "caption", "captioner", "take")
+    names = list(dict.fromkeys((*needed, *columns)))
     own = _by_picture(read_parts(run.captions, CAPTIONS, names))
     others = _by_picture(_kept(run, verdicts, names))
     return {
@@ -79,21 +81,65 @@ def chosen_captions(run: Run, verdicts: Mapping[str, Verdict], columns: Sequence
     }
 
 
+def captions_of_family(run: Run, family: str, verdicts: Mapping[str, Verdict]) -> dict[int, str]:
+    """What captioners of one family said of each picture, whoever is asked now: LAION-POP has two side by side.
+
+    The captioner asked now comes first, then those of captions/others/ by their ids. A caption that a curator rejected
+    doesn't count.
+
+    Args:
+        run: With captions.
+        family: llava or cogvlm.
+        verdicts: What curators decided, by caption id.
+    """
+    names = ("caption_id", "id", "status", "caption", "family", "captioner", "take")
+    schema = pa.schema([CAPTIONS.field(name) for name in names])
+    own = read_parts(run.captions, schema)
+    others = [read_table(path, schema) for path in sorted(run.other_captions.glob("*/part-*.parquet"))]
+    others = [
+        _of_this_content(run, table) for table in others if family in table["family"].unique().to_pylist()
+    ]
+    found: dict[int, str] = {}
+    for table in [own, *others]:
+        wanted = pc.and_(pc.equal(table["family"], family), pc.equal(table["status"], "captioned"))
+        for row in table.filter(wanted).select(["id", "caption_id", "caption"]).to_pylist():
+            verdict = verdicts.get(row["caption_id"])
+            if verdict is None or verdict.action != "reject":
+                found.setdefault(row["id"], row["caption"])
+    return found
+
+
 def shelved_parts(run: Run) -> list[Path]:
     """Parts of CAPTIONS beside those of the captioner asked now."""
     return sorted(run.captions.glob("*/part-*.parquet")) + sorted(run.captions.glob("*/*/part-*.parquet"))
 
 
 def _kept(run: Run, verdicts: Mapping[str, Verdict], names: Sequence[str]) -> pa.Table:
-    """The shelved rows that curators kept."""
+    """The shelved rows that curators kept, of pictures that are still what they were."""
     schema = pa.schema([CAPTIONS.field(name) for name in names])
     wanted = pa.array([name for name, verdict in verdicts.items() if verdict.action == "keep"], pa.string())
     if not len(wanted):
         return schema.empty_table()
     tables = [read_table(path, schema) for path in shelved_parts(run)]
-    return pa.concat_tables(
-        [schema.empty_table(), *(table.filter(pc.is_in(table["caption_id"], wanted)) for table in tables)]
-    )
+    kept = [table.filter(pc.is_in(table["caption_id"], wanted)) for table in tables]
+    return _of_this_content(run, pa.concat_tables([schema.empty_table(), *kept]))
+
+
+def _of_this_content(run: Run, rows: pa.Table) -> pa.Table:
+    """The rows whose caption was written of the bytes that the picture has now.
+
+    The stage takes such rows out of its own parts; shelves it leaves as they are.
+    """
+    if not rows.num_rows:
+        return rows
+    images = read_parts(run.images, IMAGES, ["id", "sha256"])
+    known = dict(zip(images["id"].to_pylist(), images["sha256"].to_pylist(), strict=True))
+    columns = (rows[name].to_pylist() for name in ("caption_id", "id", "captioner", "take"))
+    holds = [
+        captioner is None or name == caption_id(known.get(number) or "", captioner, take or 0)
+        for name, number, captioner, take in zip(*columns, strict=True)
+    ]
+    return rows.filter(pa.array(holds, pa.bool_()))
 
 
 def _by_picture(rows: pa.Table) -> dict[int, list[Mapping[str, Any]]]:

@@ -1,6 +1,7 @@
 """The dataset's rows: what was selected, joined with all that is known of it, each with a caption."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.candidates import column, fetched_depths, read_candidates, rows_of
-from curation.caption_choice import NO_CAPTION, Choice, chosen_captions
+from curation.caption_choice import NO_CAPTION, Choice, captions_of_family, chosen_captions
 from curation.picture_values import read_scores
 from curation.verdicts import Verdicts
 from spine.lists import BlockLists
@@ -72,7 +73,9 @@ def assemble(run: Run, lists: BlockLists, verdicts: Verdicts) -> Dataset:
             left_out[f"uncaptioned_{caption.reason}"] += 1
         else:
             keeps[row] = True
-    table = _joined(run, selected, images, pool, [captions.get(each, NO_CAPTION) for each in ids.tolist()])
+    families = {family: captions_of_family(run, family, verdicts.captions) for family in ("cogvlm", "llava")}
+    chosen = [captions.get(each, NO_CAPTION) for each in ids.tolist()]
+    table = _joined(run, selected, images, pool, chosen, families)
     return Dataset(table.filter(pa.array(keeps)), dict(sorted(left_out.items())))
 
 
@@ -84,7 +87,12 @@ def _pool_rows(run: Run, ids: Any) -> pa.Table:
 
 
 def _joined(
-    run: Run, selected: pa.Table, images: pa.Table, pool: pa.Table, captions: list[Choice]
+    run: Run,
+    selected: pa.Table,
+    images: pa.Table,
+    pool: pa.Table,
+    captions: list[Choice],
+    families: Mapping[str, Mapping[int, str]],
 ) -> pa.Table:
     scores = rows_of(read_scores(run), column(selected, "id"))
     labels = read_table(run.centroids_table, _LABELS)
@@ -96,7 +104,12 @@ def _joined(
         return [row.get(name) for row in rows]
 
     def of_family(family: str) -> list[Any]:
-        return [row.get("caption") if row.get("family") == family else None for row in rows]
+        """Of the caption that counts what its model said; of a family that it isn't of, another captioner's."""
+        pairs = zip(selected.column("id").to_pylist(), rows, strict=True)
+        return [
+            row.get("caption") if row.get("family") == family else families[family].get(number)
+            for number, row in pairs
+        ]
 
     unsafe = pc.coalesce(scores.column("unsafe"), pool.column("punsafe"))
     columns = {

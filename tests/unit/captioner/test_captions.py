@@ -11,9 +11,10 @@ from captioner.embedded import EmbeddedEngine, EmbeddedSetup
 from captioner.engine import CaptionFailure, Reply
 from captioner.rows import caption_row
 from captioner.second_try import Answer
-from captioner.worklist import caption_id, captioner_id
+from captioner.worklist import captioner_id
 from spine.config import load_config, write_config
 from spine.errors import DataError, ModelError
+from spine.ids import caption_id
 from spine.prompts import PROMPTS, Prompt
 from spine.publish import sha256_of
 from spine.settings import CaptionConfig, Config

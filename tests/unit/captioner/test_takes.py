@@ -2,8 +2,8 @@ import pytest
 
 from captioner.captions import caption
 from captioner.takes import retake
-from captioner.worklist import caption_id
 from spine.errors import DataError
+from spine.ids import caption_id
 from spine.publish import sha256_of
 from spine.stage import MANIFEST, find_manifest, read_manifest, verify
 from spine.tables import CAPTIONS, read_parts

@@ -3,8 +3,9 @@ import hashlib
 import pytest
 
 from captioner.pictures import Wanted
-from captioner.worklist import caption_id, captioner_id, narrowed, read_units
+from captioner.worklist import captioner_id, narrowed, read_units
 from spine.errors import DataError
+from spine.ids import caption_id
 from spine.prompts import PROMPTS
 from tests.unit.captioner.runs import picture_id, publish_selection
 
