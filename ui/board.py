@@ -3,7 +3,7 @@
 Nothing here reads a file. Ids leave as decimal text, since a browser's numbers hold 53 bits.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.funnel import FunnelStep
+from curation.verdicts import Verdict
 from spine.filters import RULES
 from spine.settings import Config, FiltersConfig
 
@@ -24,15 +25,6 @@ READY, GONE, PENDING, BLOCKED = "ready", "gone", "pending", "blocked"
 Row = dict[str, Any]
 Blocks = Callable[[int, str | None, Row], str | None]
 """Picture id, address and what was measured of it (sha256, md5, pdq) to the list rule that keeps it out, or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a curator last said of a picture."""
-
-    action: str
-    """keep or reject."""
-    curator: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +176,6 @@ def funnel_rows(steps: Sequence[FunnelStep]) -> list[Row]:
         }
         for step in steps
     ]
-
-
-def decided_counts(events: Iterable[tuple[int, str]]) -> dict[int, tuple[int, int]]:
-    """Pictures kept and rejected, by centroid, from pairs of centroid and keep or reject."""
-    counts: dict[int, tuple[int, int]] = {}
-    for centroid, action in events:
-        kept, rejected = counts.get(centroid, (0, 0))
-        counts[centroid] = (kept + (action == "keep"), rejected + (action == "reject"))
-    return counts
 
 
 def _counts(selection: pa.Table, verdict: str) -> dict[int, int]:

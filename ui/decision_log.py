@@ -7,20 +7,21 @@ changes nothing: of each page the highest number recorded is known, and all up t
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from curation import verdicts as curation_verdicts
 from curation.decisions import Decisions
 from curation.events import TARGETS, Conflict, Event, ids_digest
-from curation.verdicts import Verdicts, fold
+from curation.verdicts import Verdict
 from spine.errors import DataError
 from spine.run import Run
-from ui.board import Verdict, decided_counts
+from ui.deeds import CLEAR, REDO, Deeds, deed_key
+from ui.standing import Id, Standing
 
-_CLEAR = "clear"  # tag of an undo that takes verdicts back, as against one that takes the last deed back
-_ACTIONS = ("keep", "reject", "note", _CLEAR, "undo")
+_ACTIONS = ("keep", "reject", "note", CLEAR, "undo", REDO)
 _MAX_NAME = 80
 _LONGEST = {"tag": 40, "reason": 500, "text": 20_000, "filter": 4_000}  # signs of an event's texts
+_CHANGES_TOLD = 2_000
 
 
 class DecisionLog:
@@ -29,49 +30,82 @@ class DecisionLog:
     def __init__(self, run: Run) -> None:
         self._decisions = Decisions.open(run.decisions)
         self._lock = threading.RLock()
-        self._events: list[Event] = []
+        self._last_event = 0
+        self._recent: list[Event] = []
         self._highest: dict[str, int] = {}
-        self._folded: tuple[int, Verdicts] = (0, Verdicts())
+        self._standing = Standing()
+        self._deeds = Deeds()
 
     def verdicts(self, ids: Sequence[int]) -> dict[int, Verdict]:
         """What people last said of these pictures; those nobody decided on are left out."""
-        images = self._fold().images
-        return {
-            picture: Verdict(images[picture].action, images[picture].curator)
-            for picture in ids
-            if picture in images
-        }
+        with self._lock:
+            self._catch_up()
+            images = self._standing.verdicts.images
+            return {picture: images[picture] for picture in ids if picture in images}
+
+    def notes(self, ids: Sequence[int]) -> dict[int, tuple[str | None, str | None]]:
+        """Tag and text of the latest note on each of these pictures."""
+        with self._lock:
+            self._catch_up()
+            notes = self._standing.verdicts.notes
+            return {picture: notes[picture] for picture in ids if picture in notes}
+
+    def judgements(self, ids: Sequence[int]) -> dict[int, dict[str, str]]:
+        """What each curator last said, of those pictures on which curators differ."""
+        with self._lock:
+            self._catch_up()
+            images = self._standing.verdicts.images
+            said = {picture: self._standing.judgements(picture) for picture in ids if picture in images}
+        return {picture: words for picture, words in said.items() if len(set(words.values())) > 1}
+
+    def centroids(self) -> dict[int, Verdict]:
+        """Centroids that are done (keep) or left out (reject)."""
+        with self._lock:
+            self._catch_up()
+            return dict(self._standing.verdicts.centroids)
+
+    def captions(self) -> dict[str, Verdict]:
+        """What people last said of captions, by caption id."""
+        with self._lock:
+            self._catch_up()
+            return dict(self._standing.verdicts.captions)
 
     def counts(self) -> dict[int, tuple[int, int]]:
         """Pictures kept and rejected by people, by the centroid they were decided in."""
-        verdicts = self._fold().images.values()
-        return decided_counts(
-            (verdict.centroid_id, verdict.action) for verdict in verdicts if verdict.centroid_id is not None
-        )
-
-    def captions(self) -> dict[str, curation_verdicts.Verdict]:
-        """What people last said of captions, by caption id."""
-        return self._fold().captions
+        with self._lock:
+            self._catch_up()
+            return {number: pair for number, pair in self._standing.counts.items() if any(pair)}
 
     def last_event(self) -> int:
         """Number of the newest event, 0 where there is none."""
         with self._lock:
             self._catch_up()
-            return self._events[-1].event if self._events else 0
+            return self._last_event
+
+    def since(self, event: int) -> dict[str, Any]:
+        """What changed after this event, as `record` tells it.
+
+        Where it was too much to tell, "all" is true and the page asks for everything again.
+        """
+        with self._lock:
+            self._catch_up()
+            fresh = [entry for entry in self._recent if entry.event > event]
+            told = event >= self._last_event or (bool(fresh) and fresh[0].event == event + 1)
+            return self._told(fresh if told else []) | {"all": not told}
 
     def record(self, content: Any, neighbours: str | None) -> dict[str, Any]:
         """Record what a page sent, in its order.
 
         Args:
-            content: {"client", "curator", "events": [{"seq", "action", "target", "ids", "centroid_id", "last_seen",
-                "tag", "reason", "text", "filter"}]}; action is keep, reject, note, clear or undo; target is image
-                where it is missing; ids are decimal text, those of captions as they are. An undo takes back the
-                last deed on captions where that is its target, else the last on anything else.
+            content: {"client", "curator", "events": [{"seq", "action", "target", "ids", "centroid_id",
+                "tag", "reason", "text", "filter", "last_seen"}]}; action is keep, reject, note, clear, undo
+                or redo; target is image where it isn't named; ids are text, decimal but for captions. An undo
+                or redo is of the last deed on captions where that is its target, else of the last on all else.
             neighbours: Digest of the neighbours that are decided on.
 
         Returns:
-            The highest number done, what now counts for the pictures, centroids and captions concerned, the counts of
-            every centroid with a decision, and the ids left alone because another curator had decided on them.
+            The highest number done, what now counts for all that was concerned, the counts of the centroids
+            concerned, and the ids left alone because another curator had decided on them.
 
         Raises:
             DataError: It has another form, or can't be recorded; nothing after the wrong event is.
@@ -80,7 +114,7 @@ class DecisionLog:
         sent = content.get("events")
         if not isinstance(sent, list) or not sent:
             raise DataError("events: a list of at least one was needed")
-        concerned: dict[str, set[int | str]] = {target: set() for target in TARGETS}
+        concerned: list[Event] = []
         conflicts: list[Conflict] = []
         with self._lock:
             self._catch_up()
@@ -91,90 +125,54 @@ class DecisionLog:
                     if events:
                         conflicts += self._decisions.record(events).conflicts
                         self._catch_up()
-                    for known in events:
-                        concerned[known.target].update(known.ids)
+                    concerned += events
                 else:
-                    concerned[event.target].update(event.ids)
-            folded = self._fold()
-        images: dict[Any, Any] = folded.images
-        centroids: dict[Any, Any] = folded.centroids
-        captions: dict[Any, Any] = folded.captions
+                    concerned.append(event)
+            told = self._told(concerned)
         return {
             "acknowledged": max(int(entry["seq"]) for entry in sent),
-            "verdicts": {str(each): _said(images.get(each)) for each in concerned["image"]},
-            "centroids": {str(each): _said(centroids.get(each)) for each in concerned["centroid"]},
-            "captions": {str(each): _said(captions.get(each)) for each in concerned["caption"]},
-            "counts": {str(centroid): pair for centroid, pair in self.counts().items()},
+            **told,
             "conflicts": [
                 {"id": str(entry.id), "curator": entry.curator, "action": entry.action} for entry in conflicts
             ],
-            "last_event": self.last_event(),
+        }
+
+    def _told(self, events: Sequence[Event]) -> dict[str, Any]:
+        """What now counts for all ids of these events."""
+        ids: dict[str, dict[Id, None]] = {target: {} for target in TARGETS}
+        for event in events:
+            ids[event.target].update(dict.fromkeys(event.ids))
+        now, counts = self._standing.verdicts, self._standing.counts
+        places = self._standing.places(int(each) for each in ids["image"])
+        return {
+            "verdicts": {str(each): _shown(now.images.get(int(each))) for each in ids["image"]},
+            "notes": {str(each): now.notes.get(int(each), (None, None)) for each in ids["image"]},
+            "centroids": {str(each): _shown(now.centroids.get(int(each))) for each in ids["centroid"]},
+            "captions": {str(each): _shown(now.captions.get(str(each))) for each in ids["caption"]},
+            "counts": {str(place): counts.get(place, (0, 0)) for place in sorted(places)},
+            "last_event": self._last_event,
         }
 
     def _resolved(self, event: Event) -> list[Event]:
-        """The events to record for one deed: itself, or the undos that a clear or an undo comes to."""
-        if event.action == _CLEAR:
-            return _undos(event, self._standing(event), tag=_CLEAR)
+        """The events to record for one deed: itself, or the undos that a clear, an undo or a redo comes to."""
+        if event.action == CLEAR:
+            return _undos(event, self._standing.standing(event.target, event.ids), CLEAR)
         if event.action == "undo":
-            last = self._last_deed(event)
-            return _undos(event, [(entry, list(entry.ids)) for entry in last], tag=None)
+            return _undos(event, self._deeds.last(event), None)
+        if event.action == REDO:
+            return _undos(event, self._deeds.last_undone(event), REDO)
         return [event]
-
-    def _standing(self, cleared: Event) -> list[tuple[Event, list[int | str]]]:
-        """Every keep and reject of what is to be cleared that was not undone, with its ids of them.
-
-        All of them, not the latest alone: undoing that one would bring the verdict before it back.
-        """
-        wanted, undone, standing = set(cleared.ids), set[tuple[int, int | str]](), []
-        for event in reversed(self._events):
-            if event.target != cleared.target:
-                continue
-            left = [each for each in event.ids if each in wanted and (event.event, each) not in undone]
-            if event.action == "undo" and event.undoes is not None:
-                undone.update((event.undoes, each) for each in left)
-            elif event.action in ("keep", "reject") and left:
-                standing.append((event, left))
-        return standing
-
-    def _last_deed(self, undo: Event) -> list[Event]:
-        """The events of a curator's last deed that was not undone; one page's events of one number are one deed."""
-        deeds: dict[int, Event] = {}
-        for event in self._events:
-            if event.curator != undo.curator or (event.target == "caption") != (undo.target == "caption"):
-                continue
-            if event.action == "undo" and event.tag != _CLEAR:
-                deeds.pop(event.undoes or 0, None)
-            else:
-                deeds[event.event] = event
-        if not deeds:
-            return []
-        last = deeds[max(deeds)]
-        return [event for event in deeds.values() if _deed(event) == _deed(last)]
-
-    def _fold(self) -> Verdicts:
-        with self._lock:
-            self._catch_up()
-            newest = self._events[-1].event if self._events else 0
-            if self._folded[0] != newest:
-                self._folded = (newest, fold(self._events))
-            return self._folded[1]
 
     def _catch_up(self) -> None:
         """Read what was recorded since, by whomever."""
-        fresh = self._decisions.history(since=self._events[-1].event if self._events else 0)
-        self._events += fresh
-        for event in fresh:
-            page, number = _deed(event)
+        for event in self._decisions.history(since=self._last_event):
+            self._last_event = event.event
+            self._standing.add(event)
+            self._deeds.add(event)
+            self._recent.append(event)
+            page, number = deed_key(event)
             self._highest[page] = max(self._highest.get(page, 0), number)
-
-
-def _said(verdict: curation_verdicts.Verdict | None) -> dict[str, Any]:
-    """A verdict as pages get it."""
-    if verdict is None:
-        return {"decision": None, "curator": None}
-    said = {"decision": verdict.action, "curator": verdict.curator}
-    more = {"reason": verdict.reason, "text": verdict.text}
-    return said | {name: value for name, value in more.items() if value is not None}
+        del self._recent[:-_CHANGES_TOLD]
 
 
 def _event(entry: Any, client: str, curator: str, neighbours: str | None) -> Event:
@@ -196,6 +194,7 @@ def _event(entry: Any, client: str, curator: str, neighbours: str | None) -> Eve
             target=target,
             ids=named,
             centroid_id=None if entry.get("centroid_id") is None else int(entry["centroid_id"]),
+            # The list that was decided on, so that the filter recorded with it can be held against it.
             ids_digest=ids_digest(named) if texts["filter"] else None,
             neighbours=neighbours,
             last_seen=int(entry.get("last_seen", 0)),
@@ -221,28 +220,30 @@ def _text(entry: dict[str, Any], name: str) -> str | None:
     return value or None
 
 
-def _undos(event: Event, undone: list[tuple[Event, list[int | str]]], *, tag: str | None) -> list[Event]:
+def _undos(event: Event, undone: Sequence[Event], tag: str | None) -> list[Event]:
     """One undo for each undone event; the first under the page's own name, the others beside it."""
     return [
-        Event(
+        replace(
+            event,
             client=event.client if place == 0 else f"{event.client}+{place}",
-            seq=event.seq,
-            curator=event.curator,
             action="undo",
-            target=taken.target,
-            ids=tuple(ids),
-            centroid_id=event.centroid_id,
+            target=each.target,
+            ids=each.ids,
+            centroid_id=each.centroid_id,
             tag=tag,
-            neighbours=event.neighbours,
-            last_seen=event.last_seen,
-            undoes=taken.event,
+            undoes=each.event,
         )
-        for place, (taken, ids) in enumerate(undone)
+        for place, each in enumerate(undone)
     ]
 
 
-def _deed(event: Event) -> tuple[str, int]:
-    return event.client.split("+", 1)[0], event.seq
+def _shown(verdict: Verdict | None) -> dict[str, Any]:
+    if verdict is None:
+        return {"decision": None, "curator": None}
+    told = {"decision": verdict.action, "curator": verdict.curator}
+    return told | {
+        name: value for name in ("reason", "text") if (value := getattr(verdict, name)) is not None
+    }
 
 
 def _name(content: Any, key: str) -> str:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from curation.funnel import funnel
+from curation.verdicts import Verdict
 from spine.config import Config
 from spine.filters import judge
 from spine.settings import AestheticMin, FiltersConfig
@@ -14,9 +15,7 @@ from spine.tables import NEIGHBOURS, SELECTION
 from tests.unit.ui.planted import EACH, HOSTILE, state_of, unsafe_of
 from ui.board import (
     Measured,
-    Verdict,
     centroid_rows,
-    decided_counts,
     funnel_rows,
     judged_values,
     neighbour_rows,
@@ -90,7 +89,7 @@ def test_rows_survive_json_with_64_bit_ids_as_text(planted, snapshot):
 
 
 def test_a_persons_verdict_and_the_selections_stand_side_by_side(planted, snapshot):
-    rows = _rows(snapshot, verdicts={planted.ids[4]: Verdict("keep", "ada")})
+    rows = _rows(snapshot, verdicts={planted.ids[4]: Verdict(action="keep", curator="ada", event=1)})
 
     assert (rows[4]["decision"], rows[4]["curator"]) == ("keep", "ada")
     assert (rows[4]["verdict"], rows[4]["rule"]) == ("rejected", "min_side_px")
@@ -209,10 +208,6 @@ def test_a_run_without_any_finished_stage_has_an_empty_board(tmp_path):
     assert snapshot.neighbours(0).num_rows == 0
     assert snapshot.images().rows(np.array([5], dtype=np.int64)).to_pylist()[0]["status"] is None
     assert snapshot.find_picture("0" * 64) is None
-
-
-def test_decided_counts_adds_up_by_centroid():
-    assert decided_counts([(1, "keep"), (2, "reject"), (1, "keep"), (1, "reject")]) == {1: (2, 1), 2: (0, 1)}
 
 
 def test_the_funnel_shows_each_step_and_the_largest_loss_first(planted):

@@ -1,9 +1,10 @@
 import random
+from dataclasses import replace
 
 import pytest
 
 from curation.decisions import Decisions
-from curation.events import ids_digest
+from curation.events import Event, ids_digest
 from spine.errors import DataError
 from spine.run import Run
 from ui.decision_log import DecisionLog
@@ -102,22 +103,28 @@ def test_a_batch_sent_twice_changes_nothing(run):
 
 
 def test_random_keys_end_as_a_plain_model_says(run):
-    """A dictionary with a stack of its earlier states, driven by the same keys."""
+    """A dictionary with stacks of its earlier and its undone states, driven by the same keys."""
     generator = random.Random(3)
-    log, state, stack = DecisionLog(run), {}, []
+    log, state, stack, undone = DecisionLog(run), {}, [], []
     for seq in range(1, 200):
-        action = generator.choice(["keep", "reject", "clear", "undo", "keep"])
+        action = generator.choice(["keep", "reject", "clear", "undo", "redo", "keep"])
         ids = generator.sample(range(8), generator.randint(1, 3))
         if action == "undo":
+            undone += [state] if stack else []
             state = stack.pop() if stack else state
+        elif action == "redo":
+            stack += [state] if undone else []
+            state = undone.pop() if undone else state
         elif action == "clear":
             if any(each in state for each in ids):
                 stack.append(dict(state))
+                undone = []
                 state = {key: value for key, value in state.items() if key not in ids}
         else:
             stack.append(dict(state))
+            undone = []
             state = {**state, **dict.fromkeys(ids, action)}
-        send(log, [(seq, action, [] if action == "undo" else ids)])
+        send(log, [(seq, action, [] if action in ("undo", "redo") else ids)])
         assert verdicts(run) == state, (seq, action, ids)
 
 
@@ -219,3 +226,48 @@ def test_what_is_no_decision_is_refused_and_not_stored(run, content):
         log.record(content, None)
 
     assert Decisions.open(run.decisions).history() == []
+
+
+def test_what_counts_is_what_all_events_fold_to_whoever_wrote_them(run):
+    """Standing is kept up event by event; curation.verdicts.fold reads them all anew."""
+    generator = random.Random(11)
+    decisions, log = Decisions.open(run.decisions), DecisionLog(run)
+    for seq in range(1, 300):
+        history = decisions.history()
+        ids = tuple(generator.sample(range(12), generator.randint(1, 4)))
+        event = Event(
+            client="other", seq=seq, curator=generator.choice(["ada", "bob"]), last_seen=10**9,
+            action=generator.choice(["keep", "reject", "note"]), target="image", ids=ids,
+            centroid_id=generator.randint(0, 2), tag="unsure",
+        )  # fmt: skip
+        if history and generator.random() < 0.4:
+            undone = generator.choice(history)
+            event = replace(event, action="undo", undoes=undone.event, ids=undone.ids[:2], tag=None)
+        decisions.record([event])
+        folded = decisions.fold()
+        assert log.verdicts(range(12)) == folded.images
+        assert log.notes(range(12)) == folded.notes
+    counts: dict[int, list[int]] = {}
+    for verdict in folded.images.values():
+        counts.setdefault(verdict.centroid_id, [0, 0])[verdict.action == "reject"] += 1
+    assert log.counts() == {place: tuple(pair) for place, pair in counts.items()}
+
+
+def test_pictures_on_which_curators_differ_are_told_with_what_each_said(run):
+    log = DecisionLog(run)
+    send(log, [(1, "keep", [5, 6])], curator="ada")
+    send(log, [(1, "reject", [5]), (2, "keep", [6])], client="tab2", curator="bob")
+
+    assert log.judgements([5, 6, 7]) == {5: {"ada": "keep", "bob": "reject"}}
+
+
+def test_what_changed_since_an_event_is_told_and_so_is_that_it_was_too_much(run):
+    log = DecisionLog(run)
+    send(log, [(1, "keep", [5]), (2, "reject", [6])])
+
+    told = log.since(1)
+
+    assert told["verdicts"] == {"6": {"decision": "reject", "curator": "ada"}} and not told["all"]
+    assert log.since(2)["verdicts"] == {} and not log.since(2)["all"]
+    fresh = DecisionLog(run)
+    assert fresh.since(1)["verdicts"] == told["verdicts"]

@@ -32,7 +32,10 @@ on("answered", (answer) => {
     row.curator = verdict.curator;
   }
   if (!queue.events.length) {
-    for (const centroid of state.centroids) [centroid.kept, centroid.rejected] = answer.counts[centroid.centroid] || [0, 0];
+    for (const [number, pair] of Object.entries(answer.counts)) {
+      const entry = entryOf(number);
+      if (entry) [entry.kept, entry.rejected] = pair;
+    }
   }
   state.lastEvent = answer.last_event;
   if (answer.conflicts.length) {
