@@ -170,7 +170,9 @@ _children: dict[str, "subprocess.Popen[bytes]"] = {}  # reaped when their job is
 
 def list_jobs(run: Run) -> list[Job]:
     """Every job of a run, newest first."""
-    return [read_job(run, path.stem) for path in sorted(run.jobs.glob("*.jsonl"), reverse=True)]
+    jobs = [read_job(run, path.stem) for path in run.jobs.glob("*.jsonl")]
+    # By when they began: ids of one second sort by chance.
+    return sorted(jobs, key=lambda job: (job.started, job.job_id), reverse=True)
 
 
 def read_job(run: Run, job_id: str) -> Job:

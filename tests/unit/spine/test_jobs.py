@@ -77,6 +77,13 @@ def test_only_one_process_works_on_a_run(tmp_path):
         pass
 
 
+def test_jobs_are_listed_newest_first_also_those_of_one_second(tmp_path):
+    run = Run(tmp_path)
+    begun = [Journal(run, [f"number-{number}"]) for number in range(8)]
+
+    assert [job.job_id for job in list_jobs(run)] == [journal.job_id for journal in reversed(begun)]
+
+
 @pytest.mark.parametrize("job_id", ["../x", "", "a/b", "none"])
 def test_an_unknown_job_is_refused(tmp_path, job_id):
     with pytest.raises(DataError, match="job"):
