@@ -279,14 +279,15 @@ def _serve(connection: Connection, preprocess: Preprocessing) -> None:
     """A process: places in, pictures out, until the other side closes."""
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    _limit_memory()
+    limit_memory()
     with contextlib.suppress(EOFError, OSError):  # the parent is gone or has enough
         connection.send(None)
         for _ in itertools.count():
             connection.send(_decoded(connection.recv(), preprocess))
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
+    """Hold this process to MEMORY_BYTES more than it has; nothing where the system can't."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (OSError, ValueError, IndexError):  # not Linux

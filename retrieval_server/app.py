@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
+from retrieval_server.access_log import AccessLog
 from retrieval_server.bodies import read_body
 from retrieval_server.front_page import front_page
 from retrieval_server.guard import LOOPBACK, Guard
@@ -56,10 +57,12 @@ def build_app(settings: ServerSettings, *, token: str = "", any_host: bool = Fal
     _add_refusals(app)
     hosts = settings.hosts if any_host else (*LOOPBACK, *settings.hosts)
     app.add_middleware(Guard, token=token, hosts=hosts)
+    app.state.service = service
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
+    app.add_middleware(AccessLog)
     return app
 
 
@@ -67,14 +70,17 @@ def _add_clip_retrieval_routes(app: FastAPI, service: Service) -> None:
     @app.post("/knn-service")
     async def knn_service(request: Request) -> Response:
         """The nearest pictures of a text, a picture or an embedding."""
-        content, warnings = await service.knn(await read_body(request))
+        with service.admission.body() as held:
+            content, warnings = await service.knn(await read_body(request, held))
         headers = {WARNING_HEADER: "; ".join(warnings)} if warnings else None
         return Response(content, media_type="application/json", headers=headers)
 
     @app.post("/metadata")
     async def metadata(request: Request) -> Response:
         """Metadata of rows."""
-        return Response(await service.rows(await read_body(request)), media_type="application/json")
+        with service.admission.body() as held:
+            content = await service.rows(await read_body(request, held))
+        return Response(content, media_type="application/json")
 
     @app.get("/indices-list")
     async def indices_list() -> list[str]:
@@ -109,16 +115,18 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         columns: Annotated[list[str] | None, Query()] = None,
     ) -> Response:
         """The nearest pictures of many embeddings: .npy of shape (n, d) in, an Arrow stream out."""
-        body = await read_body(request)
-        content = await service.batch(
-            body, name=indice_name, modality=modality, k=k, nprobe=nprobe, columns=columns
-        )
+        with service.admission.body() as held:
+            body = await read_body(request, held)
+            content = await service.batch(
+                body, name=indice_name, modality=modality, k=k, nprobe=nprobe, columns=columns
+            )
         return Response(content, media_type=ARROW_STREAM)
 
     @app.post("/embed")
     async def embed(request: Request) -> Response:
         """Unit vectors of texts or pictures, as JSON or .npy by the Accept header."""
-        vectors, model = await service.embed(await read_body(request))
+        with service.admission.body() as held:
+            vectors, model = await service.embed(await read_body(request, held))
         if NPY in request.headers.get("accept", ""):
             file = io.BytesIO()
             np.save(file, vectors, allow_pickle=False)
@@ -132,8 +140,8 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/ready")
     async def ready() -> dict[str, object]:
-        """Whether every index is open and every list can be read; how large the indices are."""
-        service.takedowns.current()
+        """Whether every index is open, every list can be read, and the server goes on; how large the indices are."""
+        service.check_ready()
         return {
             "status": "ready",
             "indices": {name: index.n for name, index in service.indices.items()},
@@ -143,9 +151,9 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
 def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, error: Refusal) -> JSONResponse:
-        headers = {"Retry-After": "1"} if error.status == 503 else {}
-        if error.status in (408, 413):
-            headers = {"Connection": "close"}  # or the rest of the body would still be taken in
+        headers = {"Retry-After": "1"} if error.code == "busy" else {}
+        if error.status in (408, 413, 503):
+            headers["Connection"] = "close"  # or the rest of the body would still be taken in
         return JSONResponse({"message": str(error), "code": error.code}, error.status, headers)
 
     @app.exception_handler(FactoryError)
@@ -161,7 +169,8 @@ def _add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def no_route(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"message": str(error.detail)}, error.status_code, error.headers)
+        code = {404: "no_route", 405: "wrong_method"}.get(error.status_code, "bad_request")
+        return JSONResponse({"message": str(error.detail), "code": code}, error.status_code, error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:

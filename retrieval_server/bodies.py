@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import orjson
 from fastapi import Request
-from PIL import Image
 
+from retrieval_server.admission import HeldBytes
 from retrieval_server.refusals import Refusal
-from spine.errors import ImageError
-from spine.images import open_picture
 from spine.knn_query import MAX_RESULTS, MAX_TEXT_CHARACTERS, short
 from spine.tables import Vectors
 
@@ -30,12 +28,16 @@ MAX_PICTURES = 64
 """Pictures in one POST /embed."""
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, held: HeldBytes) -> bytes:
     """The request's body.
 
+    Args:
+        request: Whose body nobody has read.
+        held: Counts its bytes among those of all requests.
+
     Raises:
-        Refusal: It is larger than MAX_BODY_BYTES, by its header or while it comes in, or takes longer than
-            BODY_TIMEOUT_S.
+        Refusal: It is larger than MAX_BODY_BYTES, by its header or while it comes in, takes longer than
+            BODY_TIMEOUT_S, or all bodies together are more than the server takes.
     """
     too_large = Refusal(
         f"the body is larger than {MAX_BODY_BYTES // 1_000_000} MB", status=413, code="body_too_large"
@@ -50,6 +52,7 @@ async def read_body(request: Request) -> bytes:
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise too_large
+                held.add(len(chunk))
     except TimeoutError:
         words = f"the body took longer than {BODY_TIMEOUT_S:g} s"
         raise Refusal(words, status=408, code="body_too_slow") from None
@@ -161,15 +164,3 @@ def parse_picture(encoded: str) -> bytes:
         return base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         raise Refusal("image is no base64", code="bad_image") from None
-
-
-def open_query_picture(content: bytes) -> Image.Image:
-    """The picture in these bytes, RGB.
-
-    Raises:
-        Refusal: They are none that is opened here.
-    """
-    try:
-        return open_picture(content).image
-    except ImageError as error:
-        raise Refusal(f"image: {error.reason}: {error}", code="bad_image") from None

@@ -1,14 +1,21 @@
-"""CLIP for queries: each model loaded once, at its first use, and run in one thread beside the event loop."""
+"""CLIP for queries: each model loaded once, at its first use, and run in one thread beside the event loop.
+
+Requests that wait for the same model are embedded together: eight texts take hardly longer than one.
+"""
 
 import asyncio
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from index_builder.clip import ClipEncoder, clip_name
+from index_builder.preprocessing import Crop, Preprocessing
 from retrieval_server.metrics import Metrics
 from retrieval_server.refusals import Refusal
 from spine.errors import FactoryError
@@ -16,6 +23,19 @@ from spine.settings import ClipConfig
 from spine.tables import Vectors
 
 _log = logging.getLogger("popfactory.server")
+
+TOGETHER = 64
+"""Texts or pictures of waiting requests embedded at once."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """One request's texts or crops, and where their vectors go."""
+
+    inputs: Sequence[Any]
+    vectors: "Future[Vectors]" = field(default_factory=Future)
 
 
 class Encoders:
@@ -25,6 +45,8 @@ class Encoders:
         self._metrics = metrics
         self._loaded: dict[ClipConfig, ClipEncoder | None] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="clip")
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[ClipConfig | None, bool], deque[_Waiting]] = {}
 
     async def texts(self, clip: ClipConfig | None, texts: Sequence[str]) -> Vectors:
         """Embed texts; shape (len(texts), d), rows of L2 norm 1.
@@ -32,45 +54,83 @@ class Encoders:
         Raises:
             Refusal: There is no such model here.
         """
-        return await self._run(lambda: self._texts(clip, texts))
+        return await self._with_others(clip, texts, pictures=False)
 
-    async def pictures(self, clip: ClipConfig | None, pictures: Sequence[Image.Image]) -> Vectors:
-        """Embed RGB pictures; shape (len(pictures), d), rows of L2 norm 1.
+    async def crops(self, clip: ClipConfig | None, crops: Sequence[Crop]) -> Vectors:
+        """Embed pictures at the model's size; shape (len(crops), d), rows of L2 norm 1.
+
+        Raises:
+            Refusal: There is no such model here, or it gives no embedding for one of them.
+        """
+        vectors = await self._with_others(clip, crops, pictures=True)
+        if not np.isfinite(vectors).all():
+            raise Refusal("the model gives no embedding for this picture", code="bad_image")
+        return vectors
+
+    async def preprocessing(self, clip: ClipConfig | None) -> Preprocessing:
+        """What the model wants done to a picture.
 
         Raises:
             Refusal: There is no such model here.
         """
-        return await self._run(lambda: self._pictures(clip, pictures))
+        loaded = self._loaded.get(clip) if clip is not None else None
+        if loaded is not None:
+            return loaded.preprocess
+        return await self._run(lambda: self._encoder(clip).preprocess)
 
     def close(self) -> None:
         """Let what runs end, and take no more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def _run(self, work: Callable[[], Vectors]) -> Vectors:
+    async def _with_others(
+        self, clip: ClipConfig | None, inputs: Sequence[Any], *, pictures: bool
+    ) -> Vectors:
+        mine = _Waiting(inputs)
+        with self._lock:
+            self._waiting.setdefault((clip, pictures), deque()).append(mine)
+        await self._run(lambda: self._encode_until(mine, clip, pictures))
+        return await asyncio.wrap_future(mine.vectors)
+
+    async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _encode_until(self, mine: _Waiting, clip: ClipConfig | None, pictures: bool) -> None:
+        while not mine.vectors.done():  # as a rule an earlier request's turn has done it
+            taken: list[_Waiting] = []
+            with self._lock:
+                waiting = self._waiting[clip, pictures]
+                while waiting and sum(len(one.inputs) for one in taken) < TOGETHER:
+                    taken.append(waiting.popleft())
+            self._encode([one for one in taken if one.vectors.set_running_or_notify_cancel()], clip, pictures)
+
+    def _encode(self, taken: list[_Waiting], clip: ClipConfig | None, pictures: bool) -> None:
+        inputs = [each for one in taken for each in one.inputs]
+        if not inputs:
+            return
+        try:
+            vectors = self._crops(clip, inputs) if pictures else self._texts(clip, inputs)
+        except BaseException as error:  # noqa: BLE001  # each request raises it as its own
+            for one in taken:
+                one.vectors.set_exception(error)
+            return
+        start = 0
+        for one in taken:
+            one.vectors.set_result(vectors[start : start + len(one.inputs)])
+            start += len(one.inputs)
 
     def _texts(self, clip: ClipConfig | None, texts: Sequence[str]) -> Vectors:
         encoder = self._encoder(clip)
         with self._metrics.time("text_clip_inference_time"):
-            return encoder.encode_texts(list(texts))
+            return encoder.encode_texts(texts)
 
-    def _pictures(self, clip: ClipConfig | None, pictures: Sequence[Image.Image]) -> Vectors:
+    def _crops(self, clip: ClipConfig | None, crops: Sequence[Crop]) -> Vectors:
         encoder = self._encoder(clip)
-        with self._metrics.time("image_prepro_time"):
-            pixels = np.stack([encoder.preprocess(picture) for picture in pictures])
         with self._metrics.time("image_clip_inference_time"):
-            vectors = encoder.encode_images(pixels)
-        if not np.isfinite(vectors).all():
-            raise Refusal("the model gives no embedding for this picture", code="bad_image")
-        return vectors
+            return encoder.encode_images(encoder.preprocess.normalise(np.stack(crops)))
 
     def _encoder(self, clip: ClipConfig | None) -> ClipEncoder:
         if clip is not None and clip not in self._loaded:
-            from index_builder.clip import (
-                ClipEncoder,
-            )  # brings torch: a server of embeddings alone does without
-
-            try:
+            try:  # brings torch: a server of embeddings alone does without
                 self._loaded[clip] = ClipEncoder.load(clip)
             except FactoryError as error:  # the message may name paths of this machine
                 _log.error("CLIP model %s can't be loaded: %s", clip_name(clip), error)

@@ -81,6 +81,8 @@ class ServedIndex:
         """Let go of the files."""
         for folder in self.folders.values():
             folder.close()
+        if self.pictures is not None:
+            self.pictures.close()
 
     def metadata(self, rows: npt.NDArray[np.int64], wanted: list[str] | None = None) -> pa.Table:
         """Metadata of rows, under the wire's names.

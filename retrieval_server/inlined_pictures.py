@@ -5,15 +5,14 @@ folder are opened, named by the index's settings; without it none are.
 """
 
 import base64
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from retrieval_server.picture_decoder import PictureDecoder
 from retrieval_server.refusals import Refusal
 from retrieval_server.takedowns import refuse_listed_picture
-from spine.errors import ImageError
-from spine.images import MAX_BYTES, open_picture
+from spine.images import MAX_BYTES
 from spine.lists import BlockLists
 
 MAX_PICTURES = 1_000
@@ -26,6 +25,7 @@ class InlinedPictures:
     def __init__(self, folder: Path) -> None:
         """Remember the folder, its links followed."""
         self._folder = folder.resolve()
+        self._decoder = PictureDecoder()
 
     def add_to(self, records: Iterable[dict[str, Any]], lists: BlockLists) -> None:
         """Set `image` in the first MAX_PICTURES records whose picture may be shown; the others have none."""
@@ -55,9 +55,10 @@ class InlinedPictures:
                 return None
             content = place.read_bytes()
             refuse_listed_picture(lists, content)
-            picture = open_picture(content).image
-        except (OSError, RuntimeError, ImageError, Refusal):  # RuntimeError: links in a circle
+            return self._decoder.jpeg(content)
+        except (OSError, RuntimeError, Refusal):  # RuntimeError: links in a circle
             return None
-        file = io.BytesIO()
-        picture.save(file, "JPEG")
-        return file.getvalue()
+
+    def close(self) -> None:
+        """End what opens them."""
+        self._decoder.close()

@@ -14,21 +14,21 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 import pyarrow as pa
-from PIL import Image
 
 from index_builder.clip import clip_name
 from index_builder.faiss_library import load_faiss
 from retrieval_server import bodies, search
+from retrieval_server.admission import Admission
 from retrieval_server.encoders import Encoders
 from retrieval_server.indices import ServedIndex, describe, open_index
 from retrieval_server.metrics import Metrics
+from retrieval_server.query_pictures import QueryPictures
 from retrieval_server.refusals import Refusal
 from retrieval_server.settings import ServerSettings
-from retrieval_server.takedowns import Takedowns, blocked_rows, refuse_listed_address, refuse_listed_picture
-from spine.errors import ConfigError, DataError, WebError
+from retrieval_server.takedowns import Takedowns, blocked_rows
+from spine.errors import ConfigError, DataError
 from spine.knn_query import KnnQuery, check_k
 from spine.tables import Vectors
-from spine.web import Web
 
 _log = logging.getLogger("popfactory.server")
 _SMALL_BODY = 100_000  # bytes parsed on the event loop: a millisecond at most
@@ -44,6 +44,8 @@ class Service:
         indices: By name, in the order of the settings.
         metrics: What requests cost.
         takedowns: What no answer may hold.
+        admission: How much may be under way.
+        stopping: Whether the server is about to end: it isn't ready any more.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -67,18 +69,30 @@ class Service:
             settings.search_threads or os.cpu_count() or 1, "search", initializer=_one_faiss_thread
         )
         self._batches = ThreadPoolExecutor(1, "batch")
-        self._web = Web() if settings.image_url else None
-        self._waiting = 0
+        self._pictures = QueryPictures(
+            self._encoders, self.takedowns, self.metrics, from_addresses=settings.image_url
+        )
+        self.admission = Admission(settings.waiting, settings.waiting_bytes)
+        self.stopping = False
 
     def close(self) -> None:
         """Let what runs end, then close the indices."""
+        self._pictures.close()
         for pool in (self._searches, self._batches):
             pool.shutdown(wait=True, cancel_futures=True)
         self._encoders.close()
-        if self._web is not None:
-            self._web.close()
         for index in self.indices.values():
             index.close()
+
+    def check_ready(self) -> None:
+        """See that requests can be answered.
+
+        Raises:
+            Refusal: The server is about to end, or a list can't be read.
+        """
+        if self.stopping:
+            raise Refusal("this server is about to end", status=503, code="stopping")
+        self.takedowns.current()
 
     def index(self, name: object) -> ServedIndex:
         """The index of this name; None is the first.
@@ -101,7 +115,7 @@ class Service:
         Raises:
             Refusal: The query can't be answered.
         """
-        with self.metrics.time("full_knn_request_time"):
+        with self.admission.request(), self.metrics.time("full_knn_request_time"):
             query = await self._parsed(body, _knn_query)
             index = self.index(query.indice_name)
             index.folder(query.modality)  # or a refusal, before a model runs
@@ -117,10 +131,11 @@ class Service:
         Raises:
             Refusal: A row or the index isn't there.
         """
-        content = await self._parsed(body, lambda content: content)
-        index = self.index(content.get("indice_name") if isinstance(content, dict) else None)
-        ids = bodies.parse_metadata_query(content, index.n)
-        return await self._run(self._searches, lambda: self._rows_answer(index, ids))
+        with self.admission.request():
+            content = await self._parsed(body, lambda content: content)
+            index = self.index(content.get("indice_name") if isinstance(content, dict) else None)
+            ids = bodies.parse_metadata_query(content, index.n)
+            return await self._run(self._searches, lambda: self._rows_answer(index, ids))
 
     async def batch(
         self,
@@ -153,7 +168,8 @@ class Service:
                 writer.write_table(table)
             return bytes(sink.getvalue())
 
-        return await self._run(self._batches, work)
+        with self.admission.request():
+            return await self._run(self._batches, work)
 
     async def embed(self, body: bytes) -> tuple[Vectors, str]:
         """Answer POST /embed: unit vectors, and the model they come from.
@@ -165,11 +181,9 @@ class Service:
         index = self.index(content.get("indice_name") if isinstance(content, dict) else None)
         texts, images = bodies.parse_embed(content)
         clip = index.settings.clip
-        if texts:
-            vectors = await self._encoders.texts(clip, texts)
-        else:
-            pictures = await self._run(self._searches, lambda: [self._sent(one) for one in images])
-            vectors = await self._encoders.pictures(clip, pictures)
+        with self.admission.request():
+            embedding = self._encoders.texts(clip, texts) if texts else self._pictures.embed(clip, images)
+            vectors = await embedding
         return vectors, clip_name(clip) if clip is not None else ""
 
     async def _vector(self, index: ServedIndex, query: KnnQuery) -> Vectors:
@@ -179,38 +193,14 @@ class Service:
             if query.use_mclip:
                 raise Refusal("use_mclip: no multilingual model is served here", code="no_model")
             vectors = await self._encoders.texts(clip, [query.text])
-        elif query.image or query.image_url:
-            picture = await self._run(self._searches, lambda: self._picture(query))
-            vectors = await self._encoders.pictures(clip, [picture])
+        elif query.image:
+            vectors = await self._pictures.embed(clip, [query.image])
+        elif query.image_url:
+            vectors = await self._pictures.embed_address(clip, query.image_url)
         else:
             vectors = np.asarray([query.embedding_input], dtype=np.float32)
         vector: Vectors = vectors[0]
         return vector
-
-    def _picture(self, query: KnnQuery) -> Image.Image:
-        return self._sent(query.image) if query.image else self._fetched(query.image_url or "")
-
-    def _sent(self, encoded: str) -> Image.Image:
-        return self._opened(bodies.parse_picture(encoded))
-
-    def _opened(self, content: bytes) -> Image.Image:
-        refuse_listed_picture(self.takedowns.current(), content)
-        return bodies.open_query_picture(content)
-
-    def _fetched(self, address: str) -> Image.Image:
-        if self._web is None:
-            raise Refusal(
-                "image_url is switched off on this server; send the picture as image",
-                status=403,
-                code="switched_off",
-            )
-        refuse_listed_address(self.takedowns.current(), address)
-        try:
-            with self.metrics.time("download_time"):
-                content = self._web.fetch(address).content
-        except WebError as error:
-            raise Refusal(f"image_url: {error.reason}", code="bad_image_url") from None
-        return self._opened(content)
 
     def _knn_answer(self, index: ServedIndex, query: KnnQuery, vector: Vectors) -> tuple[bytes, list[str]]:
         answer = search.answer(index, query, vector, self.takedowns.current(), self.metrics)
@@ -236,13 +226,7 @@ class Service:
         return await self._run(self._searches, lambda: read(bodies.parse_json(body)))
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        if self._waiting >= self._settings.waiting:
-            raise Refusal("too many requests are waiting; try again", status=503, code="busy")
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
-        finally:
-            self._waiting -= 1
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
 def _one_faiss_thread() -> None:

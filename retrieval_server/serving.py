@@ -6,7 +6,9 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,12 +18,17 @@ from starlette.routing import Mount, Route
 
 from retrieval_server.app import build_app
 from retrieval_server.blas_threads import use_one_blas_thread
+from retrieval_server.connections import IDLE_S, BoundedConnection
 from retrieval_server.guard import LOOPBACK
+from retrieval_server.service import Service
 from retrieval_server.settings import ServerSettings
 from spine.errors import ConfigError
 
 PORT = 1234
 """clip-retrieval's."""
+
+LEAVE_S = 1.0
+"""From SIGTERM to the end of listening: meanwhile /ready is 503, so that whoever sends requests looks elsewhere."""
 
 _log = logging.getLogger("popfactory.server")
 
@@ -66,17 +73,16 @@ def serve(
         host=host,
         port=port,
         loop="uvloop" if sys.platform != "win32" else "auto",
-        http="httptools",
+        http=BoundedConnection,
         log_level="warning",
-        access_log=False,  # queries are nobody's business
+        access_log=False,  # it has query strings; ours hasn't
         server_header=False,
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=list(settings.proxies),
-        limit_concurrency=512,
-        timeout_keep_alive=75,
+        timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=20,
     )
-    server = _Server(config)
+    server = _Server(config, app.state.service)
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises a signal it caught once more when it has stopped; to stop when asked is no failure.
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -121,7 +127,27 @@ def is_loopback(host: str) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does."""
+    """Says where it listens, once it does; told to end, it first says for a moment that it isn't ready."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._leave_s: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at once when a person asks, or when asked twice; else when LEAVE_S have passed."""
+        if sig == signal.SIGTERM and not self._service.stopping:
+            self._service.stopping = True
+            self._leave_s = time.monotonic() + LEAVE_S
+            self._captured_signals.append(sig)
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if self._leave_s is not None and time.monotonic() >= self._leave_s:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]

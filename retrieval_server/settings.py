@@ -93,7 +93,9 @@ class ServerSettings:
     search_threads: int = 0
     """Searches at the same time; 0 is one a core."""
     waiting: int = 256
-    """Requests that may wait for a thread; more are answered 503."""
+    """Requests that may be at work or wait for a thread; more are answered 503."""
+    waiting_bytes: int = 256_000_000
+    """Of their bodies together; more are answered 503."""
     lists: ListsConfig = field(default_factory=ListsConfig)
     """Takedown and hash lists: what they name is in no answer."""
     lists_folder: Path = Path()

@@ -170,6 +170,27 @@ def test_sigterm_ends_the_server_well(indices):
         assert process.wait(30) == 0
 
 
+def test_sigterm_lets_what_is_under_way_end_and_says_so_first(indices):
+    body = json.dumps({"ids": [7], "indice_name": "demo-run"}).encode()
+    head = b"POST /metadata HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with serving("--indices", str(indices), "--port", str(free_port())) as (address, process):
+        port = int(address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as under_way:
+            under_way.sendall(head + body[:5])
+            assert httpx.get(f"{address}/ready").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            while (status := httpx.get(f"{address}/ready").status_code) == 200:
+                pass
+            assert status == 503
+            assert httpx.get(f"{address}/live").status_code == 200
+            with contextlib.suppress(httpx.TransportError):
+                while True:  # until it listens no more
+                    httpx.get(f"{address}/live")
+            under_way.sendall(body[5:])
+            assert under_way.recv(10_000).startswith(b"HTTP/1.1 200 ")
+        assert process.wait(30) == 0
+
+
 def refused(*arguments: str) -> str:
     command = [sys.executable, "-m", "popfactory", "serve", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

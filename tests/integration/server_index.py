@@ -14,6 +14,7 @@ import uvicorn
 
 from index_builder.metadata_rows import write_metadata
 from retrieval_server.app import build_app
+from retrieval_server.connections import BoundedConnection
 from retrieval_server.settings import ServerSettings
 
 D = 32
@@ -81,7 +82,9 @@ def write_index(folder: Path, pool: Pool, kind: str = "Flat") -> Path:
 def running(settings: ServerSettings, *, token: str = "") -> Iterator[str]:
     """A real server on a free loopback port; its address."""
     app = build_app(settings, token=token)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", loop="uvloop", http="httptools"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="error", loop="uvloop", http=BoundedConnection)
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60

@@ -301,7 +301,6 @@ Image.new("RGB", (8, 8)).save(PNG, "PNG")
         ({"text": "a fox"}, 400, "no CLIP model"),
         ({"image": base64.b64encode(PNG.getvalue()).decode()}, 400, "no CLIP model"),
         ({"image": "not base64!"}, 400, "base64"),
-        ({"image": base64.b64encode(b"a text").decode()}, 400, "not_an_image"),
         ({"image_url": "http://127.0.0.1:1/"}, 403, "switched off"),
         ({"image_url": "file:///etc/passwd"}, 403, "switched off"),
     ],

@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from retrieval_server.bodies import (
-    open_query_picture,
     parse_embed,
     parse_json,
     parse_metadata_query,
@@ -72,18 +70,11 @@ def test_embed_takes_texts_or_images_but_not_both():
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
 def test_a_picture_comes_in_base64_with_line_breaks_or_a_prefix(prefix):
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30), (200, 10, 20)).save(file, "PNG")
-    content = parse_picture(prefix + base64.encodebytes(file.getvalue()).decode())
-    assert content == file.getvalue()
-    picture = open_query_picture(content)
-    assert picture.size == (40, 30)
-    assert picture.getpixel((5, 5)) == (200, 10, 20)
+    content = bytes(range(256)) * 9
+    assert parse_picture(prefix + base64.encodebytes(content).decode()) == content
 
 
-@pytest.mark.parametrize(
-    "encoded", ["", "ü", "====", "data:image/png,abc", "data:", base64.b64encode(b"GIF89a").decode()]
-)
-def test_what_is_no_picture_is_refused(encoded):
-    with pytest.raises(Refusal):
-        open_query_picture(parse_picture(encoded))
+@pytest.mark.parametrize("encoded", ["ü", "====", "abc", "a_b-"])
+def test_what_is_no_base64_is_refused(encoded):
+    with pytest.raises(Refusal, match="no base64"):
+        parse_picture(encoded)
