@@ -165,6 +165,31 @@ def start_job(run: Run, arguments: Sequence[str]) -> str:
     return job_id
 
 
+def answer_of(arguments: Sequence[str], *, timeout_s: float = 120.0) -> str:
+    """What `popfactory ARGUMENTS` prints: for questions that change nothing, such as a dry run.
+
+    Raises:
+        DataError: It failed, with its own words, or took too long.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "popfactory", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"popfactory {' '.join(arguments)}: no answer within {timeout_s:.0f} s") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        raise DataError(said[-1].removeprefix("popfactory: "))
+    return done.stdout
+
+
 _children: dict[str, "subprocess.Popen[bytes]"] = {}  # reaped when their job is read
 
 

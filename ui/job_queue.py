@@ -45,15 +45,29 @@ class JobQueue:
         if wrong or not commands:
             raise DataError(f"{wrong or 'nothing'} can't be started here; there are: {', '.join(COMMANDS)}")
         with self._lock:
-            busy = next((job for job in list_jobs(self._run) if is_active(job)), None)
-            if busy is not None or self._waiting:
-                number = busy.job_id if busy else "a sequence"
-                raise DataError(f"job {number} is at work on this run; wait for it, or cancel it")
+            self._require_idle()
             first = self._start(commands[0])
             self._waiting = list(commands[1:])
         if self._waiting:
             threading.Thread(target=self._follow, args=(first,), name="job sequence", daemon=True).start()
         return first
+
+    def start_with(self, command: str, options: Sequence[str]) -> str:
+        """Start one command with options.
+
+        Args:
+            command: One of COMMANDS.
+            options: As typed behind the run folder; whoever calls has checked them.
+
+        Returns:
+            Its job id.
+
+        Raises:
+            DataError: A job is at work on this run.
+        """
+        with self._lock:
+            self._require_idle()
+            return self._start(command, options)
 
     def drop_waiting(self) -> None:
         """Start nothing more of the sequence."""
@@ -64,8 +78,14 @@ class JobQueue:
         """Start nothing more; jobs at work go on."""
         self._closing.set()
 
-    def _start(self, command: str) -> str:
-        return start_job(self._run, [command, str(self._run.folder)])
+    def _require_idle(self) -> None:
+        busy = next((job for job in list_jobs(self._run) if is_active(job)), None)
+        if busy is not None or self._waiting:
+            number = busy.job_id if busy else "a sequence"
+            raise DataError(f"job {number} is at work on this run; wait for it, or cancel it")
+
+    def _start(self, command: str, options: Sequence[str] = ()) -> str:
+        return start_job(self._run, [command, str(self._run.folder), *options])
 
     def _follow(self, job_id: str) -> None:
         while not self._closing.wait(_LOOK_EVERY_S):

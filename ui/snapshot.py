@@ -5,7 +5,7 @@ board says so; nothing here ever writes.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -173,16 +173,29 @@ class Snapshot:
 
     def neighbours(self, centroid_id: int) -> pa.Table:
         """A centroid's neighbours in order of rank, read from disk; empty where there are none."""
-        if self.manifest(self.run.neighbours) is None:
-            return NEIGHBOURS.empty_table()
+        return self._neighbours(ds.field("centroid_id") == centroid_id, NEIGHBOURS).sort_by("rank")
+
+    def pool_rows(self, centroids: Collection[int], ids: Collection[int], columns: Sequence[str]) -> pa.Table:
+        """What the pool says of some pictures that these centroids have among their neighbours, read from disk.
+
+        Args:
+            centroids: Their ids.
+            ids: Of the pictures.
+            columns: Of NEIGHBOURS, beside centroid_id and id.
+        """
+        wanted = ds.field("centroid_id").isin(list(centroids)) & ds.field("id").isin(list(ids))
+        names = ("centroid_id", "id", *columns)
+        return self._neighbours(wanted, pa.schema([NEIGHBOURS.field(name) for name in names]))
+
+    def _neighbours(self, wanted: ds.Expression, schema: pa.Schema) -> pa.Table:
         paths = [str(path) for path in part_paths(self.run.neighbours)]
-        if not paths:
-            return NEIGHBOURS.empty_table()
+        if self.manifest(self.run.neighbours) is None or not paths:
+            return schema.empty_table()
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parts = ds.dataset(
             paths, schema=NEIGHBOURS, format=ds.ParquetFileFormat(default_fragment_scan_options=options)
         )
-        return parts.to_table(filter=ds.field("centroid_id") == centroid_id).sort_by("rank")
+        return parts.to_table(filter=wanted, columns=schema.names)
 
     def images(self) -> ById:
         """Fetched pictures and failures, by id."""

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from spine.errors import DataError
-from spine.jobs import Journal, cancel_job, list_jobs, read_job, sole_worker, start_job
+from spine.jobs import Journal, answer_of, cancel_job, list_jobs, read_job, sole_worker, start_job
 from spine.run import Run
 
 
@@ -88,3 +88,11 @@ def test_jobs_are_listed_newest_first_also_those_of_one_second(tmp_path):
 def test_an_unknown_job_is_refused(tmp_path, job_id):
     with pytest.raises(DataError, match="job"):
         read_job(Run(tmp_path), job_id)
+
+
+def test_a_question_gets_what_the_command_prints_or_its_own_words(tmp_path):
+    assert answer_of(["init", str(tmp_path / "run")]).startswith(f"{tmp_path / 'run'}")
+    with pytest.raises(DataError, match="there already"):
+        answer_of(["init", str(tmp_path / "run")])
+    with pytest.raises(DataError, match="no answer within 0 s"):
+        answer_of(["status", str(tmp_path / "run")], timeout_s=0.01)
