@@ -16,20 +16,20 @@ from curation.candidates import Ints
 Mask = npt.NDArray[np.bool_]
 
 
-def fill_quotas(*, centroid: Ints, rank: Ints, first: Mask, quota: int) -> Mask:
-    """The rows that have a place, each row for itself: `quota` a centroid, by rank.
+def fill_quotas(*, centroid: Ints, rank: Ints, first: Mask, quota: Ints) -> Mask:
+    """The rows that have a place, each row for itself: as many as its centroid's quota, by rank.
 
     Args:
         centroid: Shape (n,).
         rank: Within its centroid, shape (n,).
         first: Rows that have a place in any case, also beyond the quota; what they leave of it is for the
             others. Shape (n,).
-        quota: Rows a centroid.
+        quota: Rows of each centroid id, shape (k,).
     """
     order = np.lexsort((rank, ~first, centroid))
     inside = _position(centroid[order])
     placed = np.zeros(len(centroid), dtype=bool)
-    placed[order[(inside < quota) | first[order]]] = True
+    placed[order[(inside < quota[centroid[order]]) | first[order]]] = True
     return placed
 
 
@@ -40,9 +40,9 @@ def assign(
     rank: Ints,
     similarity: npt.NDArray[np.float32],
     first: Mask,
-    quota: int,
+    quota: Ints,
 ) -> tuple[Mask, Mask]:
-    """Give each picture at most one centroid, and each centroid `quota` pictures, more only of the first.
+    """Give each picture at most one centroid, and each centroid its quota of pictures, more only of the first.
 
     Args:
         picture: Whole numbers from 0, shape (n,): row i says that centroid[i] could take picture[i].
@@ -50,7 +50,7 @@ def assign(
         rank: Of the picture within the centroid, shape (n,).
         similarity: A picture's wish: the highest first, ties to the lower centroid; shape (n,).
         first: Rows that a centroid never turns away; shape (n,).
-        quota: Pictures a centroid.
+        quota: Pictures of each centroid id, shape (k,).
 
     Returns:
         Which rows have a place, and which asked and were turned away for the quota.

@@ -18,26 +18,45 @@ Ints = npt.NDArray[np.int64]
 _KEYS = ("centroid_id", "rank", "id", "similarity")
 
 
-def read_candidates(
-    run: Run, depths: Sequence[int] | None = None, columns: Sequence[str] = _KEYS
-) -> pa.Table:
-    """The neighbours within depth, sorted by centroid and rank.
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which neighbours are candidates: those within depth, and what people keep beyond it."""
+
+    depths: Sequence[int]
+    """For each centroid id how many of its neighbours count."""
+    kept: Sequence[int] = ()
+    """Ids of pictures that count wherever they stand."""
+
+    @classmethod
+    def of(cls, images: Manifest) -> "Reach":
+        """What fetch brought in."""
+        return cls(
+            [int(depth) for depth in images.parameters["depths"]],
+            [int(number) for number in images.parameters.get("kept", ())],
+        )
+
+
+def read_candidates(run: Run, reach: Reach | None = None, columns: Sequence[str] = _KEYS) -> pa.Table:
+    """The neighbours within reach, sorted by centroid and rank.
 
     Args:
         run: With finished neighbours.
-        depths: For each centroid id how many of its neighbours count; None for all there are.
+        reach: None for all there are.
         columns: Of spine.tables.NEIGHBOURS; centroid_id and rank come in any case.
     """
     names = list(dict.fromkeys(("centroid_id", "rank", *columns)))
-    schema = pa.schema([NEIGHBOURS.field(name) for name in names])
-    limits = None if depths is None else np.asarray(depths, dtype=np.int64)
+    schema = pa.schema([NEIGHBOURS.field(name) for name in [*names, *({"id"} - set(names))]])
+    limits = None if reach is None else np.asarray(reach.depths, dtype=np.int64)
     parts = []
     for path in part_paths(run.neighbours):
         part = read_table(path, schema)
-        if limits is not None and part.num_rows:
-            part = part.filter(pa.array(_within(part, limits)))
-        parts.append(part)
-    table = pa.concat_tables(parts) if parts else schema.empty_table()
+        if reach is not None and limits is not None and part.num_rows:
+            inside = _within(part, limits)
+            if reach.kept:
+                inside |= np.isin(column(part, "id"), np.asarray(reach.kept, dtype=np.int64))
+            part = part.filter(pa.array(inside))
+        parts.append(part.select(names))
+    table = pa.concat_tables(parts) if parts else schema.empty_table().select(names)
     centroid, rank = column(table, "centroid_id"), column(table, "rank")
     if np.any(np.diff(centroid) < 0) or np.any((np.diff(centroid) == 0) & (np.diff(rank) <= 0)):
         raise DataError(
@@ -64,18 +83,13 @@ def available(neighbours: pa.Table) -> Ints:
     return np.bincount(column(neighbours, "centroid_id")).astype(np.int64)
 
 
-def depths_of(images: Manifest) -> list[int]:
-    """The depths that fetch went to."""
-    return [int(depth) for depth in images.parameters["depths"]]
-
-
-def fetched_depths(run: Run) -> list[int]:
-    """The depths of the finished images.
+def fetched_reach(run: Run) -> Reach:
+    """The reach of the finished images.
 
     Raises:
         DataError: Fetch isn't finished.
     """
-    return depths_of(read_manifest(run.images))
+    return Reach.of(read_manifest(run.images))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.candidates import column, fetched_depths, read_candidates, rows_of
+from curation.candidates import column, fetched_reach, read_candidates, rows_of
 from curation.caption_choice import NO_CAPTION, Choice, captions_of_family, chosen_captions
 from curation.picture_values import read_scores
 from curation.verdicts import Verdicts
@@ -81,7 +81,7 @@ def assemble(run: Run, lists: BlockLists, verdicts: Verdicts) -> Dataset:
 
 def _pool_rows(run: Run, ids: Any) -> pa.Table:
     """What the pool says of each of these pictures."""
-    candidates = read_candidates(run, fetched_depths(run), _POOL)
+    candidates = read_candidates(run, fetched_reach(run), _POOL)
     _, first = np.unique(column(candidates, "id"), return_index=True)
     return rows_of(candidates.take(pa.array(first)), ids)
 

@@ -17,13 +17,15 @@ from pathlib import Path
 from curation.events import Conflict, Event, Outcome, check
 from curation.verdicts import Verdicts, fold
 from spine.errors import DataError
+from spine.run import Run
+from spine.stage import find_manifest
 
 MAX_BATCH = 500
 """Events in one batch at most."""
 
 __all__ = ["Conflict", "Decisions", "Event", "Outcome", "Verdicts"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _BUSY_TRIES = 40
 _WAIT_S = 5.0
 _TABLES = """
@@ -44,6 +46,7 @@ CREATE TABLE IF NOT EXISTS events (
     neighbours TEXT,
     last_seen INTEGER NOT NULL,
     undoes INTEGER,
+    centroids TEXT,
     UNIQUE (client, seq)
 );
 CREATE TABLE IF NOT EXISTS subjects (
@@ -160,9 +163,9 @@ class Decisions:
         with self._reading() as database:
             return [] if database is None else _events(database, query, values)
 
-    def fold(self) -> Verdicts:
-        """What all events together say now."""
-        return fold(self.history())
+    def fold(self, centroids: str | None = None) -> Verdicts:
+        """What all events together say now; see `curation.verdicts.fold`."""
+        return fold(self.history(), centroids)
 
     def last_event(self) -> int:
         """Number of the newest event, 0 where there is none."""
@@ -178,7 +181,7 @@ class Decisions:
             yield None
             return
         with self._connection() as database:
-            if not _has_tables(database, self.path):
+            if not _version(database, self.path):
                 yield None
                 return
             database.execute("BEGIN")
@@ -193,9 +196,13 @@ class Decisions:
             _patiently(lambda: database.execute("PRAGMA journal_mode = WAL"), self.path)
             database.execute("PRAGMA synchronous = FULL")
             _patiently(lambda: database.execute("BEGIN IMMEDIATE"), self.path)
-            if not _has_tables(database, self.path):
+            version = _version(database, self.path)
+            if version == 1:
+                database.execute("ALTER TABLE events ADD COLUMN centroids TEXT")
+            elif not version:
                 for statement in _TABLES.split(";\n"):
                     database.execute(statement)
+            if version != _SCHEMA_VERSION:
                 database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             yield database
             _patiently(lambda: database.execute("COMMIT"), self.path)
@@ -213,13 +220,20 @@ class Decisions:
             database.close()  # an open transaction is rolled back
 
 
-def _has_tables(database: sqlite3.Connection, path: Path) -> bool:
-    version = database.execute("PRAGMA user_version").fetchone()[0]
+def read_verdicts(run: Run) -> Verdicts:
+    """What curators decided, as it counts on the run's present centroids."""
+    centroids = find_manifest(run.centroids)
+    return Decisions.open(run.decisions).fold(None if centroids is None else centroids.digest)
+
+
+def _version(database: sqlite3.Connection, path: Path) -> int:
+    """Of the tables; 0 where there are none yet."""
+    version = int(database.execute("PRAGMA user_version").fetchone()[0])
     if version > _SCHEMA_VERSION:
         raise DataError(
             f"{path}: version {version}, this popfactory reads up to {_SCHEMA_VERSION}; update popfactory"
         )
-    return bool(version)
+    return version
 
 
 def _patiently(work: Callable[[], object], path: Path) -> None:
@@ -244,7 +258,7 @@ def _record(database: sqlite3.Connection, event: Event) -> tuple[int | None, lis
         return int(known[0]), []
     if event.undoes is not None:
         _check_undo(database, event)
-    conflicts = [] if event.action == "note" else _conflicts(database, event)
+    conflicts = [] if event.action in ("note", "refill") else _conflicts(database, event)
     taken = {conflict.id for conflict in conflicts}
     left = [each for each in event.ids if each not in taken]
     if not left:
@@ -274,13 +288,21 @@ def _check_undo(database: sqlite3.Connection, event: Event) -> None:
 
 
 def _conflicts(database: sqlite3.Connection, event: Event) -> list[Conflict]:
+    """What another curator decided on the same: of a setting on the very same setting."""
     found = []
+    rivals = "action = 'set' AND tag = ?" if event.action == "set" else "action IN ('keep', 'reject', 'undo')"
     for each in event.ids:
         row = database.execute(
             "SELECT event, curator, action FROM events WHERE event IN "
             "(SELECT event FROM subjects WHERE target = ? AND id = ? AND event > ?) "
-            "AND curator <> ? AND action <> 'note' ORDER BY event DESC LIMIT 1",
-            (event.target, each, event.last_seen, event.curator),
+            f"AND curator <> ? AND {rivals} ORDER BY event DESC LIMIT 1",
+            (
+                event.target,
+                each,
+                event.last_seen,
+                event.curator,
+                *([event.tag] if event.action == "set" else []),
+            ),
         ).fetchone()
         if row is not None:
             found.append(

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.candidates import distinct, read_candidates, rows_of
+from curation.candidates import Reach, available, column, distinct, read_candidates, rows_of
+from curation.decisions import read_verdicts
 from curation.downloads import Downloader
 from curation.ledger import ON_LISTS, Validity, mark_placeholders
 from curation.opening import Openers
-from curation.refill import first_depths
+from curation.refill import asked_depths, first_depths
 from spine import images as pictures
 from spine import web as web_access
 from spine.config import load_config
@@ -87,16 +89,17 @@ def fetch(
     config = load_config(run.config)
     neighbours = read_manifest(run.neighbours)
     lists = BlockLists.load(config.lists, run.folder)
-    wanted = _depths(run, config, neighbours, depths, force)
+    reach = _reach(run, config, neighbours, depths, force)
     # A scaled picture has another hash than the one a list may name: with new lists it is fetched anew.
-    grows_with = {"depths", "neighbours", "honour_opt_out", "placeholder_repeats"} | (
+    grows_with = {"depths", "kept", "neighbours", "honour_opt_out", "placeholder_repeats"} | (
         set() if config.fetch.max_side_px else {"lists"}
     )
     stage = Stage.open(
         "images",
         run.images,
         parameters={
-            "depths": wanted,
+            "depths": reach.depths,
+            "kept": reach.kept,
             "max_side_px": config.fetch.max_side_px,
             "max_bytes": config.fetch.max_bytes,
             "honour_opt_out": config.fetch.honour_opt_out,
@@ -110,8 +113,8 @@ def fetch(
         return stage.published
     # A retry takes rows out: from here on until it is done the folder is unfinished.
     (run.images / MANIFEST).unlink(missing_ok=True)
-    publish_json(run.depths, {"neighbours": neighbours.digest, "depths": wanted})
-    candidates = _candidates(run, wanted)
+    publish_json(run.depths, {"neighbours": neighbours.digest, "depths": reach.depths})
+    candidates = _candidates(run, reach)
     done = _keep_valid_rows(run, candidates, Validity.of(run, config, lists, retry_failed))
     pending = [row for row in candidates if row["id"] not in done]
     progress.begin("fetch", len(candidates), "pictures", len(candidates) - len(pending))
@@ -126,24 +129,38 @@ def fetch(
     return manifest
 
 
-def _depths(
+def _reach(
     run: Run, config: Config, neighbours: Manifest, depths: Sequence[int] | None, force: bool
-) -> list[int]:
-    if depths is not None:
-        return [int(depth) for depth in depths]
-    if not force:
-        try:
-            begun = json.loads(run.depths.read_text(encoding="utf-8"))
-            if begun["neighbours"] == neighbours.digest:
-                return [int(depth) for depth in begun["depths"]]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            pass  # nothing begun on these neighbours
-    return first_depths(run, config)
+) -> Reach:
+    """The neighbours to bring in: within depth, deeper where curators ask, and what they keep beyond it."""
+    verdicts = read_verdicts(run)
+    if depths is None:
+        depths = (None if force else _begun_depths(run, neighbours)) or first_depths(run, config, verdicts)
+    table = read_candidates(run, columns=("id",))
+    wanted = asked_depths(depths, available(table), verdicts)
+    kept = {number for number, verdict in verdicts.images.items() if verdict.action == "keep"}
+    if not kept:
+        return Reach(wanted)
+    named = column(table, "id")
+    within = column(table, "rank") < np.asarray(wanted, dtype=np.int64)[column(table, "centroid_id")]
+    beyond = np.isin(named, sorted(kept)) & ~np.isin(named, named[within])
+    return Reach(wanted, np.unique(named[beyond]).tolist())
 
 
-def _candidates(run: Run, depths: Sequence[int]) -> list[Row]:
-    """The distinct pictures within depth, in the order in which centroids name them first."""
-    table = read_candidates(run, depths, _WANTED)
+def _begun_depths(run: Run, neighbours: Manifest) -> list[int] | None:
+    """The depths of an earlier start on the same neighbours."""
+    try:
+        begun = json.loads(run.depths.read_text(encoding="utf-8"))
+        if begun["neighbours"] == neighbours.digest:
+            return [int(depth) for depth in begun["depths"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass  # nothing begun on these neighbours
+    return None
+
+
+def _candidates(run: Run, reach: Reach) -> list[Row]:
+    """The distinct pictures within reach, in the order in which centroids name them first."""
+    table = read_candidates(run, reach, _WANTED)
     first = sorted(distinct(table).first_row.tolist())
     rows: list[Row] = table.select(list(_WANTED)).take(pa.array(first, pa.int64())).to_pylist()
     return rows

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.assignment import Mask
-from curation.candidates import Ints, Pictures, read_candidates, rows_of
+from curation.candidates import Ints, Pictures, Reach, read_candidates, rows_of
 from spine.run import Run, part_paths
 from spine.tables import GROUPS, IMAGES, read_parts, read_table
 
@@ -49,17 +49,17 @@ class PictureValues:
     """As spine.tables.IMAGES has them."""
 
 
-def read_values(run: Run, pictures: Pictures, depths: Sequence[int]) -> PictureValues:
+def read_values(run: Run, pictures: Pictures, reach: Reach) -> PictureValues:
     """Join the pool's columns, the fetched pictures and their scores.
 
     A score of the pictures themselves counts before the pool's own; a measured size likewise.
 
     Args:
         run: With finished neighbours, images and scores.
-        pictures: Of the candidates within depth.
-        depths: That depth.
+        pictures: Of the candidates within reach.
+        reach: That reach.
     """
-    pool = read_candidates(run, depths, _POOL).take(pa.array(pictures.first_row))
+    pool = read_candidates(run, reach, _POOL).take(pa.array(pictures.first_row))
     image = rows_of(read_parts(run.images, IMAGES, _IMAGE), pictures.ids)
     score = rows_of(read_scores(run), pictures.ids)
     group = rows_of(read_table(run.groups_table, GROUPS), pictures.ids).column("group")

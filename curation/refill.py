@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.candidates import Ints, available, column, read_candidates
+from curation.verdicts import Verdicts
 from spine.filters import judge
 from spine.run import Run
 from spine.settings import Config
@@ -30,26 +31,37 @@ _FORESEEN = (
 )
 
 
-def first_depths(run: Run, config: Config) -> list[int]:
+def first_depths(run: Run, config: Config, verdicts: Verdicts | None = None) -> list[int]:
     """For each centroid id how many neighbours to fetch at first.
 
     Deep enough for OVERFETCH times the quota of rows that pass all filters as far as the pool's own
     columns tell; at least the quota, at most what there is.
 
+    Args:
+        run: With finished neighbours.
+        config: Its settings.
+        verdicts: With the quotas and filters that centroids have of their own.
+
     Raises:
         DataError: The neighbours aren't finished.
     """
     read_manifest(run.neighbours)
-    return foreseen_depths(read_candidates(run, columns=_FORESEEN), config)
+    return foreseen_depths(read_candidates(run, columns=_FORESEEN), config, verdicts or Verdicts())
 
 
-def foreseen_depths(neighbours: pa.Table, config: Config) -> list[int]:
+def foreseen_depths(neighbours: pa.Table, config: Config, verdicts: Verdicts) -> list[int]:
     """As first_depths, for rows sorted by centroid and rank."""
     there = available(neighbours)
     if not len(there):
         return []
     centroid = column(neighbours, "centroid_id")
-    hopeful = judge(neighbours, replace(config.filters, unknown="keep")).passed
+    quotas = verdicts.quotas(len(there), config.select.quota_per_centroid)
+    all_rows = np.arange(len(centroid))
+    known = replace(config.filters, unknown="keep")
+    hopeful = judge(neighbours, known).passed
+    for number, own in verdicts.own_filters(known).items():
+        first, end = np.searchsorted(centroid, [number, number + 1]).tolist()
+        hopeful[first:end] = judge(neighbours.slice(first, end - first), own).passed
     duplicate = neighbours.column("duplicate_of").fill_null(0).to_numpy()
     hopeful &= neighbours.column("duplicate_of").is_null().to_numpy() | (
         duplicate == column(neighbours, "id")
@@ -60,12 +72,29 @@ def foreseen_depths(neighbours: pa.Table, config: Config) -> list[int]:
     starts = np.concatenate([[0], np.cumsum(there)[:-1]])
     running = np.cumsum(hopeful)
     before = np.where(starts > 0, running[starts - 1], 0)
-    wanted = int(np.ceil(OVERFETCH * config.select.quota_per_centroid))
-    enough = (running - before[centroid]) >= wanted
-    position = np.arange(len(centroid)) - starts[centroid] + 1
+    wanted = np.ceil(OVERFETCH * quotas).astype(np.int64)
+    enough = (running - before[centroid]) >= wanted[centroid]
+    position = all_rows - starts[centroid] + 1
     depths = there.copy()
     np.minimum.at(depths, centroid[enough], position[enough])
-    return [int(depth) for depth in np.minimum(np.maximum(depths, config.select.quota_per_centroid), there)]
+    depths[quotas == 0] = 0
+    return [int(depth) for depth in np.minimum(np.maximum(depths, quotas), there)]
+
+
+def asked_depths(depths: Sequence[int], there: Ints, verdicts: Verdicts) -> list[int]:
+    """The depths, deeper where a curator asked for a refill: for as many as asked, at most what there is.
+
+    Args:
+        depths: For each centroid id; a missing one is 0.
+        there: Neighbours it has, shape (k,).
+        verdicts: With the refills.
+    """
+    asked = np.zeros(len(there), dtype=np.int64)
+    asked[: min(len(depths), len(asked))] = np.asarray(depths, dtype=np.int64)[: len(asked)]
+    for number, refill in verdicts.refills.items():
+        if 0 <= number < len(asked):
+            asked[number] = max(asked[number], min(int(refill.value or 0), there[number]))
+    return [int(depth) for depth in asked]
 
 
 def deeper(run: Run, config: Config, depths: Sequence[int]) -> list[int] | None:
@@ -84,17 +113,21 @@ def deeper(run: Run, config: Config, depths: Sequence[int]) -> list[int] | None:
     chosen = column(table.filter(pa.compute.equal(table.column("verdict"), "selected")), "centroid_id")
     there = available(read_candidates(run, columns=()))
     selected = np.bincount(chosen, minlength=len(there))[: len(there)]
+    quota = np.full(len(there), config.select.quota_per_centroid, dtype=np.int64)
+    for number, own in facts.get("own_quotas", {}).items():
+        if int(number) < len(quota):
+            quota[int(number)] = own
     return next_depths(
         selected=selected.astype(np.int64),
         depths=depths,
         there=there,
-        quota=config.select.quota_per_centroid,
+        quota=quota,
         left_out={int(each) for each in facts.get("centroids_left_out", [])},
     )
 
 
 def next_depths(
-    *, selected: Ints, depths: Sequence[int], there: Ints, quota: int, left_out: Collection[int] = ()
+    *, selected: Ints, depths: Sequence[int], there: Ints, quota: Ints, left_out: Collection[int] = ()
 ) -> list[int] | None:
     """As deeper, from counts for each centroid id.
 
@@ -102,7 +135,7 @@ def next_depths(
         selected: Pictures it has, shape (k,).
         depths: Neighbours fetched so far; a missing one is 0.
         there: Neighbours it has, shape (k,).
-        quota: Pictures it should have.
+        quota: Pictures it should have, shape (k,).
         left_out: Centroids that need none.
     """
     now = np.zeros(len(there), dtype=np.int64)

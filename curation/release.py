@@ -6,7 +6,7 @@ from typing import Any
 from curation.card import CardFacts, card_text, shown_settings
 from curation.croissant import croissant
 from curation.dataset import Dataset, assemble
-from curation.decisions import Decisions
+from curation.decisions import read_verdicts
 from curation.funnel import FunnelStep, funnel
 from curation.release_diff import blocked_rows
 from curation.revisions import Revision, revisions
@@ -57,7 +57,7 @@ def release(
         if text[0] in ".-" or not _PLAIN.issuperset(text):
             raise ConfigError(f"{text!r} can't name a release; letters, digits, - _ and . are taken")
     lists = BlockLists.load(config.lists, run.folder)
-    verdicts = Decisions.open(run.decisions).fold()
+    verdicts = read_verdicts(run)
     manifests = {each: read_manifest(run.folder / each) for each in _NEEDED}
     sources = {each: find_manifest(run.collection(each)) for each in ("concepts", "pool")}
     manifests |= {each: manifest for each, manifest in sources.items() if manifest is not None}

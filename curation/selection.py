@@ -18,18 +18,19 @@ from curation.assignment import Mask, assign, fill_quotas
 from curation.candidates import (
     Ints,
     Pictures,
+    Reach,
     column,
-    depths_of,
     distinct,
     read_candidates,
 )
-from curation.decisions import Decisions
+from curation.decisions import read_verdicts
+from curation.filtering import Filtered, filter_candidates
 from curation.picture_values import PictureValues, read_values
 from curation.tally import nothing_selected, remarks, selection_counts, selection_facts
 from curation.verdicts import Verdicts
 from spine.config import load_config
 from spine.errors import DataError
-from spine.filters import FILTERS, RULES, judge
+from spine.filters import FILTERS, RULES
 from spine.lists import BlockLists
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
@@ -40,6 +41,7 @@ from spine.tables import SELECTION
 
 _RULE = {rule: np.int8(place) for place, rule in enumerate(RULES)}
 _OPEN = np.int8(-1)  # nothing decided yet
+_FILTER_RULES = np.array([_RULE[name] for name in FILTERS], dtype=np.int8)
 
 
 def select(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Manifest:
@@ -57,7 +59,7 @@ def select(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Man
     _check_same(run.images, images.inputs.get("neighbours"), neighbours.digest, "fetch")
     _check_same(run.scores, scores.inputs.get("images"), images.digest, "score")
     lists = BlockLists.load(config.lists, run.folder)
-    verdicts = Decisions.open(run.decisions).fold()
+    verdicts = read_verdicts(run)
     stage = Stage.open(
         "selection",
         run.selection,
@@ -77,11 +79,11 @@ def select(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Man
     )
     if stage.published is not None:
         return stage.published
-    depths = depths_of(images)
-    candidates = read_candidates(run, depths)
+    reach = Reach.of(images)
+    candidates = read_candidates(run, reach)
     progress.begin("select", candidates.num_rows, "candidates")
     pictures = distinct(candidates)
-    table = decide(candidates, pictures, read_values(run, pictures, depths), config, lists, verdicts)
+    table = decide(candidates, pictures, read_values(run, pictures, reach), config, lists, verdicts)
     publish_table(run.selection_table, table)
     counts = selection_counts(table)
     facts = selection_facts(table, config, verdicts)
@@ -122,6 +124,8 @@ class _Rows:
     left_out: Mask
     kept: Mask
     """Pictures that a person keeps, shape (m,)."""
+    quota: Ints
+    """Of each centroid id, shape (k,)."""
 
 
 def decide(
@@ -146,33 +150,52 @@ def decide(
         Schema SELECTION, n rows in the order of the candidates.
     """
     persons = [verdicts.images.get(number) for number in pictures.ids.tolist()]
+    centroid = column(candidates, "centroid_id")
+    kept = np.array([person is not None and person.action == "keep" for person in persons], dtype=bool)
     rows = _Rows(
-        column(candidates, "centroid_id"),
+        centroid,
         column(candidates, "rank"),
         np.asarray(candidates.column("similarity").to_numpy(), dtype=np.float32),
         pictures.of_row,
-        np.isin(column(candidates, "centroid_id"), sorted(verdicts.centroids_left_out())),
-        np.array([person is not None and person.action == "keep" for person in persons], dtype=bool),
+        np.isin(centroid, sorted(verdicts.centroids_left_out())),
+        kept,
+        verdicts.quotas(int(centroid.max(initial=-1)) + 1, config.select.quota_per_centroid),
     )
-    decided, details = _decide_pictures(pictures, values, config, lists, verdicts, rows.kept)
-    _drop_near_duplicates(pictures, values, rows, decided, details)
+    decided, details = _decide_pictures(pictures, values, lists, verdicts)
+    own = verdicts.own_filters(config.filters)
+    filtered = filter_candidates(values.table, rows.picture, centroid, config.filters, own, kept)
+    of_rows = _filtered(decided[rows.picture], filtered)
+    _drop_near_duplicates(pictures, values, rows, of_rows, details)
 
-    of_rows = decided[rows.picture]
     before_centroid = (of_rows != _OPEN) & (of_rows < _RULE["centroid_left_out"])
     of_rows = np.where(rows.left_out & ~before_centroid, _RULE["centroid_left_out"], of_rows)
     goes_to = _place(rows, of_rows, config)
-    return _table(candidates, pictures, rows, of_rows, details, goes_to, verdicts, config)
+    return _table(
+        candidates, pictures, rows, of_rows, _told(of_rows, rows, details, filtered), goes_to, verdicts
+    )
+
+
+def _filtered(of_rows: npt.NDArray[np.int8], filtered: Filtered) -> npt.NDArray[np.int8]:
+    """The rows, those still open decided by the filters."""
+    failed = (of_rows == _OPEN) & (filtered.codes >= 0)
+    return np.where(failed, _FILTER_RULES[filtered.codes], of_rows)
+
+
+def _told(
+    of_rows: npt.NDArray[np.int8], rows: "_Rows", details: Sequence[str | None], filtered: Filtered
+) -> pa.Array:
+    """The detail of each row that its picture or a filter decided; n texts."""
+    of_picture = pa.array(details, pa.string()).take(pa.array(rows.picture))
+    return pc.if_else(pa.array(np.isin(of_rows, _FILTER_RULES)), filtered.details, of_picture)
 
 
 def _decide_pictures(
     pictures: Pictures,
     values: PictureValues,
-    config: Config,
     lists: BlockLists,
     verdicts: Verdicts,
-    kept: Mask,
 ) -> tuple[npt.NDArray[np.int8], list[str | None]]:
-    """For each picture the rule that speaks against it by itself (_OPEN for none), and the detail."""
+    """For each picture the rule that speaks against it before any filter (_OPEN for none), and the detail."""
     decided = np.full(len(pictures.ids), _OPEN, dtype=np.int8)
     details: list[str | None] = [None] * len(pictures.ids)
 
@@ -190,9 +213,6 @@ def _decide_pictures(
         settle(place, "unfetched", values.reason[place])
     for place in np.flatnonzero(values.fetched & ~values.scored).tolist():
         settle(place, "unscored", None)
-    judgements = judge(values.table, config.filters)
-    for place in np.flatnonzero(~judgements.passed & ~kept).tolist():
-        settle(place, FILTERS[judgements.codes[place]], judgements.detail(place))
     return decided, details
 
 
@@ -222,7 +242,7 @@ def _drop_near_duplicates(
     pictures: Pictures,
     values: PictureValues,
     rows: _Rows,
-    decided: npt.NDArray[np.int8],
+    of_rows: npt.NDArray[np.int8],
     details: list[str | None],
 ) -> None:
     """Of each group leave one among those that are still in: a kept one, who stood for it, else the largest.
@@ -231,19 +251,21 @@ def _drop_near_duplicates(
     """
     m = len(pictures.ids)
     similarity = np.full(m, -np.inf, dtype=np.float32)
-    inside = ~rows.left_out
+    inside = ~rows.left_out & (of_rows == _OPEN)
     np.maximum.at(similarity, rows.picture[inside], rows.similarity[inside])
-    alive = np.flatnonzero((decided == _OPEN) & np.isfinite(similarity))
+    alive = np.flatnonzero(np.isfinite(similarity))
     group = values.group[alive]
     ids = pictures.ids[alive]
     order = np.lexsort((ids, -similarity[alive], -values.area[alive], ids != group, ~rows.kept[alive], group))
     head = np.diff(group[order], prepend=group[order][:1] - 1) != 0
     stands = np.maximum.accumulate(np.where(head, np.arange(len(order)), 0)) if len(order) else order
     losers = np.flatnonzero(~head & ~rows.kept[alive][order])
+    loses = np.zeros(m, dtype=bool)
     for at in losers.tolist():
         place = alive[order[at]]
-        decided[place] = _RULE["near_duplicate"]
+        loses[place] = True
         details[place] = f"picture {ids[order[stands[at]]]}"
+    of_rows[(of_rows == _OPEN) & loses[rows.picture]] = _RULE["near_duplicate"]
 
 
 def _place(rows: _Rows, of_rows: npt.NDArray[np.int8], config: Config) -> Ints:
@@ -253,7 +275,6 @@ def _place(rows: _Rows, of_rows: npt.NDArray[np.int8], config: Config) -> Ints:
         For each picture the centroid it goes to, -1 for none; shape (m,).
     """
     still = np.flatnonzero(of_rows == _OPEN)
-    quota = config.select.quota_per_centroid
     first = rows.kept[rows.picture[still]]
     goes_to = np.full(len(rows.kept), -1, dtype=np.int64)
     if config.select.one_centroid_per_image:
@@ -263,13 +284,15 @@ def _place(rows: _Rows, of_rows: npt.NDArray[np.int8], config: Config) -> Ints:
             rank=rows.rank[still],
             similarity=rows.similarity[still],
             first=first,
-            quota=quota,
+            quota=rows.quota,
         )
         of_rows[still] = _RULE["other_centroid"]
         of_rows[still[refused]] = _RULE["quota"]
         goes_to[rows.picture[still[placed]]] = rows.centroid[still[placed]]
     else:
-        placed = fill_quotas(centroid=rows.centroid[still], rank=rows.rank[still], first=first, quota=quota)
+        placed = fill_quotas(
+            centroid=rows.centroid[still], rank=rows.rank[still], first=first, quota=rows.quota
+        )
         of_rows[still] = _RULE["quota"]
     of_rows[still[placed]] = _RULE["selected"]
     return goes_to
@@ -280,17 +303,16 @@ def _table(
     pictures: Pictures,
     rows: _Rows,
     of_rows: npt.NDArray[np.int8],
-    details: Sequence[str | None],
+    told: pa.Array,
     goes_to: Ints,
     verdicts: Verdicts,
-    config: Config,
 ) -> pa.Table:
     """The decisions as SELECTION, details written out."""
     selected = of_rows == _RULE["selected"]
     by_person = selected & rows.kept[rows.picture]
     detail = pc.if_else(
         pa.array(of_rows < _RULE["other_centroid"]),
-        pa.array(details, pa.string()).take(pa.array(rows.picture)),
+        told,
         pa.scalar(None, pa.string()),
     )
     if rows.left_out.any():
@@ -301,11 +323,10 @@ def _table(
     elsewhere = of_rows == _RULE["other_centroid"]
     named = pc.binary_join_element_wise("centroid", pa.array(goes_to[rows.picture]).cast(pa.string()), " ")
     detail = pc.if_else(pa.array(elsewhere), named, detail)
-    detail = pc.if_else(
-        pa.array(of_rows == _RULE["quota"]),
-        pa.scalar(f"{config.select.quota_per_centroid} a centroid"),
-        detail,
+    quotas = pc.binary_join_element_wise(
+        pa.array(rows.quota[rows.centroid]).cast(pa.string()), "a centroid", " "
     )
+    detail = pc.if_else(pa.array(of_rows == _RULE["quota"]), quotas, detail)
     if by_person.any():
         keepers = (verdicts.images.get(number) for number in pictures.ids.tolist())
         texts = pa.array(

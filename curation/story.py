@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.candidates import depths_of
+from curation.candidates import Reach
 from curation.caption_choice import shelved_parts
 from curation.decisions import Decisions
 from curation.picture_values import read_scores
@@ -92,7 +92,7 @@ def _wanted_by(run: Run, neighbours: list[dict[str, Any]], picture_id: int) -> l
             row["centroid_id"]: row["label"] for row in read_table(run.centroids_table, _LABELS).to_pylist()
         }
     images = find_manifest(run.images)
-    depths = [] if images is None else depths_of(images)
+    depths = [] if images is None else Reach.of(images).depths
     selection = [run.selection_table] if find_manifest(run.selection) is not None else []
     verdicts = {row["centroid_id"]: row for row in _rows(selection, SELECTION, picture_id)}
     lines = []

@@ -39,9 +39,15 @@ def selection_facts(table: pa.Table, config: Config, verdicts: Verdicts) -> dict
     selected = pc.equal(table.column("verdict"), "selected").to_numpy(zero_copy_only=False)
     wanting = np.setdiff1d(np.unique(centroid), sorted(verdicts.centroids_left_out()))
     has = np.bincount(centroid[selected], minlength=int(wanting.max(initial=-1)) + 1)[wanting]
-    missing = np.maximum(config.select.quota_per_centroid - has, 0)
+    quotas = verdicts.quotas(int(wanting.max(initial=-1)) + 1, config.select.quota_per_centroid)
+    missing = np.maximum(quotas[wanting] - has, 0)
     return {
         "quota_per_centroid": config.select.quota_per_centroid,
+        "own_quotas": {
+            str(number): int(own["quota_per_centroid"].value or 0)
+            for number, own in sorted(verdicts.settings.items())
+            if "quota_per_centroid" in own
+        },
         "centroids": len(np.unique(centroid)),
         "centroids_left_out": sorted(verdicts.centroids_left_out()),
         "centroids_short": int((missing > 0).sum()),

@@ -3,9 +3,15 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from curation.events import Event
+import numpy as np
+import numpy.typing as npt
+
+from curation.events import Event, value_of
+from spine.filters import FILTERS
+from spine.settings import FiltersConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +28,19 @@ class Verdict:
     reason: str | None = None
     text: str | None = None
     """The edited caption, of a keep of a caption."""
+    time: str = ""
+    """When it was recorded, UTC."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What a curator set for one centroid."""
+
+    value: float | int | None
+    """None switches the filter off."""
+    curator: str
+    event: int
+    time: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +53,61 @@ class Verdicts:
     captions: dict[str, Verdict] = field(default_factory=dict)
     notes: dict[int, tuple[str | None, str | None]] = field(default_factory=dict)
     """Tag and text of the latest note on a picture."""
+    settings: dict[int, dict[str, Setting]] = field(default_factory=dict)
+    """By centroid and name of the setting: what it has of its own."""
+    refills: dict[int, Setting] = field(default_factory=dict)
+    """By centroid: how many of its neighbours are to be fetched at least."""
 
     def centroids_left_out(self) -> frozenset[int]:
         """Centroids whose candidates leave the selection."""
         return frozenset(key for key, verdict in self.centroids.items() if verdict.action == "reject")
 
+    def quotas(self, count: int, default: int) -> npt.NDArray[np.int64]:
+        """The quota of each centroid id, shape (count,).
+
+        Args:
+            count: Centroid ids: 0 to count - 1.
+            default: Of those that have none of their own.
+        """
+        quotas = np.full(count, default, dtype=np.int64)
+        for centroid, own in self.settings.items():
+            if "quota_per_centroid" in own and 0 <= centroid < count:
+                quotas[centroid] = own["quota_per_centroid"].value or 0
+        return quotas
+
+    def own_filters(self, filters: FiltersConfig) -> dict[int, FiltersConfig]:
+        """The filters of each centroid that has one of its own.
+
+        Args:
+            filters: The [filters] table: what counts for the rest.
+        """
+        found = {}
+        for centroid, own in self.settings.items():
+            values: dict[str, Any] = {name: own[name].value for name in FILTERS if name in own}
+            if "aesthetic_min" in values:
+                values["aesthetic_min"] = replace(filters.aesthetic_min, value=values["aesthetic_min"])
+            if values:
+                found[centroid] = replace(filters, **values)
+        return found
+
     def selection_digest(self) -> str:
-        """SHA-256 over what `select` reads: verdicts on pictures, and centroids left out."""
+        """SHA-256 over what `select` reads: verdicts on pictures, centroids left out, and their own settings."""
         left_out = {key: self.centroids[key] for key in self.centroids_left_out()}
-        return _digest({"images": _plain(self.images), "centroids": _plain(left_out)})
+        content: dict[str, Any] = {"images": _plain(self.images), "centroids": _plain(left_out)}
+        if self.settings:
+            content["settings"] = [
+                [centroid, name, setting.value, setting.curator]
+                for centroid, own in sorted(self.settings.items())
+                for name, setting in sorted(own.items())
+            ]
+        return _digest(content)
 
     def caption_digest(self) -> str:
         """SHA-256 over what `release` reads: verdicts on captions."""
         return _digest({"captions": _plain(self.captions)})
 
 
-def fold(events: Sequence[Event]) -> Verdicts:
+def fold(events: Sequence[Event], centroids: str | None = None) -> Verdicts:
     """What events say together.
 
     An undo takes an event back for its own ids, and can be undone itself. Of what is left the later
@@ -57,7 +115,25 @@ def fold(events: Sequence[Event]) -> Verdicts:
 
     Args:
         events: All of them, in order of their numbers.
+        centroids: Digest of the centroids manifest. Events on the centroids of another one don't count: there
+            their numbers stood for other concepts. None counts them all.
     """
+    verdicts = Verdicts()
+    for event, ids in _standing(events):
+        if event.target == "centroid" and centroids and event.centroids not in (None, centroids):
+            continue
+        if event.action == "note":
+            if event.target == "image":
+                verdicts.notes.update((int(each), (event.tag, event.text)) for each in ids)
+        elif event.action in ("set", "refill"):
+            _set(verdicts, event, [int(each) for each in ids])
+        else:
+            _decide(verdicts, event, ids)
+    return verdicts
+
+
+def _standing(events: Sequence[Event]) -> list[tuple[Event, list[int | str]]]:
+    """Events that were not undone, in their order, each with the ids for which it was not; without the undos."""
     # From the newest back: when we come to an event, every undo of it has been seen, and whether that
     # undo still stands is known too.
     undone: set[tuple[int, int | str]] = set()
@@ -68,26 +144,35 @@ def fold(events: Sequence[Event]) -> Verdicts:
             undone.update((event.undoes, each) for each in left)
         elif left:
             standing.append((event, left))
-    verdicts = Verdicts()
-    for event, ids in reversed(standing):
-        if event.action == "note":
-            if event.target == "image":
-                verdicts.notes.update((int(each), (event.tag, event.text)) for each in ids)
-            continue
-        verdict = Verdict(
-            action=event.action,
-            curator=event.curator,
-            event=event.event,
-            centroid_id=event.centroid_id,
-            reason=event.reason,
-            text=event.text,
-        )
-        if event.target == "caption":
-            verdicts.captions.update((str(each), verdict) for each in ids)
+    return standing[::-1]
+
+
+def _decide(verdicts: Verdicts, event: Event, ids: Sequence[int | str]) -> None:
+    verdict = Verdict(
+        action=event.action,
+        curator=event.curator,
+        event=event.event,
+        centroid_id=event.centroid_id,
+        reason=event.reason,
+        text=event.text,
+        time=event.time,
+    )
+    if event.target == "caption":
+        verdicts.captions.update((str(each), verdict) for each in ids)
+    else:
+        of_kind = verdicts.images if event.target == "image" else verdicts.centroids
+        of_kind.update((int(each), verdict) for each in ids)
+
+
+def _set(verdicts: Verdicts, event: Event, ids: Sequence[int]) -> None:
+    setting = Setting(value=value_of(event), curator=event.curator, event=event.event, time=event.time)
+    for centroid in ids:
+        if event.action == "refill":
+            verdicts.refills[centroid] = setting
+        elif event.text is None:
+            verdicts.settings.get(centroid, {}).pop(event.tag or "", None)
         else:
-            of_kind = verdicts.images if event.target == "image" else verdicts.centroids
-            of_kind.update((int(each), verdict) for each in ids)
-    return verdicts
+            verdicts.settings.setdefault(centroid, {})[event.tag or ""] = setting
 
 
 def _plain(verdicts: dict[int, Verdict] | dict[str, Verdict]) -> list[list[str | None]]:

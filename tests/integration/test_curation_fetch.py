@@ -20,7 +20,7 @@ import pytest
 import skimage
 from PIL import Image, ImageOps
 
-from curation.candidates import fetched_depths
+from curation.candidates import fetched_reach
 from curation.fetched_images import REASONS, fetch
 from curation.opening import SUFFIXES, Openers, open_content, open_place
 from curation.pdq import pdq
@@ -385,7 +385,7 @@ def test_a_deeper_fetch_asks_no_address_twice_and_a_finished_one_does_nothing(tm
 
     assert (first.counts["candidates"], second.counts["candidates"]) == (2, 5)
     assert again == first
-    assert fetched_depths(run) == [5]
+    assert fetched_reach(run).depths == [5]
     assert {Site.asked[f"/p/{rank}"] for rank in range(5)} == {1}
     assert verify(run.images) == []
 

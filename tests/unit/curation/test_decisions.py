@@ -15,6 +15,7 @@ from curation.decisions import Decisions
 from curation.events import Event, ids_digest
 from curation.verdicts import fold
 from spine.errors import DataError
+from spine.settings import FiltersConfig
 
 
 def event(seq: int, action: str = "keep", ids=(1,), **values) -> Event:
@@ -295,3 +296,103 @@ def test_kill_9_of_a_writer_loses_no_acknowledged_decision(tmp_path):
         assert Decisions.open(path).record([event(10**6, "keep", [1])]).recorded
         for side in tmp_path.glob("decisions.sqlite-*"):
             side.unlink()
+
+
+def on_centroid(seq: int, action: str, ids, **values) -> Event:
+    return event(seq, action, ids, target="centroid", **values)
+
+
+def test_a_centroids_own_settings_count_until_undone_or_given_back_with_curator_and_time(decisions):
+    decisions.record(
+        [
+            on_centroid(1, "set", [3, 4], tag="quota_per_centroid", text="20"),
+            on_centroid(2, "set", [3], tag="pwatermark_max", text="0.25"),
+            on_centroid(3, "set", [3], tag="aesthetic_min", text="null"),
+            on_centroid(4, "refill", [3], text="500"),
+        ]
+    )
+    changed = decisions.record([on_centroid(5, "set", [3], tag="quota_per_centroid", text="5")])
+
+    verdicts = decisions.fold()
+    own = verdicts.settings[3]
+    assert {name: setting.value for name, setting in own.items()} == {
+        "quota_per_centroid": 5,
+        "pwatermark_max": 0.25,
+        "aesthetic_min": None,
+    }
+    assert own["quota_per_centroid"].curator == "ada"
+    assert own["quota_per_centroid"].time > "2020"
+    assert (verdicts.refills[3].value, verdicts.refills[3].curator) == (500, "ada")
+    assert verdicts.quotas(6, 60).tolist() == [60, 60, 60, 5, 20, 60]
+    filters = verdicts.own_filters(FiltersConfig(min_side_px=99, pwatermark_max=0.8))
+    assert (filters[3].min_side_px, filters[3].pwatermark_max, filters[3].aesthetic_min.value) == (
+        99,
+        0.25,
+        None,
+    )
+
+    decisions.undo(changed.recorded[5], client="tab-1", seq=6, curator="ada")
+    assert decisions.fold().quotas(5, 60)[3] == 20
+    decisions.record([on_centroid(7, "set", [3], tag="quota_per_centroid", text=None)])
+    assert decisions.fold().quotas(5, 60)[3] == 60
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tag": "quota", "text": "5"},
+        {"tag": "quota_per_centroid", "text": "5.5"},
+        {"tag": "quota_per_centroid", "text": "null"},
+        {"tag": "quota_per_centroid", "text": "-1"},
+        {"tag": "quota_per_centroid", "text": "true"},
+        {"tag": "pwatermark_max", "text": "1.5"},
+        {"tag": "pwatermark_max", "text": "NaN"},
+        {"tag": "min_side_px", "text": "many"},
+    ],
+)
+def test_a_setting_that_is_none_or_has_a_value_it_cannot_have_is_refused(decisions, values):
+    with pytest.raises(DataError, match="needed|none of"):
+        decisions.record([on_centroid(1, "set", [3], **values)])
+    with pytest.raises(DataError, match="for centroids"):
+        decisions.record([event(1, "refill", [3], text="5")])
+    assert decisions.history() == []
+
+
+def test_two_curators_conflict_on_the_same_setting_only(decisions):
+    decisions.record([on_centroid(1, "set", [3], tag="quota_per_centroid", text="20")])
+    bob = {"client": "tab-2", "curator": "bob", "last_seen": 0}
+
+    other = decisions.record([on_centroid(1, "set", [3], tag="min_side_px", text="9", **bob)])
+    left_out = decisions.record([on_centroid(2, "reject", [3], **bob)])
+    same = decisions.record([on_centroid(3, "set", [3], tag="quota_per_centroid", text="9", **bob)])
+
+    assert (other.conflicts, left_out.conflicts) == ((), ())
+    assert [(conflict.id, conflict.curator, conflict.event) for conflict in same.conflicts] == [(3, "ada", 1)]
+
+
+def test_what_was_decided_on_centroids_that_are_gone_counts_on_the_new_ones_no_more(decisions):
+    decisions.record(
+        [
+            on_centroid(1, "reject", [3], centroids="old"),
+            on_centroid(2, "set", [3], tag="quota_per_centroid", text="9", centroids="old"),
+            on_centroid(3, "reject", [4], centroids="new"),
+            event(4, "keep", [3], centroids="old"),
+        ]
+    )
+
+    assert decisions.fold("new").centroids_left_out() == {4}
+    assert decisions.fold("new").settings == {}
+    assert decisions.fold("new").images[3].action == "keep"
+    assert decisions.fold("old").centroids_left_out() == {3}
+    assert decisions.fold().centroids_left_out() == {3, 4}
+
+
+def test_decisions_of_the_first_version_are_read_and_added_to(decisions):
+    decisions.record([event(1, "keep", [1])])
+    with sqlite3.connect(decisions.path) as database:
+        database.execute("ALTER TABLE events DROP COLUMN centroids")
+        database.execute("PRAGMA user_version = 1")
+
+    assert decisions.fold().images[1].action == "keep"
+    decisions.record([on_centroid(2, "reject", [5], centroids="x")])
+    assert [each.centroids for each in decisions.history()] == [None, "x"]

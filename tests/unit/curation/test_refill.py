@@ -7,7 +7,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.refill import OVERFETCH, foreseen_depths, next_depths
+from curation.refill import OVERFETCH, asked_depths, foreseen_depths, next_depths
+from curation.verdicts import Setting, Verdicts
 from spine.settings import Config, FiltersConfig, SelectConfig
 from spine.tables import NEIGHBOURS
 
@@ -63,7 +64,7 @@ def test_the_first_depth_reaches_the_overfetch_of_hopeful_rows_and_no_further(ro
                 break
         expected.append(min(max(depth, quota), len(own)))
 
-    assert foreseen_depths(neighbours(rows), config) == expected
+    assert foreseen_depths(neighbours(rows), config, Verdicts()) == expected
 
 
 counts = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 500)), min_size=1, max_size=8)
@@ -81,7 +82,13 @@ def test_rounds_go_deeper_only_where_it_helps_never_beyond_what_there_is_and_end
         selected = np.minimum(np.array(depths) * one_in // 10, quota)
         before, depths = (
             depths,
-            next_depths(selected=selected, depths=depths, there=there, quota=quota, left_out=left_out),
+            next_depths(
+                selected=selected,
+                depths=depths,
+                there=there,
+                quota=np.full(len(there), quota),
+                left_out=left_out,
+            ),
         )
         if depths is None:
             break
@@ -99,4 +106,32 @@ def test_rounds_go_deeper_only_where_it_helps_never_beyond_what_there_is_and_end
 
 
 def test_depths_of_an_earlier_smaller_set_of_centroids_are_taken_as_none_for_the_rest():
-    assert next_depths(selected=np.array([2, 0]), depths=[4], there=np.array([9, 9]), quota=2) == [4, 2]
+    quota = np.array([2, 2])
+    assert next_depths(selected=np.array([2, 0]), depths=[4], there=np.array([9, 9]), quota=quota) == [4, 2]
+
+
+def test_a_centroid_of_its_own_quota_and_filters_begins_at_a_depth_of_its_own():
+    rows = [
+        {"centroid_id": centroid, "rank": rank, "id": 100 * centroid + rank, "width": side, "height": side}
+        for centroid in range(3)
+        for rank, side in enumerate([5, 20] * 10)
+    ]
+    rows = [row | {"best_centroid": row["centroid_id"]} for row in rows]
+    own = {
+        1: {"quota_per_centroid": Setting(value=4, curator="ada", event=1)},
+        2: {"min_side_px": Setting(value=0, curator="ada", event=2)},
+    }
+
+    depths = foreseen_depths(neighbours(rows), CONFIG, Verdicts(settings=own))
+
+    # 1.5 times the quota of rows that pass: every second one is too small, but for the last centroid.
+    assert depths == [6, 12, 3]
+
+
+def test_a_refill_asks_for_as_many_neighbours_and_never_fewer_or_more_than_there_are():
+    def asked(depth: int) -> Setting:
+        return Setting(value=depth, curator="ada", event=1)
+
+    verdicts = Verdicts(refills={0: asked(7), 1: asked(2), 2: asked(99), 8: asked(5)})
+
+    assert asked_depths([4, 4, 4], np.array([9, 9, 9, 9]), verdicts) == [7, 4, 9, 0]

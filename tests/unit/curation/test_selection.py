@@ -13,7 +13,7 @@ from curation.candidates import distinct
 from curation.picture_values import PictureValues
 from curation.selection import decide
 from curation.tally import remarks, selection_counts, selection_facts
-from curation.verdicts import Verdict, Verdicts
+from curation.verdicts import Setting, Verdict, Verdicts
 from spine.lists import BlockLists
 from spine.settings import AestheticMin, Config, FiltersConfig, SelectConfig
 
@@ -33,6 +33,8 @@ class Case:
     left_out: set[int] = field(default_factory=set)
     taken_down: set[int] = field(default_factory=set)
     min_side: int = 10
+    own_quota: dict[int, int] = field(default_factory=dict)
+    own_side: dict[int, int] = field(default_factory=dict)
 
 
 PICTURE = {"side": 20, "unsafe": 0.1, "reason": None, "scored": True, "group": None}
@@ -55,6 +57,14 @@ def verdicts_of(case: Case) -> Verdicts:
         images={each: by("ada", "keep") for each in case.keep}
         | {each: by("bob", "reject") for each in case.reject},
         centroids={each: by("cy", "reject") for each in case.left_out},
+        settings={
+            each: {
+                name: Setting(value=own[each], curator="dee", event=2)
+                for name, own in (("quota_per_centroid", case.own_quota), ("min_side_px", case.own_side))
+                if each in own
+            }
+            for each in {*case.own_quota, *case.own_side}
+        },
     )
 
 
@@ -111,14 +121,19 @@ def by_loops(case: Case) -> list[tuple[str, str, str | None]]:
             alone[number] = ("unfetched", own["reason"])
         elif not own["scored"]:
             alone[number] = ("unscored", None)
-        elif number not in case.keep and own["side"] < case.min_side:
-            alone[number] = ("min_side_px", f"{own['side']}, limit {case.min_side}")
-        elif number not in case.keep and own["unsafe"] > 0.5:
-            alone[number] = ("punsafe_max", f"{np.float32(own['unsafe']):.4g}, limit 0.5")
 
+    def filtered(centroid: int, number: int) -> tuple[str, str | None] | None:
+        own, side = PICTURE | case.pictures[number], case.own_side.get(centroid, case.min_side)
+        if number in alone or number in case.keep:
+            return None
+        if side and own["side"] < side:
+            return "min_side_px", f"{own['side']}, limit {side}"
+        return ("punsafe_max", f"{np.float32(own['unsafe']):.4g}, limit 0.5") if own["unsafe"] > 0.5 else None
+
+    failing = {(c, n): filtered(c, n) for c, _, n, _ in case.rows}
     nearest: dict[int, float] = {}
     for centroid, _, number, similarity in case.rows:
-        if number not in alone and centroid not in case.left_out:
+        if number not in alone and centroid not in case.left_out and not failing[centroid, number]:
             nearest[number] = max(nearest.get(number, -9.0), similarity)
     groups: dict[int, list[int]] = {}
     for number in nearest:
@@ -135,7 +150,7 @@ def by_loops(case: Case) -> list[tuple[str, str, str | None]]:
     open_rows = []
     for row in case.rows:
         centroid, _, number, _ = row
-        rule, detail = alone.get(number, ("", None))
+        rule, detail = failing[centroid, number] or alone.get(number, ("", None))
         if centroid in case.left_out and rule not in ("takedown", "person"):
             outcome[centroid, number] = ("rejected", "centroid_left_out", "cy")
         elif rule:
@@ -143,7 +158,12 @@ def by_loops(case: Case) -> list[tuple[str, str, str | None]]:
         else:
             open_rows.append(row)
 
-    full = f"{case.quota} a centroid"
+    def quota(centroid: int) -> int:
+        return case.own_quota.get(centroid, case.quota)
+
+    def full(centroid: int) -> str:
+        return f"{quota(centroid)} a centroid"
+
     rank = {(row[0], row[2]): (row[2] not in case.keep, row[1]) for row in open_rows}
     held: dict[int, list[int]] = {}
     goes_to: dict[int, int] = {}
@@ -160,17 +180,17 @@ def by_loops(case: Case) -> list[tuple[str, str, str | None]]:
             centroid = wishes[number].pop(0)
             held.setdefault(centroid, []).append(number)
             others = [n for n in held[centroid] if n not in case.keep]
-            if len(held[centroid]) > case.quota and others:
+            if len(held[centroid]) > quota(centroid) and others:
                 worst = max(others, key=lambda n: rank[centroid, n])
                 held[centroid].remove(worst)
-                outcome[centroid, worst] = ("rejected", "quota", full)
+                outcome[centroid, worst] = ("rejected", "quota", full(centroid))
                 waiting.append(worst)
         goes_to = {number: centroid for centroid, numbers in held.items() for number in numbers}
     else:
         for centroid in {row[0] for row in open_rows}:
             wanting = sorted((r[2] for r in open_rows if r[0] == centroid), key=lambda n: rank[centroid, n])
             kept = [n for n in wanting if n in case.keep]
-            held[centroid] = wanting[: max(case.quota, len(kept))]
+            held[centroid] = wanting[: max(quota(centroid), len(kept))]
     for centroid, _, number, _ in open_rows:
         if number in held.get(centroid, []):
             kept = number in case.keep
@@ -180,7 +200,7 @@ def by_loops(case: Case) -> list[tuple[str, str, str | None]]:
                 "ada" if kept else None,
             )
         elif not case.one_centroid:
-            outcome[centroid, number] = ("rejected", "quota", full)
+            outcome[centroid, number] = ("rejected", "quota", full(centroid))
         else:
             outcome.setdefault(
                 (centroid, number), ("rejected", "other_centroid", f"centroid {goes_to.get(number)}")
@@ -224,6 +244,8 @@ def cases(draw: st.DrawFn) -> Case:
         keep=keep,
         reject=draw(some) - keep,
         left_out=draw(st.sets(st.integers(0, 4), max_size=2)),
+        own_quota=draw(st.dictionaries(st.integers(0, 6), st.integers(0, 4), max_size=2)),
+        own_side=draw(st.dictionaries(st.integers(0, 6), st.sampled_from([0, 10, 25]), max_size=2)),
         taken_down=draw(some) if draw(st.integers(0, 3)) == 0 else set(),
     )
 
@@ -255,6 +277,22 @@ def test_what_a_person_keeps_is_selected_beyond_the_quota_and_counts_towards_it(
             Case(rows=rows, pictures={n: {} for n in (1, 2, 3, 4)}, keep={2, 3, 4}, one_centroid=one_centroid)
         )
         assert outcome == [("rejected", "quota", "2 a centroid"), *[("selected", "person", "ada")] * 3]
+
+
+def test_a_centroid_of_its_own_quota_and_threshold_takes_what_another_turns_away():
+    rows = [(centroid, rank, 10 * centroid + rank, 0.5) for centroid in (0, 1) for rank in range(3)]
+    sides = {0: 20, 1: 8, 2: 20, 10: 20, 11: 8, 12: 20}
+
+    outcome = run_case(
+        Case(
+            rows=rows,
+            pictures={number: {"side": side} for number, side in sides.items()},
+            own_quota={1: 3},
+            own_side={1: 8},
+        )
+    )
+
+    assert [rule for _, rule, _ in outcome] == ["selected", "min_side_px", "selected", *["selected"] * 3]
 
 
 def test_another_of_a_group_takes_the_place_of_one_that_a_filter_rejects():
@@ -293,6 +331,7 @@ def test_assign_is_stable_on_a_larger_random_case():
         rows = np.flatnonzero(centroid == each)
         rank[rows[np.argsort(-similarity[rows])]] = np.arange(len(rows))
     quota = 10
+    quotas = np.full(30, quota)
 
     placed, refused = assign(
         picture=picture,
@@ -300,7 +339,7 @@ def test_assign_is_stable_on_a_larger_random_case():
         rank=rank,
         similarity=similarity,
         first=np.zeros(len(pairs), dtype=bool),
-        quota=quota,
+        quota=quotas,
     )
 
     assert not (placed & refused).any()
