@@ -40,6 +40,7 @@ MEMORY_BYTES = 3_000_000_000
 
 _START_TIMEOUT_S = 180.0
 _AHEAD = 2  # pictures a process holds, so that it need not wait for the next
+_STARTING = 4  # processes that start at the same time, where each must be ready before it is given bytes
 _WINDOW = 384  # pictures between the source and whoever takes them
 
 
@@ -66,7 +67,7 @@ class Refusal:
 
 
 def decode(
-    items: Iterable[tuple[T, str | None]],
+    items: Iterable[tuple[T, str | bytes | None]],
     preprocess: Preprocessing,
     *,
     workers: int = 0,
@@ -75,13 +76,13 @@ def decode(
     """Read, open and crop pictures in several processes, while the caller works on the last ones.
 
     Args:
-        items: Anything, with the place of its picture; None where there is none to decode.
+        items: Anything, with the place of its picture or its bytes; None where there is none to decode.
         preprocess: Makes the crop.
         workers: Processes at most; 0 is one a core.
         timeout_s: For one picture.
 
     Yields:
-        Each item in its order, with its picture, the reason why not, or None where it has no place.
+        Each item in its order, with its picture, the reason why not, or None where there was none to decode.
 
     Raises:
         RuntimeError: The processes can't be started.
@@ -107,7 +108,7 @@ def available_cores() -> int:
 @dataclass(slots=True)
 class _Task:
     number: int
-    place: str
+    source: str | bytes
     crashes: int = 0
 
 
@@ -126,7 +127,11 @@ class _Dispatcher(threading.Thread, Generic[T]):
     """Hands pictures to processes and collects what they make of them, in order."""
 
     def __init__(
-        self, items: Iterable[tuple[T, str | None]], preprocess: Preprocessing, limit: int, timeout_s: float
+        self,
+        items: Iterable[tuple[T, str | bytes | None]],
+        preprocess: Preprocessing,
+        limit: int,
+        timeout_s: float,
     ) -> None:
         super().__init__(name="decoding", daemon=True)
         self.output: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -171,25 +176,23 @@ class _Dispatcher(threading.Thread, Generic[T]):
             if found is None:
                 self._exhausted = True
                 return
-            item, place = found
+            item, source = found
             self._open[self._read] = item
-            if place is None:
+            if source is None:
                 self._results[self._read] = None
             else:
-                self._backlog.append(_Task(self._read, place))
+                self._backlog.append(_Task(self._read, source))
             self._read += 1
             self._hand_out()
 
     def _hand_out(self) -> None:
         while self._backlog:
-            worker = min(self._workers, key=lambda one: len(one.tasks), default=None)
-            if (worker is None or worker.tasks) and len(self._workers) < self._limit:
-                worker = self._start_worker()
-            if worker is None or len(worker.tasks) >= _AHEAD:
+            worker = self._free_worker(self._backlog[0])
+            if worker is None:
                 return
             task = self._backlog.popleft()
             try:
-                worker.connection.send(task.place)
+                worker.connection.send(task.source)
             except OSError:  # it died with nothing to do: nobody's fault
                 self._backlog.appendleft(task)
                 self._drop(worker)
@@ -198,13 +201,28 @@ class _Dispatcher(threading.Thread, Generic[T]):
                 worker.since = time.monotonic()
             worker.tasks.append(task)
 
+    def _free_worker(self, task: _Task) -> _Worker | None:
+        """A process that takes a task now; None where all have enough."""
+        worker = min(self._workers, key=lambda one: len(one.tasks), default=None)
+        if isinstance(task.source, str):
+            if (worker is None or worker.tasks) and len(self._workers) < self._limit:
+                worker = self._start_worker()
+            return worker if worker is not None and len(worker.tasks) < _AHEAD else None
+        # Bytes go to a process that waits for them: a pipe holds few, and were both sides writing, each would
+        # wait for ever for the other to read.
+        waiting = next((one for one in self._workers if one.ready and not one.tasks), None)
+        starting = sum(not one.ready for one in self._workers)
+        if waiting is None and starting < _STARTING and len(self._workers) < self._limit:
+            self._start_worker()
+        return waiting
+
     def _put_out(self) -> None:
         while self._given in self._results:
             self.output.put((self._open.pop(self._given), self._results.pop(self._given)))
             self._given += 1
 
     def _collect(self) -> None:
-        busy = [worker for worker in self._workers if worker.tasks]
+        busy = self._busy()
         if not busy:  # the caller has enough for now
             time.sleep(0.01)
             return
@@ -213,14 +231,17 @@ class _Dispatcher(threading.Thread, Generic[T]):
             if worker.connection in heard:
                 self._receive(worker)
         now = time.monotonic()
-        for worker in [worker for worker in self._workers if worker.tasks]:
+        for worker in self._busy():
             if not worker.ready and now - worker.since > _START_TIMEOUT_S:
                 self._crashed(worker)
             elif worker.ready and now - worker.since > self._timeout_s:
                 task = worker.tasks.popleft()
-                message = f"{task.place}: not open after {self._timeout_s:.0f} s"
+                message = f"{_named(task.source)}: not open after {self._timeout_s:.0f} s"
                 self._results[task.number] = Refusal("decode_timeout", message)
                 self._drop(worker)
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.tasks or not worker.ready]
 
     def _receive(self, worker: _Worker) -> None:
         try:
@@ -247,7 +268,9 @@ class _Dispatcher(threading.Thread, Generic[T]):
                 self._backlog.append(task)
             else:
                 worker.process.join(1)
-                message = f"{task.place}: its decoder ended twice (exit code {worker.process.exitcode})"
+                message = (
+                    f"{_named(task.source)}: its decoder ended twice (exit code {worker.process.exitcode})"
+                )
                 self._results[task.number] = Refusal("decode_crashed", message)
         self._drop(worker)
 
@@ -276,7 +299,7 @@ class _Dispatcher(threading.Thread, Generic[T]):
 
 
 def _serve(connection: Connection, preprocess: Preprocessing) -> None:
-    """A process: places in, pictures out, until the other side closes."""
+    """A process: places or bytes in, pictures out, until the other side closes."""
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     limit_memory()
@@ -298,13 +321,17 @@ def limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, highest))
 
 
-def _decoded(place: str, preprocess: Preprocessing) -> Decoded | Refusal:
+def _named(source: str | bytes) -> str:
+    return source if isinstance(source, str) else "a downloaded picture"
+
+
+def _decoded(source: str | bytes, preprocess: Preprocessing) -> Decoded | Refusal:
     try:
-        content = read_bytes(place)
+        content = read_bytes(source) if isinstance(source, str) else source
         picture = open_picture(content)
         crop = preprocess.crop(picture.image)
     except ImageError as error:
         return Refusal(error.reason, str(error))
     except MemoryError:
-        return Refusal("out_of_memory", f"{place}: more memory is needed than a decoder may take")
+        return Refusal("out_of_memory", f"{_named(source)}: more memory is needed than a decoder may take")
     return Decoded(crop, picture.width, picture.height, picture.format, hashlib.sha256(content).hexdigest())

@@ -19,51 +19,64 @@ import pyarrow as pa
 from index_builder.clip import ClipEncoder, CropEncoding, clip_dimension, clip_name, clip_parameters
 from index_builder.decoding import Decoded, Refusal, decode
 from index_builder.given_embeddings import SHARD_ROWS, take_embeddings
+from index_builder.inputs import Downloads, Input, local_inputs
 from index_builder.known_ids import KnownIds
 from index_builder.statuses import complete_shards, counts_of, embedded_ids, reasons_of
 from index_builder.vector_files import VectorFiles, find_vector_files
 from spine.config import DEMO, load_config
 from spine.errors import DataError
+from spine.lists import BlockLists
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config
 from spine.shards import write_shard
-from spine.sources import Entry, Survey, entries, survey
+from spine.sources import Survey, entries, survey
 from spine.stage import Manifest, Stage, find_manifest
 from spine.tables import METADATA, STATUSES
+from spine.web import Web
 
 SHARD_INPUTS = 4096
 """Inputs a shard: what a kill may cost."""
 
-_DOWNLOAD_FIRST = "download what has only an address first, with img2dataset for instance; "
+_DOWNLOAD_FIRST = "let download = true, or download the addresses first, with img2dataset for instance; "
 _REPORT_EVERY = 32  # inputs between two words to the progress
 
 
 def embed(
-    run: Run, collection: str, source: str | None = None, *, force: bool = False, progress: Progress = SILENT
+    run: Run,
+    collection: str,
+    source: str | None = None,
+    *,
+    force: bool = False,
+    progress: Progress = SILENT,
+    web: Web | None = None,
 ) -> Manifest:
     """Embed the pictures of a source.
 
     Writes img_emb/, metadata/ and statuses/ in the collection's folder. Every input has one status:
     embedded, duplicate of an earlier one, or failed for a reason; the manifest's counts add up to the
-    inputs. Pictures that only have an address fail as not_local.
+    inputs. Pictures that only have an address are downloaded and not kept, or fail as not_local where
+    `download` is off.
 
     Args:
         run: The run folder.
         collection: "concepts" or "pool".
-        source: Folder of pictures, .tar, .parquet, or a folder of those; None takes the one of the
-            settings, or else the one that was embedded before.
+        source: Folder of pictures, .tar, .parquet, or a folder of those; or a folder of embeddings that exist
+            already. None takes the one of the settings, or else the one that was embedded before.
         force: Start over.
         progress: Told of each input.
+        web: The way to the network; None is the public web within the limits of [fetch].
 
     Raises:
+        ConfigError: A setting is wrong, or a list can't be read.
         DataError: The source is missing or empty, or none of its pictures could be embedded.
         ModelError: The CLIP model can't be loaded.
     """
     config = load_config(run.config)
     folder = run.collection(collection)
-    named = source or _known_source(config, collection, folder)
+    settings = config.concepts if collection == "concepts" else config.pool
+    named = source or _known_source(settings.source, collection, folder)
     given = find_vector_files(named, config.clip)
     found = given if given is not None else survey(named)
     # The digest is over names, sizes and times of the source's files. A new or changed file makes the
@@ -72,7 +85,8 @@ def embed(
         collection,
         folder,
         parameters=clip_parameters(config.clip)
-        | {"source": found.source, "shard_inputs": SHARD_ROWS if given is not None else SHARD_INPUTS},
+        | {"source": found.source, "shard_inputs": SHARD_ROWS if given is not None else SHARD_INPUTS}
+        | ({} if settings.download else {"download": False}),
         inputs={"source": found.digest},
         force=force,
     )
@@ -84,7 +98,9 @@ def embed(
     else:
         encoder = ClipEncoder.load(config.clip)
         d = encoder.d
-        _embed_shards(folder, found, encoder, config, progress)
+        lists = BlockLists.load(config.lists, run.folder)
+        downloads = Downloads(config.fetch, lists, web) if settings.download else None
+        _embed_shards(folder, found, encoder, config, downloads, progress)
     counts = counts_of(folder / "statuses")
     if not counts["embedded"]:
         raise DataError(
@@ -106,11 +122,10 @@ def embed(
     return manifest
 
 
-def _known_source(config: Config, collection: str, folder: Path) -> str:
+def _known_source(source: str, collection: str, folder: Path) -> str:
     """The source of the settings, or of the embeddings that are there."""
-    settings = config.concepts if collection == "concepts" else config.pool
-    if settings.source:
-        return settings.source
+    if source:
+        return source
     manifest = find_manifest(folder)
     if manifest is None:
         raise DataError(
@@ -141,28 +156,38 @@ class _Shard:
 
 
 def _embed_shards(
-    folder: Path, found: Survey, encoder: ClipEncoder, config: Config, progress: Progress
+    folder: Path,
+    found: Survey,
+    encoder: ClipEncoder,
+    config: Config,
+    downloads: Downloads | None,
+    progress: Progress,
 ) -> None:
     done = complete_shards(folder, SHARD_INPUTS)
     seen = embedded_ids(folder / "statuses")
     progress.begin(f"embed {folder.name}", found.total, "images", done * SHARD_INPUTS)
     waiting = itertools.islice(entries(found), done * SHARD_INPUTS, None)
-    items = ((entry, None if entry.problem else entry.place) for entry in waiting)
+    items = local_inputs(waiting) if downloads is None else downloads.inputs(waiting)
     encoding = CropEncoding(encoder, config.clip.batch_size)
-    with contextlib.closing(decode(items, encoder.preprocess, workers=config.clip.workers)) as pictures:
+    with contextlib.ExitStack() as stack:
+        pictures = decode(items, encoder.preprocess, workers=config.clip.workers)
+        stack.enter_context(contextlib.closing(pictures))
+        if downloads is not None:
+            stack.enter_context(downloads)  # closed first: whoever waits for a download is let go
         for number in itertools.count(done):
             shard = _Shard()
-            for entry, picture in _reported(itertools.islice(pictures, SHARD_INPUTS), progress):
-                _take(shard, seen, encoding, entry, picture)
+            for given, picture in _reported(itertools.islice(pictures, SHARD_INPUTS), progress):
+                _take(shard, seen, encoding, given, picture)
             if not shard.statuses:
                 break
             _publish(folder, number, shard, encoding, seen)
 
 
 def _take(
-    shard: _Shard, seen: KnownIds, encoding: CropEncoding, entry: Entry, picture: Decoded | Refusal | None
+    shard: _Shard, seen: KnownIds, encoding: CropEncoding, given: Input, picture: Decoded | Refusal | None
 ) -> None:
     """Give one input its status, and its picture to the model if it is the first of its kind."""
+    entry = given.entry
     status: dict[str, Any] = {
         "input": entry.name,
         "status": "failed",
@@ -172,7 +197,7 @@ def _take(
     }
     shard.statuses.append(status)
     if not isinstance(picture, Decoded):
-        refusal = _refusal(entry) if picture is None else picture
+        refusal = _known_refusal(given) if picture is None else picture
         status |= {"reason": refusal.reason, "message": refusal.message[:1000]}
         return
     # The content's id is spelled out of the hash that the decoding process made: see spine.ids.
@@ -201,13 +226,11 @@ def _take(
     )
 
 
-def _refusal(entry: Entry) -> Refusal:
-    """Why an input that has no place to read was not embedded."""
-    if entry.problem is not None:
-        return Refusal("unreadable", entry.problem)
-    if entry.url is not None:
-        return Refusal("not_local", f"{entry.url}: download it first, with img2dataset for instance")
-    return Refusal("missing", "neither a picture nor an address")
+def _known_refusal(given: Input) -> Refusal:
+    """Why an input that nothing was decoded of was not embedded."""
+    if given.refusal is None:
+        raise RuntimeError(f"{given.entry.name}: neither decoded nor refused")
+    return given.refusal
 
 
 def _publish(folder: Path, number: int, shard: _Shard, encoding: CropEncoding, seen: KnownIds) -> None:
@@ -230,15 +253,15 @@ def _publish(folder: Path, number: int, shard: _Shard, encoding: CropEncoding, s
 
 
 def _reported(
-    pictures: Iterator[tuple[Entry, Decoded | Refusal | None]], progress: Progress
-) -> Iterator[tuple[Entry, Decoded | Refusal | None]]:
+    pictures: Iterator[tuple[Input, Decoded | Refusal | None]], progress: Progress
+) -> Iterator[tuple[Input, Decoded | Refusal | None]]:
     """The same pictures; the progress is told of them a few at a time."""
     units, failures = 0, Counter[str]()
-    for entry, picture in pictures:
-        yield entry, picture
+    for given, picture in pictures:
+        yield given, picture
         units += 1
         if not isinstance(picture, Decoded):
-            failures[(_refusal(entry) if picture is None else picture).reason] += 1
+            failures[(_known_refusal(given) if picture is None else picture).reason] += 1
         if units == _REPORT_EVERY:
             progress.advance(units, dict(failures))
             units, failures = 0, Counter()

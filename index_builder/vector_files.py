@@ -127,7 +127,7 @@ def find_vector_files(source: str, clip: ClipConfig) -> VectorFiles | None:
         _check_maker(folder, clip)
         pairs = _inference_pairs(folder, inference)
         array = None
-    elif datacomp:
+    elif any(path.with_suffix(".parquet").is_file() for path in datacomp):
         pairs = [(path, path.with_suffix(".parquet")) for path in datacomp]
         array = _datacomp_array(datacomp[0], clip)
     else:

@@ -31,8 +31,12 @@ class ConceptsConfig:
     """The pictures that set the taste."""
 
     source: str = ""
-    """A folder of pictures, WebDataset tars, Parquet with bytes (a row with only an address fails as not_local), or
-    a folder of embeddings that exist already: clip-retrieval's img_emb and metadata, DataComp's .npz and .parquet."""
+    """A folder of pictures, WebDataset tars, Parquet with bytes or addresses, or a folder of embeddings that exist
+    already: clip-retrieval's img_emb and metadata, DataComp's .npz and .parquet."""
+
+    download: bool = True
+    """Fetch what has only an address to embed it, within the limits of [fetch]; its bytes are not kept. false counts
+    it as not_local."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,8 +44,12 @@ class PoolConfig:
     """What is searched: pictures to embed, an index that exists, or a server. One of the three."""
 
     source: str = ""
-    """A folder of pictures, WebDataset tars, Parquet with bytes (a row with only an address fails as not_local), or
-    a folder of embeddings that exist already: clip-retrieval's img_emb and metadata, DataComp's .npz and .parquet."""
+    """A folder of pictures, WebDataset tars, Parquet with bytes or addresses, or a folder of embeddings that exist
+    already: clip-retrieval's img_emb and metadata, DataComp's .npz and .parquet."""
+
+    download: bool = True
+    """Fetch what has only an address to embed it, within the limits of [fetch]; its bytes are not kept. false counts
+    it as not_local."""
 
     index: str = ""
     """A clip-retrieval index folder that exists."""

@@ -40,7 +40,7 @@ STATUSES = pa.schema(
     [
         ("input", pa.string()),  # the picture's place or address in the source
         ("status", pa.string()),  # embedded, duplicate or failed
-        ("reason", pa.string()),  # of a failure: one of spine.images.REFUSALS; null otherwise
+        ("reason", pa.string()),  # of a failure: of spine.images.REFUSALS or as fetch's; null otherwise
         ("id", pa.int64()),  # its own, or for a duplicate that of the first; null if failed
         ("message", pa.string()),  # what a person needs to know of a failure
     ]

@@ -1,6 +1,7 @@
 """Real processes that decode, crash, hang and are killed."""
 
 import hashlib
+import io
 import multiprocessing
 import os
 import signal
@@ -61,6 +62,41 @@ def test_pictures_come_in_order_with_their_own_pixels_and_hash(folder):
             assert (picture.crop == number).all()
             assert (picture.width, picture.height, picture.format) == (20, 20, "PNG")
             assert picture.sha256 == hashlib.sha256((folder / f"{number}.png").read_bytes()).hexdigest()
+
+
+def test_bytes_are_decoded_as_files_are_however_many_a_pipe_holds(folder):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 700, 3), dtype=np.uint8)
+    kept = io.BytesIO()
+    Image.fromarray(noise).save(kept, "PNG")
+    large = kept.getvalue()
+    wide = replace(PLAIN, height=300, width=300)  # results that a pipe doesn't hold either
+    place = str(folder / "5.png")
+    items = [(number, large if number % 3 else place) for number in range(24)]
+
+    found = list(decode(items, wide, workers=3))
+
+    assert [number for number, _ in found] == list(range(24))
+    assert {found[number][1].sha256 for number in (1, 2, 23)} == {hashlib.sha256(large).hexdigest()}
+    assert found[0][1].sha256 == hashlib.sha256((folder / "5.png").read_bytes()).hexdigest()
+    assert np.array_equal(found[1][1].crop, wide.crop(Image.fromarray(noise)))
+
+
+def test_bytes_that_are_no_picture_crash_or_hang_cost_only_themselves(folder):
+    hostile = [(folder / f"wide{width}.png").read_bytes() for width in (13, 17, 19)]
+    good = (folder / "7.png").read_bytes()
+    items = list(enumerate([good, *hostile, b"", b"no picture", good]))
+
+    found = [picture for _, picture in decode(items, HOSTILE, workers=2, timeout_s=1.0)]
+
+    assert [getattr(picture, "reason", "good") for picture in found] == [
+        "good",
+        "decode_crashed",
+        "decode_timeout",
+        "out_of_memory",
+        "empty_file",
+        "not_an_image",
+        "good",
+    ]
 
 
 def test_no_pictures_start_no_process():

@@ -1,8 +1,12 @@
 """The embed stage over pictures whose pixels encode their own number, so that rows can't change places unseen."""
 
+import hashlib
+import http.server
 import io
 import json
+import socket
 import tarfile
+import threading
 from collections import Counter
 
 import numpy as np
@@ -18,10 +22,11 @@ from spine.config import with_demo_models, write_config
 from spine.errors import DataError
 from spine.ids import content_id, laion_id
 from spine.run import Run, part_paths
-from spine.settings import ClipConfig, Config
+from spine.settings import ClipConfig, Config, ListsConfig, PoolConfig
 from spine.shards import read_shards
 from spine.sources import read_bytes
 from spine.tables import METADATA, STATUSES, read_parts
+from spine.web import Web
 
 CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=1)
 
@@ -227,13 +232,109 @@ def test_a_webdataset_and_parquet_keep_captions_and_laions_ids(tmp_path, new_run
     assert [row["id"] for row in rows] == [laion_id("http://x/1", "text 1"), content_id(png(9))]
 
 
-def test_addresses_alone_are_counted_as_not_local(tmp_path, new_run):
+@pytest.fixture(scope="module")
+def site():
+    """A web on loopback: /p/NUMBER is a planted picture; gives its address and how often each path was asked."""
+    asked = Counter()
+
+    class Site(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            asked[self.path] += 1
+            kind, _, number = self.path.strip("/").partition("/")
+            content = png(int(number)) if kind in ("p", "reserved") else b"no picture"
+            if kind == "private":
+                pytest.fail("robots.txt forbids it")
+            if kind == "robots.txt":
+                content = b"User-agent: *\nDisallow: /private\n"
+            self.send_response(404 if kind == "gone" else 200)
+            if kind == "reserved":
+                self.send_header("X-Robots-Tag", "noai")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def loopback(site):
+    return Web(ports={int(site.rsplit(":", 1)[1])}, allow=("127.0.0.0/8",), timeout_s=10)
+
+
+def test_addresses_are_downloaded_and_embedded_as_the_pictures_themselves(tmp_path, new_run, site):
+    address, asked = site
+    source = write_pictures(tmp_path / "source", range(1, 31))
+    urls = [f"{address}/p/{number}" for number in range(1, 31)]
+    urls[3], urls[10], urls[20] = f"{address}/gone/4", f"{address}/page/11", f"{address}/reserved/21"
+    urls += [f"{address}/private/1", address.replace("127.0.0.1", "10.0.0.1"), "ftp://x/1", f"{address}/p/99"]
+    blocked = tmp_path / "takedown.txt"
+    blocked.write_text(f"{address}/p/99\n")
+    pq.write_table(pa.table({"URL": urls, "TEXT": ["t"] * len(urls)}), tmp_path / "p.parquet")
+    local, remote = new_run("local"), new_run("remote")
+    write_config(remote.config, Config(clip=CLIP, lists=ListsConfig(takedown=(str(blocked),))))
+    embed(local, "pool", str(source))
+
+    with loopback(address) as web:
+        manifest = embed(remote, "pool", str(tmp_path / "p.parquet"), web=web)
+
+    assert manifest.counts == {
+        "inputs": 34,
+        "embedded": 27,
+        "duplicate": 0,
+        "failed": 7,
+        "failed_bad_url": 1,
+        "failed_gone": 1,
+        "failed_not_an_image": 1,
+        "failed_not_public": 1,
+        "failed_opted_out": 2,
+        "failed_takedown": 1,
+    }
+    assert asked["/robots.txt"] == 1 and asked["/p/99"] == 0
+    wanted, ours = rows_of(local), rows_of(remote)
+    by_hash = {row["sha256"]: vector for vector, row in zip(*wanted, strict=True)}
+    for vector, row in zip(*ours, strict=True):
+        assert np.array_equal(vector, by_hash[row["sha256"]])
+        assert row["id"] == laion_id(row["url"], "t")
+        assert row["sha256"] == hashlib.sha256(png(int(row["url"].rsplit("/", 1)[1]))).hexdigest()
+        assert (row["image_path"], row["width"], row["height"]) == (None, 80, 60)
+    assert [path.name for path in remote.folder.rglob("*.png")] == []  # nothing is kept
+
+
+def test_with_downloads_off_addresses_are_counted_as_not_local(tmp_path, new_run):
     pq.write_table(pa.table({"URL": ["http://x/1", "http://x/2"]}), tmp_path / "p.parquet")
     run = new_run()
+    write_config(run.config, Config(clip=CLIP, pool=PoolConfig(download=False)))
 
-    with pytest.raises(DataError, match="none of 2 inputs .*not_local 2.*img2dataset"):
+    with pytest.raises(DataError, match="none of 2 inputs .*not_local 2.*download = true"):
         embed(run, "pool", str(tmp_path / "p.parquet"))
     assert not (run.pool / "manifest.json").exists()
+
+
+def test_stopping_does_not_wait_for_a_slow_host(tmp_path, new_run, site):
+    address, _ = site
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # connects, and never answers
+        urls = [f"{address}/p/{number}" for number in range(40)]
+        urls[36] = f"http://127.0.0.1:{silent.getsockname()[1]}/p/1"
+        pq.write_table(pa.table({"URL": urls}), tmp_path / "p.parquet")
+        run = new_run()
+        ports = {int(address.rsplit(":", 1)[1]), silent.getsockname()[1]}
+        # Three attempts of so long would outlast the test's own limit.
+        web = Web(ports=ports, allow=("127.0.0.0/8",), timeout_s=250)
+
+        with web, pytest.raises(KeyboardInterrupt):
+            embed(run, "pool", str(tmp_path / "p.parquet"), web=web, progress=Heard(stop_after=32))
 
 
 def test_an_embedding_that_is_no_number_is_refused_with_all_its_copies(tmp_path, new_run, monkeypatch):

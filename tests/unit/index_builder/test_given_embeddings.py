@@ -168,6 +168,9 @@ def test_datacomps_metadata_is_a_pool_of_openais_vectors(tmp_path, new_run, no_m
         number, place = map(int, row["caption"].split(":"))
         assert np.array_equal(vector, np.load(source / f"{number:032x}.npz")["l14_img"][place])
         assert (row["key"], row["width"], row["sha256"]) == (f"{place:032x}", 640, "ab" * 32)
+    (source / "alone.npz").write_bytes((source / f"{0:032x}.npz").read_bytes())
+    with pytest.raises(DataError, match="alone.npz: no .*alone.parquet belongs to it"):
+        embed(run, "concepts", str(source))
     with pytest.raises(DataError, match="OpenAI's ViT-L-14 and ViT-B-32, .clip. names demo"):
         embed(new_run("other"), "pool", str(source))
 
