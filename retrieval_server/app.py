@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
+from retrieval_server import openapi
 from retrieval_server.access_log import AccessLog
 from retrieval_server.bodies import read_body
 from retrieval_server.front_page import front_page
@@ -55,6 +56,7 @@ def build_app(settings: ServerSettings, *, token: str = "", any_host: bool = Fal
     _add_clip_retrieval_routes(app, service)
     _add_own_routes(app, service)
     _add_refusals(app)
+    app.openapi = lambda: openapi.described(app)  # type: ignore[method-assign]
     hosts = settings.hosts if any_host else (*LOOPBACK, *settings.hosts)
     app.add_middleware(Guard, token=token, hosts=hosts)
     app.state.service = service
@@ -67,7 +69,7 @@ def build_app(settings: ServerSettings, *, token: str = "", any_host: bool = Fal
 
 
 def _add_clip_retrieval_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/knn-service")
+    @app.post("/knn-service", openapi_extra=openapi.KNN_SERVICE)
     async def knn_service(request: Request) -> Response:
         """The nearest pictures of a text, a picture or an embedding."""
         with service.admission.body() as held:
@@ -75,7 +77,7 @@ def _add_clip_retrieval_routes(app: FastAPI, service: Service) -> None:
         headers = {WARNING_HEADER: "; ".join(warnings)} if warnings else None
         return Response(content, media_type="application/json", headers=headers)
 
-    @app.post("/metadata")
+    @app.post("/metadata", openapi_extra=openapi.METADATA)
     async def metadata(request: Request) -> Response:
         """Metadata of rows."""
         with service.admission.body() as held:
@@ -105,7 +107,7 @@ def _add_clip_retrieval_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_own_routes(app: FastAPI, service: Service) -> None:
-    @app.post("/knn-batch")
+    @app.post("/knn-batch", openapi_extra=openapi.KNN_BATCH, response_class=Response)
     async def knn_batch(
         request: Request,
         k: int,
@@ -122,7 +124,7 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
             )
         return Response(content, media_type=ARROW_STREAM)
 
-    @app.post("/embed")
+    @app.post("/embed", openapi_extra=openapi.EMBED)
     async def embed(request: Request) -> Response:
         """Unit vectors of texts or pictures, as JSON or .npy by the Accept header."""
         with service.admission.body() as held:
