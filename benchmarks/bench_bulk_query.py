@@ -175,7 +175,8 @@ def fetched_bytes() -> int:
 def in_bulk(folder: IndexFolder, queries: Floats, k: int, columns: tuple[str, ...]) -> np.ndarray:
     """Rows (q, k) by the bulk call."""
     rows = np.full((len(queries), k), -1, dtype=np.int64)
-    for table in bulk_query(folder, queries, k, nprobe=NPROBE, columns=columns):
+    for answers in bulk_query(folder, queries, k, nprobe=NPROBE, columns=columns):
+        table = answers.neighbours
         rows[table.column("query").to_numpy(), table.column("rank").to_numpy()] = table.column(
             "row"
         ).to_numpy()

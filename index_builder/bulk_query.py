@@ -6,17 +6,22 @@ On an index with inverted lists the queries are answered together, in one pass o
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from index_builder.best_k import Similarities
 from index_builder.exact_ranking import exact_similarities
+from index_builder.filtered_search import search_all, search_by_depth
 from index_builder.index_folder import IndexFolder, candidates_for, in_order
-from index_builder.list_pass import ListPass, open_list_pass
+from index_builder.list_pairs import Numbers
+from index_builder.list_pass import GROWN, ListPass, open_list_pass
 from index_builder.metadata_rows import Rows
+from index_builder.row_mask import RowMask
 from index_builder.search_plan import SearchPlan, plan_search
 from spine.errors import DataError
+from spine.progress import SILENT, Progress
 from spine.tables import Vectors
 
 BLOCK = 256
@@ -35,6 +40,32 @@ RESULTS = pa.schema(
 )
 """Columns of an answer, before those of the metadata."""
 
+SEARCHED = pa.schema([("query", pa.int32()), ("lists", pa.int32()), ("found", pa.int32())])
+"""What was searched for each query: lists gone through (null where the index has none), and neighbours found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Of a block of queries."""
+
+    neighbours: pa.Table
+    """RESULTS and the metadata, sorted by query and rank."""
+    searched: pa.Table
+    """SEARCHED, a row a query."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Of a block of queries, from the one numbered `start`."""
+
+    start: int
+    similarities: Similarities
+    """Shape (q, k), highest first; -inf where there are fewer."""
+    rows: Rows
+    """Shape (q, k); -1 where there are fewer."""
+    lists: Numbers | None
+    """How many each query went through, shape (q,); None for an index without."""
+
 
 def bulk_query(
     index: IndexFolder,
@@ -44,7 +75,10 @@ def bulk_query(
     nprobe: int = 0,
     columns: Sequence[str] | None = None,
     block: int = BLOCK,
-) -> Iterator[pa.Table]:
+    mask: RowMask | None = None,
+    similarity_min: float | None = None,
+    progress: Progress = SILENT,
+) -> Iterator[Answers]:
     """The k nearest neighbours of many queries.
 
     Args:
@@ -54,11 +88,14 @@ def bulk_query(
         nprobe: Lists searched a query; 0 for the index's own.
         columns: Metadata to bring; None for all, empty for none.
         block: Queries in a table; memory holds k rows of metadata for each.
+        mask: Rows that may be found, see `index_builder.predicates`; None for all. A query goes on to further lists
+            until there are k such rows, several times over, or no list is left.
+        similarity_min: Leave out neighbours below; None for none.
+        progress: Told of lists, where one pass answers all.
 
     Yields:
-        For each block of queries in order, RESULTS and then the metadata, sorted by query (row of
-        `queries`) and rank (from 0, the nearest; equal similarities by row). A query with fewer than k
-        neighbours has fewer rows.
+        Answers to each block of queries in order: query is the row of `queries`, rank counts from 0, the
+        nearest; equal similarities by row. A query with fewer than k neighbours has fewer rows.
 
     Raises:
         DataError: The queries don't fit the index, k or nprobe is out of bounds, or a column is unknown.
@@ -67,19 +104,47 @@ def bulk_query(
         raise DataError(f"block = {block}, 1 or more was needed")
     queries = index.checked(queries, k, nprobe)
     index.metadata(np.empty(0, dtype=np.int64), columns)  # an unknown column is told before the search
-    for start, similarities, rows in _found(index, queries, k, nprobe, block):
-        query, rank = np.nonzero(rows >= 0)
-        taken = rows[query, rank]
-        found = pa.table(
+    for found in _found(index, queries, k, nprobe, block, mask, progress):
+        there = found.rows >= 0
+        if similarity_min is not None:
+            there &= found.similarities >= similarity_min
+        query, rank = np.nonzero(there)
+        taken = found.rows[query, rank]
+        neighbours = pa.table(
             [
-                pa.array(query + start, pa.int32()),
+                pa.array(query + found.start, pa.int32()),
                 pa.array(rank, pa.int32()),
                 pa.array(taken, pa.int64()),
-                pa.array(similarities[query, rank], pa.float32()),
+                pa.array(found.similarities[query, rank], pa.float32()),
             ],
             schema=RESULTS,
         )
-        yield with_metadata(found, index.metadata(taken, columns))
+        q = len(found.rows)
+        searched = pa.table(
+            [
+                pa.array(range(found.start, found.start + q), pa.int32()),
+                pa.nulls(q, pa.int32()) if found.lists is None else pa.array(found.lists, pa.int32()),
+                pa.array(there.sum(axis=1), pa.int32()),
+            ],
+            schema=SEARCHED,
+        )
+        yield Answers(with_metadata(neighbours, index.metadata(taken, columns)), searched)
+
+
+def nearest(
+    index: IndexFolder,
+    queries: Vectors,
+    k: int,
+    *,
+    nprobe: int = 0,
+    columns: Sequence[str] | None = None,
+    mask: RowMask | None = None,
+) -> pa.Table:
+    """`bulk_query` in one table: the k nearest neighbours of all queries."""
+    answers = bulk_query(index, queries, k, nprobe=nprobe, columns=columns, mask=mask)
+    none = index.metadata(np.empty(0, dtype=np.int64), columns)
+    tables = [answer.neighbours for answer in answers]
+    return pa.concat_tables(tables or [with_metadata(RESULTS.empty_table(), none)])
 
 
 def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
@@ -140,40 +205,74 @@ def _queries_a_pass(k: int, block: int) -> int:
 
 
 def _found(
-    index: IndexFolder, queries: Vectors, k: int, nprobe: int, block: int
-) -> Iterator[tuple[int, npt.NDArray[np.float32], Rows]]:
-    """First query, similarities and rows of each block."""
+    index: IndexFolder,
+    queries: Vectors,
+    k: int,
+    nprobe: int,
+    block: int,
+    mask: RowMask | None,
+    progress: Progress,
+) -> Iterator[_Found]:
+    """What is found, block by block."""
     if index.exact_vectors is not None and index.n:
-        yield from _ranked(index, queries, k, nprobe, block)
+        yield from _ranked(index, queries, k, nprobe, block, mask)
         return
     plan, lists = _plan(index, len(queries), nprobe)
-    if lists is None or not plan.list_major:
-        for start in range(0, len(queries), block):
-            yield start, *index.search(queries[start : start + block], k, nprobe=nprobe)
-        return
-    k = min(k, index.n)
+    k = min(k, max(1, index.n))
     size = _queries_a_pass(k, block)
-    for first in range(0, len(queries), size):
-        similarities, rows = lists.search(queries[first : first + size], k, nprobe or index.nprobe)
-        for start in range(0, len(rows), block):
-            inside = slice(start, start + block)
-            yield first + start, *in_order(similarities[inside], rows[inside])
+    if lists is not None and (plan.list_major or mask is not None):
+        for first in range(0, len(queries), size):
+            some = queries[first : first + size]
+            found = lists.search(some, k, nprobe or index.nprobe, mask, progress)
+            yield from _in_blocks(first, *found, block)
+    elif mask is not None and index.n:
+        for first in range(0, len(queries), size):
+            some = queries[first : first + size]
+            if index.nlist:
+                by_lists = search_by_depth(index, some, k, nprobe or index.nprobe, mask, GROWN * k)
+                yield from _in_blocks(first, *by_lists, block)
+            else:
+                yield from _in_blocks(first, *search_all(index, some, k, mask), None, block)
+    else:
+        for start in range(0, len(queries), block):
+            some = queries[start : start + block]
+            yield _Found(start, *index.search(some, k, nprobe=nprobe), _fixed(index, nprobe, len(some)))
 
 
 def _ranked(
-    index: IndexFolder, queries: Vectors, k: int, nprobe: int, block: int
-) -> Iterator[tuple[int, npt.NDArray[np.float32], Rows]]:
+    index: IndexFolder, queries: Vectors, k: int, nprobe: int, block: int, mask: RowMask | None
+) -> Iterator[_Found]:
     """The same where FAISS finds candidates by coarse codes: they are ranked in one pass over the vectors."""
-    vectors = index.exact_vectors
-    size = _queries_a_pass(min(candidates_for(k), index.n), block)
+    depth = min(candidates_for(k), index.n)
+    size = _queries_a_pass(depth, block)
     for first in range(0, len(queries), size):
         asked = queries[first : first + size]
-        starts = range(0, len(asked), block)
-        rows = np.concatenate([index.candidates(asked[at : at + block], k, nprobe=nprobe) for at in starts])
-        similarities = exact_similarities(asked, rows, vectors)
-        for at in starts:
-            found, numbers = in_order(similarities[at : at + block], rows[at : at + block])
-            yield first + at, found[:, :k], numbers[:, :k]
+        lists: Numbers | None
+        if mask is not None:
+            _, rows, lists = search_by_depth(index, asked, depth, nprobe or index.nprobe, mask, depth)
+        else:
+            starts = range(0, len(asked), block)
+            rows = np.concatenate(
+                [index.candidates(asked[at : at + block], k, nprobe=nprobe) for at in starts]
+            )
+            lists = _fixed(index, nprobe, len(asked))
+        similarities = exact_similarities(asked, rows, index.exact_vectors)
+        for found in _in_blocks(first, similarities, rows, lists, block):
+            yield _Found(found.start, found.similarities[:, :k], found.rows[:, :k], found.lists)
+
+
+def _in_blocks(
+    first: int, similarities: Similarities, rows: Rows, lists: Numbers | None, block: int
+) -> Iterator[_Found]:
+    """Results of queries from number `first` on, sorted, in blocks."""
+    for start in range(0, len(rows), block):
+        inside = slice(start, start + block)
+        ordered = in_order(similarities[inside], rows[inside])
+        yield _Found(first + start, *ordered, None if lists is None else lists[inside])
+
+
+def _fixed(index: IndexFolder, nprobe: int, q: int) -> Numbers | None:
+    return np.full(q, min(nprobe or index.nprobe, index.nlist)) if index.nlist else None
 
 
 def with_metadata(found: pa.Table, metadata: pa.Table) -> pa.Table:

@@ -20,6 +20,7 @@ _NAMES = NAMES | {
     "width": ("original_width", "width"),
     "height": ("original_height", "height"),
 }
+_MORE = {"language": ("language",)}  # what a pool may be searched by, and we keep no column of
 _IDS = ("id", "hash")
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 
@@ -81,6 +82,32 @@ def _values(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     columns["key"] = pc.coalesce(columns["key"], pc.if_else(bare, path, None))
     columns["image_path"] = pc.if_else(bare, None, path)
     return columns
+
+
+def spelling_of(name: str, columns: Sequence[str]) -> list[str]:
+    """Those of a pool's columns that tell what we call `name`, or the id; in their own spelling."""
+    wanted = (_NAMES | _MORE).get(name) or (*_IDS, *_NAMES["url"], *_NAMES["image_path"], *_NAMES["caption"])
+    return [column for column in columns if column.lower() in wanted]
+
+
+def our_values(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Some of our columns, and language, as far as a pool's rows tell; one they say nothing of is left out.
+
+    Raises:
+        DataError: As `as_our_metadata`.
+    """
+    found: dict[str, pa.ChunkedArray] = {}
+    for name in names:
+        if name == "id":
+            known = ("url", "image_path", "caption")
+            found[name] = _ids(
+                table, {each: _first_of(table, _NAMES[each], METADATA.field(each).type) for each in known}
+            )
+        elif spelling_of(name, table.column_names):
+            kind = METADATA.field(name).type if name in METADATA.names else pa.string()
+            found[name] = _first_of(table, (_NAMES | _MORE)[name], kind)
+    # An empty mapping would make a table without rows.
+    return pa.table(found) if found else table.select([])
 
 
 def _first_of(table: pa.Table, spellings: Sequence[str], kind: pa.DataType) -> pa.ChunkedArray:

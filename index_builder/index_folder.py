@@ -180,6 +180,11 @@ class IndexFolder:
         return near[order], numbers[0][picked], _unit(vectors[0] if in_place else vectors[0][picked])
 
     @property
+    def rows(self) -> MetadataRows:
+        """Its metadata, row by row."""
+        return self._rows
+
+    @property
     def exact_vectors(self) -> Any:
         """The float16 vectors that candidates of coarse codes are ranked on, shape (n, d); None without."""
         return self._vectors

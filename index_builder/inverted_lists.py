@@ -8,6 +8,7 @@ and without the kernel's own read-ahead, so that what is read is what was asked 
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from index_builder.faiss_library import load_faiss
 from index_builder.metadata_rows import Rows
+from index_builder.row_mask import RowMask
 from spine.errors import DataError
 
 READ_BYTES = 8 * 2**20
@@ -53,7 +55,7 @@ class InvertedLists:
         """Look at the lists of `ivf`.
 
         Args:
-            ivf: A FAISS IndexIVF whose lists hold plain codes, one after the other.
+            ivf: A FAISS IndexIVF; to `read` it its lists must hold plain codes, one after the other.
             path: The index's file or folder, where lists on disk are read from.
         """
         faiss = load_faiss()
@@ -77,6 +79,30 @@ class InvertedLists:
     def bytes_of(self, numbers: npt.NDArray[np.int64]) -> int:
         """What these lists take: their codes and rows."""
         return int(self.sizes[numbers].sum()) * (self._code_size + _ID_BYTES)
+
+    def passing(self, mask: RowMask) -> npt.NDArray[np.int64]:
+        """How many rows of each list are in the mask, shape (nlist,); of lists on disk only the rows are read.
+
+        Raises:
+            DataError: The file can't be read.
+        """
+        passing = np.zeros(len(self.sizes), dtype=np.int64)
+        for number, rows in self._rows():
+            passing[number] = np.count_nonzero(mask.has(rows))
+        return passing
+
+    def _rows(self) -> Iterator[tuple[int, Rows]]:
+        """The rows of each list that has any, in the order of the file."""
+        numbers = self.order[self.sizes[self.order] > 0].tolist()
+        if not self.on_disk:
+            for number in numbers:
+                yield number, load_faiss().rev_swig_ptr(self._lists.get_ids(number), int(self.sizes[number]))
+            return
+        with self._opened() as descriptor:
+            for number in numbers:
+                start = int(self._offsets[number]) + int(self._capacities[number]) * self._code_size
+                content = self._read_bytes(descriptor, start, start + int(self.sizes[number]) * _ID_BYTES)
+                yield number, content.view(np.int64)
 
     def read(self, numbers: npt.NDArray[np.int64]) -> Iterator[InvertedList]:
         """These lists, each once, in this order; empty ones are left out.
@@ -105,6 +131,18 @@ class InvertedLists:
         spans = self._spans(numbers)
         if not spans:
             return
+        with self._opened() as descriptor, ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+            following: Future[Codes] = reader.submit(self._read_span, descriptor, spans[0])
+            for place, span in enumerate(spans):
+                content = following.result()
+                if place + 1 < len(spans):
+                    following = reader.submit(self._read_span, descriptor, spans[place + 1])
+                if place == 0:
+                    self._check_same_file(span[0], content)
+                yield from self._cut(span, content)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
         try:
             descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
@@ -112,15 +150,7 @@ class InvertedLists:
         try:
             if hasattr(os, "posix_fadvise"):  # no read-ahead beyond what is asked for
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-            with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
-                following: Future[Codes] = reader.submit(self._read_span, descriptor, spans[0])
-                for place, span in enumerate(spans):
-                    content = following.result()
-                    if place + 1 < len(spans):
-                        following = reader.submit(self._read_span, descriptor, spans[place + 1])
-                    if place == 0:
-                        self._check_same_file(span[0], content)
-                    yield from self._cut(span, content)
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -139,7 +169,9 @@ class InvertedLists:
 
     def _read_span(self, descriptor: int, span: npt.NDArray[np.int64]) -> Codes:
         start = int(self._offsets[span[0]])
-        end = int(self._offsets[span[-1]]) + self._length(int(span[-1]))
+        return self._read_bytes(descriptor, start, int(self._offsets[span[-1]]) + self._length(int(span[-1])))
+
+    def _read_bytes(self, descriptor: int, start: int, end: int) -> Codes:
         content = np.empty(end - start, dtype=np.uint8)
         filled = 0
         while filled < len(content):

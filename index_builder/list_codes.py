@@ -1,5 +1,6 @@
 """Codes of inverted lists back into vectors, a list at a time, by FAISS's own decoders."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +10,16 @@ from index_builder.inverted_lists import Codes
 from spine.tables import Vectors
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Codes that are levels of each dimension: v = base + weights * (code - 128)."""
+
+    base: Vectors
+    """Shape (d,)."""
+    weights: Vectors
+    """Shape (d,)."""
+
+
 class ListDecoder(Protocol):
     """Decodes one kind of codes."""
 
@@ -16,6 +27,8 @@ class ListDecoder(Protocol):
     """ "flat", "scalar" or "product": what decoding costs goes by it."""
     residual: bool
     """Whether the codes keep the difference to the list's centroid."""
+    grid: Grid | None
+    """What the codes say as they are, one byte a dimension; None where they must be decoded."""
 
     def decode(self, codes: Codes) -> Vectors:
         """Shape (n, d), float32: the vectors, or their differences to the centroid."""
@@ -46,6 +59,7 @@ class FlatDecoder:
 
     kind = "flat"
     residual = False
+    grid: Grid | None = None
 
     def __init__(self, d: int) -> None:
         self._d = d
@@ -61,6 +75,7 @@ class QuantizerDecoder:
     def __init__(self, kind: str, quantizer: Any, d: int, *, residual: bool) -> None:
         self.kind = kind
         self.residual = residual
+        self.grid = _grid(quantizer, d) if kind == "scalar" else None
         self._quantizer = quantizer
         self._d = d
 
@@ -72,6 +87,17 @@ class QuantizerDecoder:
         # The plain call: FAISS's wrapper checks and allocates, which for short lists takes longer.
         self._quantizer.decode_c(faiss.swig_ptr(codes), faiss.swig_ptr(vectors), len(codes))
         return vectors
+
+
+def _grid(quantizer: Any, d: int) -> Grid | None:
+    """FAISS decodes a byte c as lowest + (c + 0.5) / 255 * width, of all dimensions alike or of each its own."""
+    faiss = load_faiss()
+    of = faiss.ScalarQuantizer
+    if quantizer.qtype not in (of.QT_8bit, of.QT_8bit_uniform):
+        return None
+    lowest, width = faiss.vector_to_array(quantizer.trained).reshape(2, -1)
+    weights = np.broadcast_to(width / np.float32(255), d)
+    return Grid(base=np.ascontiguousarray(lowest + weights * np.float32(128.5)), weights=weights)
 
 
 def _exact_scalar_kinds(faiss: Any) -> set[int]:

@@ -2,64 +2,45 @@
 
 FAISS answers a query by going through its lists; a thousand queries make it read and decode a popular list
 hundreds of times. Here the (query, list) pairs are sorted by list. A list is read once, in the order of the
-file, decoded once, and one matrix product scores it for all its queries; FAISS's heaps keep the best k of each.
+file, decoded once, and scored for all its queries together: first by whole numbers, which rule most of it out
+(`index_builder.list_screen`), the rest in float32. FAISS's heaps keep the best k of each query.
 
 Source: the idea is that of `faiss.contrib.big_batch_search`.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from index_builder.best_k import BestK, Similarities
 from index_builder.faiss_library import load_faiss
-from index_builder.inverted_lists import Codes, InvertedLists
+from index_builder.inverted_lists import InvertedLists
 from index_builder.list_codes import ListDecoder, list_decoder
-from index_builder.matrix_threads import one_matrix_thread
+from index_builder.list_pairs import Numbers, Pairs, Wanted, pair_up
+from index_builder.list_screen import open_screen
+from index_builder.list_tiles import Scored, Tile, TileScorer
+from index_builder.matrix_threads import one_matrix_thread, one_torch_thread
 from index_builder.metadata_rows import Rows
+from index_builder.ordered_threads import mapped_in_order
+from index_builder.row_mask import RowMask
+from spine.progress import SILENT, Progress
 from spine.tables import Vectors
 
-Similarities = npt.NDArray[np.float32]
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+GROWN = 4
+"""Rows that pass a predicate, for each of k neighbours, that a query looks for before it goes to no further list."""
 
-_ASSIGNED = 4_096  # queries given their lists at once
+SCREENED_FROM = 2e10
+"""Multiplications of a pass from which whole numbers save more than loading what multiplies them takes."""
+
 _VECTORS, _VECTORS_LEAST = 2_048, 64  # of a list, decoded at once: 6 MB at d = 768
 _SCORES = 2**20  # of them with the list's queries, unless these alone are more
 _TILES = 16
-# With fewer query rows OpenBLAS takes kernels that round the last columns otherwise: equal vectors would
-# get similarities that differ in the last bit, and lose the order of their rows.
-_QUERIES_LEAST = 16
 
-
-@dataclass(frozen=True, slots=True)
-class _Pairs:
-    """Which queries want which list, sorted by list in the order of the file."""
-
-    numbers: npt.NDArray[np.int64]
-    """Lists wanted by any query, shape (t,)."""
-    starts: npt.NDArray[np.int64]
-    """Where each list's pairs begin, and where the last ones end, shape (t + 1,)."""
-    queries: npt.NDArray[np.int64]
-    """The query of each pair."""
-    middles: Similarities
-    """What FAISS's coarse quantiser said of each pair: inner product, or squared distance."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    """A piece of one list, and all queries that want it."""
-
-    number: int
-    codes: Codes
-    rows: Rows
-    queries: npt.NDArray[np.int64]
-    middles: Similarities
+_Bounded = tuple[Tile, Similarities | None]
+"""A tile, and what a row must have at least to be among the best of each of its queries."""
 
 
 class ListPass:
@@ -74,7 +55,7 @@ class ListPass:
         """Look at an index; see `open_list_pass`."""
         faiss = load_faiss()
         self._index = index  # what its parts below belong to
-        self._transforms, self._ivf = _parts(index)
+        self._transforms, self._ivf = parts_of(index)
         self._l2 = index.metric_type == faiss.METRIC_L2
         decoder = list_decoder(self._ivf)
         if decoder is None:
@@ -83,7 +64,14 @@ class ListPass:
         self.codes = decoder.kind
         self.lists = InvertedLists(self._ivf, path)
 
-    def search(self, queries: Vectors, k: int, nprobe: int) -> tuple[Similarities, Rows]:
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        nprobe: int,
+        mask: RowMask | None = None,
+        progress: Progress = SILENT,
+    ) -> tuple[Similarities, Rows, Numbers]:
         """The k nearest rows of each query among its nprobe nearest lists.
 
         As many threads work as FAISS has. Memory holds 12 bytes for each of the q · k results, 20 for each of the
@@ -93,76 +81,92 @@ class ListPass:
             queries: Shape (q, d), float32, contiguous, finite.
             k: Neighbours a query, 1 at least.
             nprobe: Lists a query.
+            mask: Rows that may be found; None for all. A query goes on to further lists until GROWN · k such rows are
+                in them, or no list is left.
+            progress: Told of lists gone through.
 
         Returns:
             Similarities (q, k) and rows (q, k), in the order of FAISS's heaps, not sorted; where fewer than k are
-            found the rest is row -1 with similarity -inf. Of an l2 index 1 - distance / 2.
+            found the rest is row -1 with similarity -inf. Of an l2 index 1 - distance / 2. And how many lists each
+            query went through, (q,).
 
         Raises:
             DataError: Lists on disk can't be read.
         """
-        moved = _moved(queries, self._transforms)
-        heaps = _Heaps(len(queries), k)
-        pairs = self._pairs(moved, min(nprobe, int(self._ivf.nlist)))
-        norms = (moved * moved).sum(axis=1) if self._l2 else None
+        moved = moved_by(self._transforms, queries)
+        best = BestK(len(queries), k)
+        wanted = Wanted(self.lists.passing(mask), GROWN * k) if mask is not None else None
+        lists, start = [np.empty(0, dtype=np.int64)], 0
         with one_matrix_thread():
-            for scored in in_order(
-                lambda tiles: [self._score(tile, moved, norms) for tile in tiles],
-                _shares(self._tiles(pairs)),
-                load_faiss().omp_get_max_threads(),
-            ):
-                for tile, scores in scored:
-                    heaps.add(tile.queries, scores, tile.rows)
-        return heaps.results()
+            while start < len(moved):
+                some = moved[start:]
+                pairs = pair_up(self._ivf, self.lists.order, some, min(nprobe, int(self._ivf.nlist)), wanted)
+                read = np.count_nonzero(self.lists.sizes[pairs.numbers])
+                progress.begin("search", int(read), "lists")
+                self._go_through(pairs, some, mask, start, best, progress)
+                lists.append(pairs.lists)
+                start += len(pairs.lists)
+        return *best.results(), np.concatenate(lists)
 
-    def _tiles(self, pairs: "_Pairs") -> Iterator["_Tile"]:
+    def _go_through(
+        self,
+        pairs: Pairs,
+        queries: Vectors,
+        mask: RowMask | None,
+        first: int,
+        best: BestK,
+        progress: Progress,
+    ) -> None:
+        """Offer each pair's rows; `first` is the number of the first query in `best`."""
+        screen = open_screen(self._decoder, queries) if self._worth_screening(pairs) else None
+
+        scorer = TileScorer(self._ivf, self._decoder, queries, screen, l2=self._l2)
+
+        def with_bounds() -> Iterator[list[_Bounded]]:
+            for share in _shares(self._tiles(pairs, mask)):
+                # Looked up as the share is handed out, so that they don't depend on what threads do meanwhile.
+                yield [
+                    (tile, best.least(tile.queries + first) if scorer.screens(tile) else None)
+                    for tile in share
+                ]
+
+        def score(share: list[_Bounded]) -> list[Scored]:
+            with one_torch_thread() if screen is not None else nullcontext():
+                return [scorer.score(tile, least) for tile, least in share]
+
+        for share in mapped_in_order(score, with_bounds(), load_faiss().omp_get_max_threads()):
+            for scored in share:
+                scored.offer(best, first)
+                if scored.tile.last:
+                    progress.advance(1)
+
+    def _worth_screening(self, pairs: Pairs) -> bool:
+        """Whether whole numbers would save more than the time it takes to load what multiplies them."""
+        if self._l2:
+            return False
+        sizes = self.lists.sizes[pairs.numbers]
+        return float(sizes @ np.diff(pairs.starts)) * int(self._ivf.d) >= SCREENED_FROM
+
+    def _tiles(self, pairs: Pairs, mask: RowMask | None) -> Iterator[Tile]:
         """The work, in the order of the file, in pieces of a bounded number of scores."""
         place = {int(number): i for i, number in enumerate(pairs.numbers)}
-        for each in self.lists.read(pairs.numbers):
+        numbers = pairs.numbers
+        if not self.lists.on_disk:
+            # Those with little to score first: what they leave of the others need not be scored.
+            numbers = numbers[np.argsort(self.lists.sizes[numbers] * np.diff(pairs.starts), kind="stable")]
+        for each in self.lists.read(numbers):
+            codes, rows = each.codes, each.rows
+            if mask is not None:
+                passing = np.flatnonzero(mask.has(rows))
+                codes, rows = codes[passing], rows[passing]
             i = place[each.number]
             inside = slice(int(pairs.starts[i]), int(pairs.starts[i + 1]))
             queries, middles = pairs.queries[inside], pairs.middles[inside]
             step = max(_VECTORS_LEAST, min(_VECTORS, _SCORES // len(queries)))
-            for start in range(0, len(each.rows), step):
-                codes, rows = each.codes[start : start + step], each.rows[start : start + step]
-                yield _Tile(each.number, codes, rows, queries, middles)
-
-    def _pairs(self, queries: Vectors, nprobe: int) -> _Pairs:
-        """Give each query its lists, as FAISS's search does, and sort by list."""
-        found = [
-            self._ivf.quantizer.search(queries[start : start + _ASSIGNED], nprobe)
-            for start in range(0, len(queries), _ASSIGNED)
-        ]
-        middles = np.concatenate([each for each, _ in found]).ravel()
-        numbers = np.concatenate([each for _, each in found]).ravel()
-        position = np.empty(len(self.lists.order), dtype=np.int32)
-        position[self.lists.order] = np.arange(len(self.lists.order), dtype=np.int32)
-        there = np.flatnonzero(numbers >= 0)  # a graph as coarse quantiser may find fewer
-        order = there[np.argsort(position[numbers[there]], kind="stable")]
-        numbers = numbers[order]
-        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        return _Pairs(numbers[starts], np.append(starts, len(numbers)), order // nprobe, middles[order])
-
-    def _score(
-        self, tile: "_Tile", queries: Vectors, norms: Similarities | None
-    ) -> tuple["_Tile", Similarities]:
-        """Similarities of a tile's queries to its vectors, shape (queries, vectors)."""
-        vectors = self._decoder.decode(tile.codes)
-        if norms is not None:
-            if self._decoder.residual:
-                vectors = vectors + self._centroid(tile.number)
-            lengths = np.einsum("ij,ij->i", vectors, vectors)
-            scores = _products(queries, tile.queries, vectors)
-            scores += 1 - (lengths + norms[tile.queries, None]) / 2  # 1 - |q - v|² / 2
-            return tile, scores
-        scores = _products(queries, tile.queries, vectors)
-        if self._decoder.residual:
-            scores += tile.middles[:, None]
-        return tile, scores
-
-    def _centroid(self, number: int) -> Vectors:
-        centroid: Vectors = self._ivf.quantizer.reconstruct(number)
-        return centroid
+            for start in range(0, len(rows), step):
+                piece = slice(start, start + step)
+                ends = start + step >= len(rows)
+                yield Tile(each.number, codes[piece], rows[piece], queries, middles, ends)
 
 
 def open_list_pass(index: Any, path: Path) -> ListPass | None:
@@ -174,11 +178,11 @@ def open_list_pass(index: Any, path: Path) -> ListPass | None:
         index: A FAISS index.
         path: Its file, or its folder if it stays on disk.
     """
-    _, ivf = _parts(index)
+    _, ivf = parts_of(index)
     return ListPass(index, path) if ivf is not None and list_decoder(ivf) is not None else None
 
 
-def _parts(index: Any) -> tuple[list[Any], Any]:
+def parts_of(index: Any) -> tuple[list[Any], Any]:
     """The transforms before an IVF index, and the index; none and None for anything else."""
     faiss, transforms = load_faiss(), []
     index = faiss.downcast_index(index)
@@ -188,26 +192,16 @@ def _parts(index: Any) -> tuple[list[Any], Any]:
     return (transforms, index) if isinstance(index, faiss.IndexIVF) else ([], None)
 
 
-def _moved(queries: Vectors, transforms: list[Any]) -> Vectors:
+def moved_by(transforms: list[Any], queries: Vectors) -> Vectors:
+    """Queries as the lists have them."""
     for transform in transforms:
         queries = transform.apply(queries)
     return np.ascontiguousarray(queries, dtype=np.float32)
 
 
-def _products(queries: Vectors, some: npt.NDArray[np.int64], vectors: Vectors) -> Similarities:
-    """Inner products of some of the queries with vectors, shape (len(some), n)."""
-    if len(some) < _QUERIES_LEAST:
-        few = np.zeros((_QUERIES_LEAST, queries.shape[1]), dtype=np.float32)
-        few[: len(some)] = queries[some]
-        products: Similarities = (few @ vectors.T)[: len(some)]
-    else:
-        products = np.take(queries, some, axis=0) @ vectors.T
-    return products
-
-
-def _shares(tiles: Iterator["_Tile"]) -> Iterator[list["_Tile"]]:
+def _shares(tiles: Iterator[Tile]) -> Iterator[list[Tile]]:
     """Tiles handed out together, so that small ones don't cost a thread more than they are worth."""
-    share: list[_Tile] = []
+    share: list[Tile] = []
     scores = 0
     for tile in tiles:
         share.append(tile)
@@ -217,58 +211,3 @@ def _shares(tiles: Iterator["_Tile"]) -> Iterator[list["_Tile"]]:
             share, scores = [], 0
     if share:
         yield share
-
-
-def in_order(function: Callable[[Given], Made], items: Iterator[Given], threads: int) -> Iterator[Made]:
-    """`map`, by several threads, a few items ahead; results in the order of the items."""
-    if threads <= 1:
-        yield from map(function, items)
-        return
-    waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="lists") as workers:
-        try:
-            for item in items:
-                waiting.append(workers.submit(function, item))
-                if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-class _Heaps:
-    """The best k of each query so far, in FAISS's heaps.
-
-    Where a heap is full and two of its lowest are equal, FAISS lets go of the one with the smaller label. Rows go
-    in as negative labels, so that of equals the first row stays.
-    """
-
-    def __init__(self, q: int, k: int) -> None:
-        faiss = load_faiss()
-        self._values = np.empty((q, k), dtype=np.float32)
-        self._labels = np.empty((q, k), dtype=np.int64)
-        self._heaps = faiss.float_minheap_array_t()
-        self._heaps.k, self._heaps.nh = k, q
-        self._heaps.val, self._heaps.ids = faiss.swig_ptr(self._values), faiss.swig_ptr(self._labels)
-        self._heaps.heapify()
-
-    def add(self, queries: npt.NDArray[np.int64], scores: Similarities, rows: Rows) -> None:
-        """Offer every row to each of these queries; `scores` has a line a query."""
-        faiss, labels = load_faiss(), -2 - rows  # -1 marks an empty place
-        self._heaps.addn_query_subset_with_ids(
-            len(queries),
-            faiss.swig_ptr(queries),
-            len(rows),
-            faiss.swig_ptr(scores),
-            faiss.swig_ptr(labels),
-            0,
-        )
-
-    def results(self) -> tuple[Similarities, Rows]:
-        """Similarities and rows, each (q, k), not sorted."""
-        empty = self._labels == -1
-        self._values[empty] = -np.inf
-        np.subtract(-2, self._labels, out=self._labels)  # -1 stays -1
-        return self._values, self._labels

@@ -45,6 +45,19 @@ def one_matrix_thread() -> Iterator[None]:
                 put(_usual)
 
 
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """torch multiplies with one thread inside, where it is called from the same thread of ours."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @cache
 def _openblas() -> tuple[Any, Any] | None:
     """The functions that tell and set the threads of the OpenBLAS in NumPy's wheel."""

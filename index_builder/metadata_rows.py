@@ -6,7 +6,7 @@ number of batches are memory-mapped too (40 rows of 4,000 batches take 0.2 ms), 
 into memory.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,31 @@ class MetadataRows:
         else:
             table = self._take_from_many(rows, wanted.names)
         return _plain(table)
+
+    def blocks(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
+        """All rows in order, at most `size` at a time, so many wherever there are more.
+
+        Args:
+            columns: Those wanted.
+            size: Rows a table.
+
+        Raises:
+            DataError: A column doesn't exist.
+        """
+        names = self._wanted(columns).names
+        held: list[pa.RecordBatch] = []
+        left = size
+        for batch in self._batches:
+            start = 0
+            while start < batch.num_rows:
+                piece = batch.slice(start, left)
+                held.append(piece.select(names))
+                start, left = start + piece.num_rows, left - piece.num_rows
+                if not left:
+                    yield pa.Table.from_batches(held)
+                    held, left = [], size
+        if held:
+            yield pa.Table.from_batches(held)
 
     def _wanted(self, columns: Sequence[str] | None) -> pa.Schema:
         if columns is None:

@@ -115,7 +115,7 @@ class IndexPool:
     def search(self, queries: Vectors, k: int, nprobe: int, block: int) -> Iterator[pa.Table]:
         """The k nearest of each query; see `Pool`."""
         tables = bulk_query(self._index, queries, k, nprobe=nprobe, columns=self._columns, block=block)
-        return map(_in_our_columns, tables)
+        return (_in_our_columns(answers.neighbours) for answers in tables)
 
     def vectors(self, rows: Rows) -> Vectors | None:
         """The stored vectors of rows, as far as the index's codes keep them."""

@@ -6,10 +6,13 @@ import pytest
 
 from index_builder import bulk_query as bulk_query_module
 from index_builder import exact_ranking
-from index_builder.bulk_query import RESULTS, answers_together, bulk_query, explain
+from index_builder.bulk_query import RESULTS, answers_together, bulk_query, explain, nearest
 from index_builder.index_folder import INDEX_FILE, VECTORS_FILE, IndexFolder
+from index_builder.predicates import Predicate, rows_that_pass
+from index_builder.row_mask import RowMask
 from spine.errors import DataError
 from spine.publish import publish_array
+from spine.settings import FiltersConfig
 from spine.stage import Stage
 
 N, D = 2_000, 24
@@ -42,9 +45,13 @@ def opened(folder, vectors, kind="Flat"):
     return IndexFolder.open(folder)
 
 
+def tables(answers):
+    return [each.neighbours for each in answers]
+
+
 @pytest.mark.parametrize("block", [1, 7, 70, 1_000])
 def test_the_blocks_together_are_the_exact_neighbours_whatever_their_size(tmp_path, vectors, queries, block):
-    blocks = list(bulk_query(opened(tmp_path, vectors), queries, 9, columns=["url"], block=block))
+    blocks = tables(bulk_query(opened(tmp_path, vectors), queries, 9, columns=["url"], block=block))
 
     assert len(blocks) == -(-70 // block)
     table = pa.concat_tables(blocks)
@@ -63,7 +70,7 @@ def test_the_blocks_together_are_the_exact_neighbours_whatever_their_size(tmp_pa
 def test_lists_searched_one_query_at_a_time_give_the_same(tmp_path, vectors, queries):
     index = opened(tmp_path, vectors, "IVF32,SQ8")
 
-    table = pa.concat_tables(bulk_query(index, queries, 5, nprobe=4, columns=[], block=16))
+    table = pa.concat_tables(tables(bulk_query(index, queries, 5, nprobe=4, columns=[], block=16)))
 
     single = np.concatenate([index.search(query[None], 5, nprobe=4)[1] for query in queries])
     assert table.column("row").to_pylist() == single.ravel().tolist()
@@ -72,7 +79,7 @@ def test_lists_searched_one_query_at_a_time_give_the_same(tmp_path, vectors, que
 def test_a_query_with_fewer_neighbours_has_fewer_rows(tmp_path, vectors, queries):
     index = opened(tmp_path, vectors, "IVF100,Flat")
 
-    table = pa.concat_tables(bulk_query(index, queries, 100, nprobe=1, columns=[]))
+    table = pa.concat_tables(tables(bulk_query(index, queries, 100, nprobe=1, columns=[])))
 
     sizes = np.bincount(table.column("query").to_numpy(), minlength=70)
     assert sizes.min() > 0 and sizes.max() < 100
@@ -81,7 +88,7 @@ def test_a_query_with_fewer_neighbours_has_fewer_rows(tmp_path, vectors, queries
 
 
 def test_a_pools_own_columns_make_way_for_those_of_the_answer(tmp_path, vectors, queries):
-    table = next(bulk_query(opened(tmp_path, vectors), queries, 2))
+    table = nearest(opened(tmp_path, vectors), queries, 2)
 
     assert table.column_names == ["query", "rank", "row", "similarity", "url", "alt_txt_similarity"]
     assert set(table.column("alt_txt_similarity").to_pylist()) == {0.3}
@@ -123,7 +130,7 @@ def test_one_pass_over_the_lists_gives_what_single_searches_give(
     index = IndexFolder.open(folder, memory_map=memory_map)
     assert answers_together(index, 400, 8)
 
-    blocks = list(bulk_query(index, queries, k, nprobe=8, block=block))
+    blocks = tables(bulk_query(index, queries, k, nprobe=8, block=block))
 
     assert [np.unique(table.column("query")).tolist() for table in blocks] == [
         list(range(start, min(start + block, 400))) for start in range(0, 400, block)
@@ -177,7 +184,7 @@ def test_coarse_candidates_ranked_in_one_pass_give_what_single_searches_give(
     index = IndexFolder.open(tmp_path)
     assert answers_together(index, 70) and "sorted by row" in explain(index, 70, k)
 
-    table = pa.concat_tables(bulk_query(index, queries, k, columns=[], block=block))
+    table = pa.concat_tables(tables(bulk_query(index, queries, k, columns=[], block=block)))
 
     # FAISS rounds a query among others as it does alone: the candidates are the same.
     single = [index.search(query[None], k) for query in queries]
@@ -204,3 +211,99 @@ def test_exact_similarities_are_those_of_the_rows_in_their_places():
     np.testing.assert_allclose(found[candidates >= 0], known[candidates >= 0], atol=1e-5)
     assert np.isneginf(found[candidates < 0]).all()
     assert exact_ranking.exact_similarities(queries, candidates[:, :0], stored).shape == (6, 0)
+
+
+def with_filters(folder, vectors, kind, metric, keeps_vectors):
+    """An index of `kind` whose metadata hold what a predicate looks at."""
+    random = np.random.default_rng(8)
+    index = faiss.index_factory(D, kind, metric)
+    index.train(vectors)
+    index.add(vectors)
+    values = {
+        "hash": np.arange(N) * 11 - 500,
+        "width": random.integers(200, 2_000, N),
+        "height": random.integers(200, 2_000, N),
+        "punsafe": np.where(random.random(N) < 0.2, np.nan, random.random(N)).astype(np.float32),
+        "LANGUAGE": [None if row % 9 == 0 else ["en", "de", "nolang"][row % 3] for row in range(N)],
+    }
+    if keeps_vectors:
+        stage = Stage.open("index", folder, {}, {})
+        publish_array(folder / VECTORS_FILE, vectors.astype(np.float16))
+    (folder / "metadata").mkdir(parents=True, exist_ok=True)
+    faiss.write_index(index, str(folder / INDEX_FILE))
+    pq.write_table(pa.table(values), folder / "metadata" / "0.parquet")
+    if keeps_vectors:
+        stage.finish({}, {"n": N, "d": D, "nprobe": 4})
+    return IndexFolder.open(folder), values
+
+
+@pytest.mark.parametrize(
+    ("kind", "keeps_vectors", "tolerance"),
+    [
+        ("Flat", False, 1e-5),
+        ("HNSW16", False, 1e-5),
+        ("IVF16,Flat", False, 1e-5),
+        ("RR24,IVF16,SQ8", False, 0.02),
+        ("IVF16,RaBitQfs", True, 1e-3),
+    ],
+)
+@pytest.mark.parametrize("metric", [faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2])
+@pytest.mark.parametrize("share", ["few", "many"])
+def test_a_predicate_finds_the_nearest_of_those_that_meet_it(
+    tmp_path, vectors, queries, kind, metric, keeps_vectors, tolerance, share
+):
+    index, values = with_filters(tmp_path, vectors, kind, metric, keeps_vectors)
+    deny = values["hash"][::7]
+    side = {"few": 1_700, "many": 500}[share]
+    predicate = Predicate(
+        filters=FiltersConfig(min_side_px=side, pwatermark_max=None, punsafe_max=0.7, unknown="drop"),
+        languages=("en", "de"),
+        deny=deny,
+    )
+    known = np.minimum(values["width"], values["height"]) >= side
+    known &= (values["punsafe"] <= 0.7) & ~np.isin(values["hash"], deny)
+    known &= np.array([word in ("en", "de") for word in values["LANGUAGE"]])
+
+    mask = rows_that_pass(index.rows, predicate)
+    answers = list(bulk_query(index, queries, 12, nprobe=3, mask=mask, columns=["hash"], block=32))
+
+    passing = np.flatnonzero(known)
+    assert mask.count == len(passing) and (share == "many") == (len(passing) > 300)
+    np.testing.assert_array_equal(np.flatnonzero(mask.has(np.arange(N))), passing)
+    table = pa.concat_tables(tables(answers))
+    k = min(12, len(passing))
+    assert table.column("query").to_pylist() == np.repeat(np.arange(70), k).tolist()
+    assert known[table.column("row").to_numpy()].all()
+    assert table.column("hash").to_pylist() == values["hash"][table.column("row").to_numpy()].tolist()
+    searched = pa.concat_tables([answer.searched for answer in answers])
+    assert searched.column("found").to_pylist() == [k] * 70
+    if kind.startswith(("Flat", "HNSW")):
+        assert searched.column("lists").null_count == 70
+    else:
+        lists = searched.column("lists").to_numpy()
+        assert lists.min() >= 3 and lists.max() <= 16
+        if share == "many":
+            return  # the nearest of some lists
+    exact = -np.sort(-(queries @ vectors[passing].T), axis=1)[:, :k]
+    found = table.column("similarity").to_numpy().reshape(70, k)
+    assert (found >= exact - 0.2).all() and np.abs(found - exact).mean() < 0.01 + tolerance
+
+
+def test_a_row_below_the_similarity_asked_for_is_left_out(tmp_path, vectors, queries):
+    index = opened(tmp_path, vectors)
+
+    answers = list(bulk_query(index, queries, 30, columns=[], similarity_min=0.55))
+
+    known = -np.sort(-(queries @ vectors.T), axis=1)[:, :30]
+    assert pa.concat_tables(tables(answers)).num_rows == (known >= 0.55).sum() > 0
+    found = pa.concat_tables([answer.searched for answer in answers]).column("found").to_pylist()
+    assert found == (known >= 0.55).sum(axis=1).tolist()
+
+
+def test_no_row_may_meet_the_predicate(tmp_path, vectors, queries):
+    for kind in ("Flat", "IVF16,SQ8", "IVF16,RaBitQfs"):
+        index = opened(tmp_path / kind, vectors, kind)
+
+        found = nearest(index, queries, 5, columns=[], mask=RowMask(N, [np.zeros(N, dtype=bool)]))
+
+        assert found.num_rows == 0 and found.schema.equals(RESULTS)

@@ -1,0 +1,42 @@
+"""`map` by several threads, with results in order."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+AHEAD = 8
+"""Items handed out before the first result is taken."""
+
+
+def mapped_in_order(
+    function: Callable[[Given], Made], items: Iterator[Given], threads: int
+) -> Iterator[Made]:
+    """`map`, by several threads; results in the order of the items.
+
+    Of up to AHEAD threads, however many there are, item i is asked for when i - AHEAD results have been taken: what an
+    item is made from doesn't depend on how fast the threads are.
+    """
+    if threads <= 1:
+        made: deque[Made] = deque()
+        for item in items:
+            made.append(function(item))
+            if len(made) >= AHEAD:
+                yield made.popleft()
+        yield from made
+        return
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="lists") as workers:
+        try:
+            for item in items:
+                waiting.append(workers.submit(function, item))
+                if len(waiting) >= max(AHEAD, threads):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
