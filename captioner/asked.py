@@ -60,6 +60,7 @@ class Asked:
             "image_mode": self.config.image_mode,
             "captioner": self.captioner,
             "batch_size": self.setup.batch_size,
+            "agreement_sample": self.config.agreement_sample,
         }
 
     def rows(

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.asked import Asked
+from captioner.comparison import ask_blank
 from captioner.engine import Engine
+from captioner.figures import NO_YARDSTICKS, Yardsticks, figures_of
 from captioner.pictures import read_ahead
 from captioner.report_page import publish_report
 from captioner.rows import Row
@@ -43,6 +45,7 @@ def caption(
     limit: int | None = None,
     failed_only: bool = False,
     force: bool = False,
+    yardsticks: Yardsticks = NO_YARDSTICKS,
     progress: Progress = SILENT,
 ) -> Manifest:
     """Describe the selected pictures.
@@ -55,6 +58,7 @@ def caption(
         limit: At most so many contents in this call, those of the lowest ids first; None for all.
         failed_only: Ask again for the pictures that failed before, and for no others.
         force: Throw away this captioner's captions.
+        yardsticks: What the finished captions are held against, for the report.
         progress: Told of every batch.
 
     Returns:
@@ -92,7 +96,7 @@ def caption(
         asked = _taken_in_hand(run, asked)
     work = _Work(run, who, progress)
     work.do(units, asked, limit)
-    return _closed(stage, units, work)
+    return _closed(stage, units, work, yardsticks)
 
 
 def _has_failed(run: Run) -> bool:
@@ -141,6 +145,7 @@ class _Work:
             self._introduce()
             engine = self.who.setup.load()
             try:
+                ask_blank(self.run, self.who, engine)
                 self._publish_all(self._batches(engine, missing))
             finally:
                 engine.close()
@@ -201,10 +206,10 @@ class _Work:
         self.here.update(row["id"] for row in rows)
 
 
-def _closed(stage: Stage, units: Sequence[Unit], work: _Work) -> Manifest:
+def _closed(stage: Stage, units: Sequence[Unit], work: _Work, yardsticks: Yardsticks) -> Manifest:
     """Finish the stage if every selected picture has its row; else say what there is."""
     selected = sorted(number for unit in units for number in unit.ids)
-    rows = read_parts(work.run.captions, CAPTIONS, COUNTED)
+    rows = read_parts(work.run.captions, CAPTIONS, [*COUNTED, "caption_id", "raw_caption"])
     rows = rows.filter(pc.is_in(rows["id"], pa.array(selected, pa.int64()))).sort_by("id")
     counts = {"selected": len(selected), **tally(rows)}
     setup = work.who.setup
@@ -216,7 +221,9 @@ def _closed(stage: Stage, units: Sequence[Unit], work: _Work) -> Manifest:
         "demo_models": setup.is_demo,
     }
     if rows.num_rows == len(selected):
-        publish_report(work.run.captions_report, rows, counts, facts)
+        sample = work.who.config.agreement_sample
+        facts["figures"] = figures_of(work.run, rows, work.who.captioner, sample, yardsticks)
+        publish_report(work.run, rows, counts, facts)
         return stage.finish(counts, facts)
     counts["missing"] = len(selected) - rows.num_rows
     return Manifest(

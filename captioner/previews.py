@@ -69,7 +69,7 @@ def preview(
         "preview",
         folder,
         parameters={
-            "captioners": [who.parameters for who in whose],
+            "captioners": [who.captioner for who in whose],
             "captions": [unit.caption_id for unit in units[0]],
         },
         inputs={},

@@ -6,14 +6,16 @@ Made of the rows alone, so that the same captions give the same page.
 import html
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from captioner.report_figures import figure_sections
 from spine.caption_flags import FLAGS
 from spine.publish import publish_text
+from spine.run import Run
+from spine.tables import AGREEMENT, read_table
 
 BARS = 20
 SAMPLES = 12
@@ -35,16 +37,18 @@ li { white-space: pre-wrap; margin-bottom: .8rem; }
 """
 
 
-def publish_report(path: Path, rows: pa.Table, counts: Mapping[str, int], facts: Mapping[str, Any]) -> None:
+def publish_report(run: Run, rows: pa.Table, counts: Mapping[str, int], facts: Mapping[str, Any]) -> None:
     """Publish the page of these captions.
 
     Args:
-        path: Of the page.
+        run: Whose they are.
         rows: By rising id, one a selected picture; the columns of captioner.tally.COUNTED.
         counts: As in the manifest.
         facts: As in the manifest.
     """
     captioned = rows.filter(pc.equal(rows["status"], "captioned"))
+    measured = run.caption_agreement.is_file()
+    agreement = read_table(run.caption_agreement, AGREEMENT) if measured else None
     title = f"Captions by {facts['model']}"
     demo = "<p>A small model that knows drawn scenes alone.</p>" if facts["demo_models"] else ""
     body = [
@@ -54,10 +58,13 @@ def publish_report(path: Path, rows: pa.Table, counts: Mapping[str, int], facts:
         _outcomes(counts),
         _shares(counts),
         *(_histogram(name, captioned, label) for name, label in _HISTOGRAMS.items()),
+        figure_sections(facts["figures"], agreement),
         _samples(captioned),
     ]
     head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-    publish_text(path, "\n".join(["<!doctype html><html lang='en'>", head, *body, "</html>\n"]))
+    publish_text(
+        run.captions_report, "\n".join(["<!doctype html><html lang='en'>", head, *body, "</html>\n"])
+    )
 
 
 def _outcomes(counts: Mapping[str, int]) -> str:

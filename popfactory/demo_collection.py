@@ -40,7 +40,7 @@ THEMES = 40
 
 _WATERMARKED_THEMES = (3, 13, 23)
 _UNSAFE_THEMES = (7, 27)
-_FORMAT = 1  # raise it when the same arguments no longer draw the same files
+_FORMAT = 2  # raise it when the same arguments no longer draw the same files
 _MANIFEST = "collection.json"
 _JPEG_QUALITY = 88
 _BATCH = 50
@@ -109,6 +109,8 @@ class _Drawn:
     repeat: str
     repeat_of: str
     dead: str
+    caption: str
+    """What a perfect captioner says of it."""
 
 
 def draw_collection(
@@ -117,7 +119,7 @@ def draw_collection(
     """Draw the demo's concepts and pool.
 
     Writes `folder/concepts/*.jpg` and `folder/pool/NN/*` with a .txt sidecar beside each, then
-    `folder/truth.jsonl`: for each file its theme, marks, size and what it repeats. Each file is
+    `folder/truth.jsonl`: for each file its theme, marks, size, what it shows and what it repeats. Each file is
     written under a temporary name and renamed, `folder/collection.json` comes last. Called again
     on a finished folder it returns at once; on an unfinished one it starts over.
 
@@ -253,6 +255,7 @@ def _draw_item(folder: Path, seed: int, item: _Item) -> _Drawn:
         repeat=item.repeat,
         repeat_of=item.repeat_of,
         dead=item.dead,
+        caption=caption(scene),
     )
 
 

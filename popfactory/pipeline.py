@@ -82,9 +82,14 @@ def _steps_to_neighbours(run: Run, config: Config, progress: Progress) -> list[S
 def _steps_to_release(run: Run, progress: Progress) -> list[Step]:
     from captioner.captions import caption
     from curation.release import release
+    from popfactory.yardsticks import yardsticks_of
 
     return [
-        Step("caption", run.captions, lambda: caption(run, progress=progress)),
+        Step(
+            "caption",
+            run.captions,
+            lambda: caption(run, yardsticks=yardsticks_of(run, progress), progress=progress),
+        ),
         Step("release", run.releases, lambda: release(run, progress=progress)),
     ]
 

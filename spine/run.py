@@ -10,7 +10,8 @@ RUN/
     scores/                  part-00000.parquet, groups.parquet, exemplars.parquet
     decisions.sqlite         curators' events
     selection/selection.parquet
-    captions/                part-00000.parquet, report.html, others/CAPTIONER/ and takes/part-00000.parquet
+    captions/                part-00000.parquet, agreement.parquet, blank.json, report.html,
+                             others/CAPTIONER/part-00000.parquet, takes/part-00000.parquet
     previews/NAME/           a few pictures by several captioners: part-00000.parquet, page.html; no stage reads it
     jobs/                    a journal per job
     drawings/                the demo's own pictures, in a demo run only
@@ -153,6 +154,16 @@ class Run:
     def caption_takes(self) -> Path:
         """Parts of `spine.tables.CAPTIONS`: further captions of chosen pictures, by whichever captioner."""
         return self.captions / "takes"
+
+    @property
+    def caption_agreement(self) -> Path:
+        """How well captions agree with their pictures; schema `spine.tables.AGREEMENT`."""
+        return self.captions / "agreement.parquet"
+
+    @property
+    def blank_captions(self) -> Path:
+        """What each captioner says of a picture that shows nothing: JSON."""
+        return self.captions / "blank.json"
 
     @property
     def captions_report(self) -> Path:

@@ -249,6 +249,9 @@ class CaptionConfig:
     in_flight: int = 32
     """Requests at the same time of the http engine, a server, at most; it begins with fewer and finds what helps."""
 
+    agreement_sample: int = 2_000
+    """Captions at most whose agreement with their pictures the [clip] model measures; 0 is none."""
+
     api_key_env: str = ""
     """Name of the environment variable that holds the servers' key, for the http engine; empty sends none."""
 

@@ -190,6 +190,23 @@ captions/takes/part-*.parquet: any number of rows a picture, of whichever captio
 previews/NAME/part-*.parquet: one row a picture that was chosen for a preview, a captioner a part."""
 
 
+AGREEMENT = pa.schema(
+    [
+        ("caption_id", pa.string()),
+        ("id", pa.int64()),  # of the picture, or the first of those that share its content
+        ("sentences", pa.int32()),
+        ("clip_mean", pa.float32()),  # similarity of the sentences to the picture, on average
+        ("clip_min", pa.float32()),  # of the sentence that is least like it
+        ("worst_sentence", pa.string()),  # which that is
+        ("other_id", pa.int64()),  # another picture of the run
+        ("clip_other", pa.float32()),  # similarity of the sentences to that one, on average
+        ("clip_model", pa.string()),
+        ("caption_digest", pa.string()),  # 16 hex digits of the SHA-256 of what was measured
+    ]
+)
+"""captions/agreement.parquet: one row a caption that was measured, of the captioner that [caption] names."""
+
+
 DATASET = pa.schema(
     [
         # LAION-POP's twelve columns, in its order.

@@ -20,6 +20,7 @@ from PIL import Image
 
 from index_builder.heads import DEMO_HEADS, load_head, load_rating_vector
 from popfactory.demo_drawing import draw
+from popfactory.demo_truth import caption_figures
 from popfactory.demo_world import (
     BACKGROUNDS,
     COLOURS,
@@ -27,16 +28,13 @@ from popfactory.demo_world import (
     PATTERNS,
     SHAPES,
     STYLES,
-    Attributes,
     Kind,
     Scene,
-    attributes,
     caption,
-    parse_caption,
     random_scene,
     short_caption,
 )
-from spine.prompts import CAPTION_PREFIX, PROMPTS
+from spine.prompts import PROMPTS
 from spine.torchvision_ops import declare_missing_operators
 from training.embedding import DemoClip
 from training.pictures import HELD_OUT_SEED
@@ -196,41 +194,6 @@ def llava_figures(
         scored = caption_figures(scenes, replies) | {"captions a second": speed}
         figures |= {f"{prompt}: {name}": value for name, value in scored.items()}
     return figures
-
-
-def caption_figures(scenes: list[Scene], replies: list[str]) -> Figures:
-    """Exact shares over captions; object shares are over all objects there are."""
-    read = [parse_caption(reply) for reply in replies]
-    truth = [attributes(scene) for scene in scenes]
-    pairs = [(t, r) for t, r in zip(truth, read, strict=True) if r is not None]
-    figures: Figures = {
-        "begins with the prefix": float(np.mean([r.strip().startswith(CAPTION_PREFIX) for r in replies])),
-        "parsed": len(pairs) / len(truth),
-    }
-    for name in ("background", "pattern", "light", "style"):
-        figures[name] = sum(getattr(t, name) == getattr(r, name) for t, r in pairs) / len(truth)
-    worded = [(t, r) for t, r in pairs if t.word]
-    figures["word and its place"] = sum((t.word, t.band) == (r.word, r.band) for t, r in worded) / len(worded)
-    figures["number of objects"] = sum(len(by_cell(t)) == len(by_cell(r)) for t, r in pairs) / len(truth)
-    objects = [(kind, by_cell(r).get(cell)) for t, r in pairs for cell, kind in by_cell(t).items()]
-    n = sum(len(by_cell(t)) for t in truth)
-    figures["object found at its place"] = sum(other is not None for _, other in objects) / n
-    for name in ("colour", "shape", "size"):
-        right = [other is not None and getattr(kind, name) == getattr(other, name) for kind, other in objects]
-        figures[f"{name} right at its place"] = sum(right) / n
-    named = sum(len(by_cell(r)) for _, r in pairs)
-    figures["objects named that are there"] = sum(
-        c in by_cell(t) for t, r in pairs for c in by_cell(r)
-    ) / max(1, named)
-    figures["whole caption exact"] = float(
-        np.mean([caption(t) == r.strip() for t, r in zip(truth, replies, strict=True)])
-    )
-    return figures
-
-
-def by_cell(scene: Attributes) -> dict[int, Kind]:
-    """What stands where."""
-    return {cell: group.kind for group in scene.groups for cell in group.cells}
 
 
 def main() -> None:

@@ -56,6 +56,7 @@ def caption(run: Path, dry_run: bool, quiet: bool, as_json: bool, **given: Any) 
     from captioner.captions import caption as caption_stage
     from captioner.previews import preview
     from captioner.takes import retake
+    from popfactory.yardsticks import yardsticks_of
     from spine.run import Run
 
     prompts, models, n = given.pop("prompt"), given.pop("model"), given.pop("preview")
@@ -86,7 +87,8 @@ def caption(run: Path, dry_run: bool, quiet: bool, as_json: bool, **given: Any) 
             prompt, model = (each[0] if each else None for each in (prompts, models))
             manifest = retake(opened, ids, prompt=prompt, model=model, progress=progress)
         else:
-            manifest = caption_stage(opened, progress=progress, **whole)
+            yardsticks = yardsticks_of(opened, progress)
+            manifest = caption_stage(opened, yardsticks=yardsticks, progress=progress, **whole)
     report(manifest, quiet, as_json)
     if n is not None and not quiet and not as_json:
         click.echo(f"side by side: {run / manifest.facts['page']}")
