@@ -31,6 +31,12 @@ def our_columns(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.lower() in wanted]
 
 
+def column_of(names: Sequence[str], ours: str) -> str | None:
+    """What a pool calls one of our columns, in its own spelling; None where it has none such."""
+    found = (name for spelling in _NAMES[ours] for name in names if name.lower() == spelling)
+    return next(found, None)
+
+
 def as_our_metadata(table: pa.Table) -> pa.Table:
     """Rows of any pool's metadata as METADATA.
 

@@ -16,6 +16,16 @@ import pyarrow as pa
 from index_builder.heads import load_rating_vector
 from index_builder.picture_facts import JUDGED_BY, PictureFacts, picture_facts
 from index_builder.pools import Pool, open_pool, pool_digests
+from index_builder.side_tables import (
+    COLUMNS,
+    SIDE_VALUES,
+    SideTable,
+    digest_of,
+    filled,
+    read_side_values,
+    side_tables,
+    told,
+)
 from index_builder.unit_vectors import unit_rows
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
@@ -28,6 +38,8 @@ from spine.tables import METADATA, NEIGHBOURS, Vectors, centroids_schema, read_t
 
 BLOCK = 256
 """Centroids in a part."""
+
+_SIDE = ".side.parquet"  # hidden too
 
 _FOUND = pa.schema(
     [
@@ -62,6 +74,9 @@ def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> M
     config = load_config(run.config)
     source = read_manifest(run.centroids)
     inputs = {"centroids": source.digest, **pool_digests(run, config)}
+    tables = side_tables(config.pool.side_tables)
+    if tables:
+        inputs["side_tables"] = digest_of(tables)
     shift = _shift(config, int(source.facts["d"]))
     if shift is not None:
         inputs["rating_vector"] = hashlib.sha256(shift.tobytes()).hexdigest()
@@ -74,17 +89,18 @@ def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> M
     with open_pool(run, config) as pool:
         _check_fit(pool, source, progress)
         _search(run.neighbours, blocks, ids, queries, pool, config, progress)
+        paths = _found_paths(run.neighbours, len(blocks))
+        side = _side_values(run.neighbours / _SIDE, paths, tables, progress)
         facts = picture_facts(
-            pa.concat_tables(
-                read_table(path, JUDGED_BY) for path in _found_paths(run.neighbours, len(blocks))
-            ),
+            pa.concat_tables(filled(read_table(path, JUDGED_BY), side) for path in paths),
             config.select.near_duplicate,
             pool.vectors,
         )
-    counts = _publish_parts(run.neighbours, blocks, ids, facts, config.retrieve.k)
+    counts = _publish_parts(run.neighbours, blocks, ids, facts, side, config.retrieve.k)
     manifest = stage.finish(
         counts,
-        {
+        ({} if side is None else {"side_tables": told(side)})
+        | {
             "k": config.retrieve.k,
             "d": queries.shape[1],
             "model": source.facts.get("model"),
@@ -180,6 +196,27 @@ def _search(
         progress.advance(len(ids[block]))
 
 
+def _side_values(
+    path: Path, found: list[Path], tables: list[SideTable], progress: Progress
+) -> pa.Table | None:
+    """What the side tables say of the pictures found; kept, since reading them may take long. None without any."""
+    if not tables:
+        return None
+    if not path.exists():
+        only_id = pa.schema([METADATA.field("id")])
+        parts = [np.unique(read_table(each, only_id).column("id").to_numpy()) for each in found]
+        ids = np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
+        progress.say(f"looking {len(ids):,} pictures up in {len(tables):,} side tables")
+        publish_table(path, read_side_values(tables, ids))
+    side = read_table(path, SIDE_VALUES)
+    counts = told(side)
+    columns = ", ".join(f"{name} {counts[name]:,}" for name in COLUMNS if counts[name])
+    progress.say(
+        f"side tables know {counts['matched']:,} of {counts['pictures']:,} pictures: {columns or 'nothing'}"
+    )
+    return side
+
+
 def _publish_found(path: Path, found: pa.Table, ids: list[int]) -> None:
     """Keep what was found; its query numbers count from the first of `ids`."""
     centroid = np.asarray(ids, dtype=np.int32)[found.column("query").to_numpy()]
@@ -188,13 +225,13 @@ def _publish_found(path: Path, found: pa.Table, ids: list[int]) -> None:
 
 
 def _publish_parts(
-    folder: Path, blocks: list[slice], ids: list[int], facts: PictureFacts, k: int
+    folder: Path, blocks: list[slice], ids: list[int], facts: PictureFacts, side: pa.Table | None, k: int
 ) -> dict[str, int]:
     """Write the parts, and count."""
     start, neighbours = 0, 0
     sizes = dict.fromkeys(ids, 0)
     for number, path in enumerate(_found_paths(folder, len(blocks))):
-        found = read_table(path, _FOUND)
+        found = filled(read_table(path, _FOUND), side)
         inside = slice(start, start + found.num_rows)
         table = _part(found, facts, inside)
         publish_table(part_path(folder, number), table)
@@ -230,5 +267,5 @@ def _found_paths(folder: Path, count: int) -> list[Path]:
 
 def _tidy(folder: Path) -> None:
     """Remove the hidden files; after the manifest, so that a kill before it costs no search."""
-    for path in folder.glob(".found-*.parquet"):
-        path.unlink()
+    for path in (*folder.glob(".found-*.parquet"), folder / _SIDE):
+        path.unlink(missing_ok=True)

@@ -60,6 +60,10 @@ class PoolConfig:
     indice_name: str = ""
     """Which of the server's indices; empty is its first."""
 
+    side_tables: tuple[str, ...] = ()
+    """Parquet files, or folders of them, that tell punsafe, pwatermark, aesthetic or size by LAION's hash (or by url
+    and text), and LAION's sorted records of these: retrieve fills in what the pool doesn't say."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CentroidsConfig:

@@ -401,3 +401,51 @@ def test_a_server_that_is_not_there_is_one_clear_line(tmp_path, pictures, querie
 
     with pytest.raises(ServiceError, match="is the server running"):
         retrieve(run)
+
+
+class Said:
+    """A progress that keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def begin(self, stage, total, unit, done=0):
+        pass
+
+    def advance(self, units, failures=None):
+        pass
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def end(self):
+        pass
+
+
+def test_side_tables_fill_what_the_pool_does_not_say(tmp_path, pictures, queries):
+    ids = metadata(N)["id"].to_numpy()
+    path = tmp_path / "side.parquet"
+    table = pa.table(
+        {"hash": ids[::2], "punsafe": ids[::2] % 10 / 10, "width": np.full(len(ids[::2]), 9, dtype=np.int32)}
+    )
+    pq.write_table(table, path)
+    plain = indexed_run(tmp_path / "plain", pictures, queries)
+    joined = indexed_run(tmp_path / "joined", pictures, queries, settings(side_tables=(str(path),)))
+
+    without, heard = retrieve(plain), Said()
+    manifest = retrieve(joined, progress=heard)
+
+    rows = read(joined).to_pylist()
+    for before, row in zip(read(plain).to_pylist(), rows, strict=True):
+        known = (row["id"] - 7) // 3 % 2 == 0
+        assert row["punsafe"] == (pytest.approx(row["id"] % 10 / 10) if known else None)
+        assert {**row, "punsafe": None} == before  # the pool's own width stays
+    found = {row["id"] for row in rows}
+    matched = sum((number - 7) // 3 % 2 == 0 for number in found)
+    side = manifest.facts["side_tables"]
+    assert (side["pictures"], side["matched"], side["punsafe"]) == (len(found), matched, matched)
+    assert f"side tables know {matched:,} of {len(found):,} pictures" in " ".join(heard.lines)
+    assert "side_tables" not in without.inputs
+    assert not list(joined.neighbours.glob(".*"))
+    pq.write_table(table.slice(0, 3), path)
+    assert retrieve(joined).facts["side_tables"]["punsafe"] <= 3  # other tables: found anew
