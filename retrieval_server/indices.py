@@ -1,5 +1,6 @@
 """An index as it is served: its vectors, metadata under the wire's names, and what filters its answers."""
 
+import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from index_builder.clip import clip_name
+from index_builder.faiss_library import load_faiss
 from index_builder.heads import load_head, load_rating_vector
 from index_builder.index_folder import INDEX_FILE, METADATA_FOLDER, IndexFolder
 from index_builder.metadata_rows import MetadataRows
@@ -125,13 +127,32 @@ def describe(index: ServedIndex) -> str:
     parts = []
     for modality, folder in index.folders.items():
         size = sum(path.stat().st_size for path in _index_files(folder.folder / INDEX_FILES[modality]))
-        parts.append(f"{modality} index of {size / 1e6:,.0f} MB, {folder.metric}")
+        lists = f", {folder.nlist:,} lists, nprobe {folder.nprobe:,}" if folder.nlist else ""
+        parts.append(f"{modality} index {_kind(folder)} of {size / 1e6:,.0f} MB ({folder.metric}{lists})")
     clip = index.settings.clip
     return (
         f"{index.name}: {index.n:,} vectors of d = {index.d}, {', '.join(parts)}"
-        f"{' left on disk' if index.settings.memory_map else ' in memory'}, "
-        f"model {clip_name(clip) if clip is not None else 'none'}, columns {', '.join(index.columns) or 'none'}"
+        f"{' left on disk' if index.settings.memory_map else ' in memory'}, {index.rows.n:,} rows of metadata, "
+        f"model {clip_name(clip) if clip is not None else 'none'}, columns {', '.join(index.columns) or 'none'}; "
+        f"the process has {resident_bytes() / 1e6:,.0f} MB"
     )
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in use, mapped files included; 0 where the system doesn't say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * resource.getpagesize()
+
+
+def _kind(folder: IndexFolder) -> str:
+    """FAISS's name for it, inside whatever turns the vectors first."""
+    faiss, index = load_faiss(), folder.faiss_index()
+    if isinstance(index, faiss.IndexPreTransform):
+        return f"{type(faiss.downcast_index(index.index)).__name__} behind a rotation"
+    return type(index).__name__
 
 
 def _folders(settings: IndexSettings, rows: MetadataRows) -> dict[str, IndexFolder]:

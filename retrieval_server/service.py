@@ -5,7 +5,6 @@ fastest. A batch has all FAISS threads to itself, one batch at a time.
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,17 +19,17 @@ from index_builder.faiss_library import load_faiss
 from retrieval_server import bodies, search
 from retrieval_server.admission import Admission
 from retrieval_server.encoders import Encoders
-from retrieval_server.indices import ServedIndex, describe, open_index
+from retrieval_server.indices import ServedIndex
 from retrieval_server.metrics import Metrics
 from retrieval_server.query_pictures import QueryPictures
 from retrieval_server.refusals import Refusal
+from retrieval_server.served_indices import ServedIndices
 from retrieval_server.settings import ServerSettings
 from retrieval_server.takedowns import Takedowns, blocked_rows
-from spine.errors import ConfigError, DataError
+from spine.errors import DataError
 from spine.knn_query import KnnQuery, check_k
 from spine.tables import Vectors
 
-_log = logging.getLogger("popfactory.server")
 _SMALL_BODY = 100_000  # bytes parsed on the event loop: a millisecond at most
 _MAX_NPROBE = 1_000_000
 
@@ -55,12 +54,7 @@ class Service:
             ConfigError: There are none, or one is set up wrong, or a takedown or hash list can't be read.
             DataError: An index can't be read or doesn't fit its metadata.
         """
-        if not settings.indices:
-            raise ConfigError("no index to serve")
-        self.indices: dict[str, ServedIndex] = {}
-        for one in settings.indices:
-            self.indices[one.name] = open_index(one)
-            _log.info("%s", describe(self.indices[one.name]))
+        self.indices = ServedIndices(settings.indices)
         self.takedowns = Takedowns(settings.lists, settings.lists_folder, settings.lists_from)
         self.metrics = Metrics()
         self._settings = settings
@@ -81,8 +75,7 @@ class Service:
         for pool in (self._searches, self._batches):
             pool.shutdown(wait=True, cancel_futures=True)
         self._encoders.close()
-        for index in self.indices.values():
-            index.close()
+        self.indices.close()
 
     def check_ready(self) -> None:
         """See that requests can be answered.
