@@ -21,7 +21,8 @@ from benchmarks.drawn_vectors import Floats, draw_vectors
 from benchmarks.report import report
 from index_builder.bulk_query import bulk_query, explain
 from index_builder.faiss_library import load_faiss
-from index_builder.index_folder import INDEX_FILE, IndexFolder
+from index_builder.index_file import INDEX_FILE
+from index_builder.index_folder import IndexFolder
 from index_builder.indexes import index
 from index_builder.inverted_lists import InvertedLists
 from index_builder.kmeans import fit_centroids

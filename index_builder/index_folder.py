@@ -15,24 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from index_builder.faiss_library import load_faiss
+from index_builder.index_file import INDEX_FILE, METADATA_FOLDER, VECTORS_FILE, read_index, read_vectors
 from index_builder.metadata_rows import MetadataRows, Rows
 from spine.errors import DataError
 from spine.stage import Manifest, find_manifest, verify
 from spine.tables import Vectors
 
-INDEX_FILE = "image.index"
-"""FAISS's file, or clip-retrieval's folder of one that stays on disk."""
-
-VECTORS_FILE = "vectors.npy"
-"""The vectors as float16, row by row, beside an index of coarse codes."""
-
-METADATA_FOLDER = "metadata"
-"""Row i belongs to vector i."""
-
 K_MAX = 1_000_000
 """Neighbours one query may ask for."""
-
-_open_lock = threading.Lock()  # FAISS's limits on what a file may ask for are the process's
 
 
 class IndexFolder:
@@ -44,6 +34,7 @@ class IndexFolder:
         n: Vectors in it.
         d: Their dimension.
         metric: "inner_product" or "l2", as FAISS stores it; `search` gives similarities either way.
+        kind: FAISS's name of what searches: "IndexFlat", "IndexIVFRaBitQ" and the like.
         columns: Names of its metadata columns.
         model: CLIP model of its vectors, None where nothing says so.
         demo_models: Whether that is the demo model.
@@ -68,6 +59,7 @@ class IndexFolder:
         self._rows = rows
         self._vectors = vectors
         lists = faiss.try_extract_index_ivf(index)
+        self.kind = type(index if lists is None else faiss.downcast_index(lists)).__name__
         self.nlist = int(lists.nlist) if lists is not None else 0
         self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
         self._map_lock = threading.Lock()
@@ -82,6 +74,7 @@ class IndexFolder:
         rows: MetadataRows | None = None,
         memory_map: bool = True,
         check_digests: bool = True,
+        vectors_beside: bool | None = None,
     ) -> "IndexFolder":
         """Open an index folder of ours or of clip-retrieval's.
 
@@ -93,6 +86,7 @@ class IndexFolder:
                 them into memory.
             check_digests: Compare every file with the manifest, where there is one. It reads all of
                 them once: FAISS itself takes a file with a wrong bit without a word.
+            vectors_beside: Whether vectors.npy belongs to it; None where a manifest says so.
 
         Raises:
             DataError: A file is missing, damaged or not as published, the metric is unknown, or vectors
@@ -103,13 +97,14 @@ class IndexFolder:
             problems = verify(folder)
             if problems:
                 raise DataError(f"{problems[0]}; build the index again with --force")
-        index = _read_index(folder / file, memory_map=memory_map)
+        index = read_index(folder / file, memory_map=memory_map)
         rows = MetadataRows.open(folder / METADATA_FOLDER) if rows is None else rows
         if index.ntotal != rows.n:
             raise DataError(
                 f"{folder}: {index.ntotal:,} vectors in {file}, {rows.n:,} rows of metadata; they must be equal"
             )
-        vectors = _read_vectors(folder / VECTORS_FILE, index) if manifest is not None else None
+        beside = manifest is not None if vectors_beside is None else vectors_beside
+        vectors = read_vectors(folder / VECTORS_FILE, index) if beside else None
         if manifest is not None:
             _check_facts(folder, index, manifest)
         return cls(folder, index, rows, manifest, vectors, file)
@@ -358,56 +353,9 @@ def _ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any) -> tuple[V
     return np.take_along_axis(exact, order, axis=1), np.take_along_axis(numbers, order, axis=1)
 
 
-def _read_index(path: Path, *, memory_map: bool) -> Any:
-    faiss = load_faiss()
-    if path.is_dir():
-        file, flags = path / "populated.index", faiss.IO_FLAG_ONDISK_SAME_DIR
-    else:
-        file, flags = path, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if memory_map else 0
-    # FAISS holds a table that product codes may want against the limit below, even where it makes none.
-    flags |= faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
-    if not file.is_file():
-        raise DataError(f"{file}: missing; an index folder holds {INDEX_FILE} and {METADATA_FOLDER}/")
-    with _open_lock:
-        # No vector in the file is longer than the file: a damaged length is refused, not allocated.
-        usual = faiss.get_deserialization_vector_byte_limit()
-        faiss.set_deserialization_vector_byte_limit(file.stat().st_size + 1)
-        try:
-            index = faiss.read_index(str(file), flags)
-        except (RuntimeError, MemoryError) as error:
-            raise DataError(f"{file}: FAISS can't read it ({_first_line(error)}); build it again") from None
-        finally:
-            faiss.set_deserialization_vector_byte_limit(usual)
-    if index.metric_type not in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
-        raise DataError(f"{file}: metric {index.metric_type}; inner product or L2 was needed")
-    lists = faiss.try_extract_index_ivf(index)
-    codes = None if lists is None else faiss.downcast_index(lists)
-    if index.metric_type == faiss.METRIC_L2 and isinstance(codes, faiss.IndexIVFPQ):
-        codes.precompute_table()  # of use to L2 alone
-    return index
-
-
-def _read_vectors(path: Path, index: Any) -> Any:
-    """The float16 rows beside an index, memory-mapped; None where there are none."""
-    if not path.is_file():
-        return None
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: can't be read ({error}); build the index again with --force") from None
-    if vectors.shape != (index.ntotal, index.d):
-        raise DataError(f"{path}: shape {vectors.shape}, {(index.ntotal, index.d)} was needed")
-    return np.asarray(vectors)
-
-
 def _check_facts(folder: Path, index: Any, manifest: Manifest) -> None:
     said = (manifest.facts.get("n"), manifest.facts.get("d"))
     if said != (index.ntotal, index.d):
         raise DataError(
             f"{folder}: n, d = {said} in its manifest, {(index.ntotal, index.d)} in {INDEX_FILE}; build it again"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

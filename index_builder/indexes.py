@@ -1,47 +1,55 @@
-"""The stage that builds the pool's index: FAISS's file and the metadata of its rows."""
+"""The stage that builds the pool's index: FAISS's file, the metadata of its rows, and a report of what it finds."""
 
-import errno
 import os
-import shutil
-import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from index_builder.autofaiss import build_with_autofaiss
 from index_builder.faiss_library import load_faiss
-from index_builder.index_folder import INDEX_FILE, METADATA_FOLDER, VECTORS_FILE
+from index_builder.index_file import INDEX_FILE, METADATA_FOLDER, VECTORS_FILE
+from index_builder.index_folder import IndexFolder
+from index_builder.index_lists import part_rows, put_together, set_nprobe, write_index, write_parts
+from index_builder.index_plot import index_plot
+from index_builder.index_report import Measured, measure
 from index_builder.kmeans import fit_centroids
-from index_builder.metadata_rows import write_metadata
+from index_builder.metadata_rows import METADATA_ROWS, metadata_paths, write_metadata
 from index_builder.planner import IndexPlan, plan_index
-from index_builder.unit_vectors import unit_rows
+from index_builder.stored_vectors import StoredVectors
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.progress import SILENT, Progress
-from spine.publish import publish_json, publishing
+from spine.publish import publish_json, publish_text, publishing
 from spine.run import Run
 from spine.settings import IndexConfig, PoolConfig
-from spine.shards import read_shards, shards
-from spine.sizes import format_size, parse_size
-from spine.stage import Manifest, Stage, read_manifest
-from spine.tables import METADATA, Vectors
+from spine.shards import shards
+from spine.sizes import parse_size
+from spine.stage import Manifest, Stage, package_versions, read_manifest
+from spine.tables import METADATA
 
 REPORT_FILE = "index_report.json"
-"""What was built: kind, n, d, nlist, nprobe, sizes."""
+"""What was built and what it finds: kind, n, d, nlist, nprobe, sizes, recall, speed."""
 
-_TRAINED_BY = 64  # vectors a list is trained by
+PLOT_FILE = "index_report.svg"
+"""Recall and speed by nprobe."""
+
+_TRAINED, _SAMPLE = ".trained.index", ".sample.npy"  # hidden: no part of the folder
 _ROUNDS = 8  # of k-means for the lists
-_ADDED = 65_536  # vectors added at once
+_CODES_TRAINED_BY = 65_536
 
 
 def index(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Manifest:
     """Build the index of the pool.
 
-    Reads pool/, writes index/: image.index, metadata/0.arrow and index_report.json, a folder that
-    clip-retrieval reads too; with coarse codes vectors.npy as well. Vectors are streamed: the index
-    and the sample that trains it are what memory has to hold, and the metadata once.
+    Reads pool/, writes index/: image.index, metadata/0.arrow and on, index_report.json with its plot, a folder that
+    clip-retrieval reads too; with coarse codes vectors.npy as well. Vectors are streamed and lists built in parts:
+    beside some hundred megabytes, memory holds a part of the index, a quarter of [index] memory_budget at most, and
+    what trains it. Killed and started again it goes on with the next part.
 
     Args:
         run: Its [index] settings count.
@@ -56,32 +64,57 @@ def index(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     config = load_config(run.config)
     _needs_index(config.pool)
     source = read_manifest(run.pool)
-    parameters = {"memory_budget": config.index.memory_budget, "builder": config.index.builder}
-    stage = Stage.open("index", run.index, parameters, {"pool": source.digest}, force=force)
+    stage = Stage.open(
+        "index",
+        run.index,
+        _parameters(config.index),
+        {"pool": source.digest},
+        grows_with=["recall"],  # it decides on nprobe alone: what is built stays
+        force=force,
+    )
     if stage.published is not None:
+        _tidy(run.index)
         return stage.published
-    n, d = _size(run.pool)
-    memory_bytes = parse_size(config.index.memory_budget)
-    progress.begin("index", n, "vectors")
-    metadata_path = run.index / METADATA_FOLDER / "0.arrow"
-    if not metadata_path.exists():
-        write_metadata(
-            metadata_path, pa.concat_tables(shard.metadata(METADATA) for shard in shards(run.pool))
-        )
+    vectors = StoredVectors.of_collection(run.pool)
+    progress.begin("index", vectors.n, "vectors")
+    _publish_metadata(run, vectors.n)
+    built = (run.index / INDEX_FILE).exists()
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
     if config.index.builder == "autofaiss":
-        _build_with_autofaiss(run, memory_bytes)
-        progress.advance(n)
+        key = build_with_autofaiss(run, parse_size(config.index.memory_budget))
+        progress.advance(vectors.n)
     else:
-        plan = plan_index(n, d, memory_bytes)
-        progress.say(f"{plan.key} for {n:,} vectors of dimension {d}: {format_size(plan.size_bytes)}")
-        _build(run, plan, n, d, progress)
-    report = _report(run, config.index, n, d)
-    publish_json(run.index / REPORT_FILE, report)
+        plan = plan_index(
+            *vectors.shape,
+            parse_size(config.index.memory_budget),
+            keep_vectors=config.index.keep_vectors,
+            factory=config.index.factory,
+        )
+        progress.say(plan.line())
+        key = plan.factory
+        _build(run.index, plan, vectors, parse_size(config.index.memory_budget), progress)
+    build = {
+        "wall_s": round(time.perf_counter() - wall_s, 2),
+        "cpu_s": round(time.process_time() - cpu_s, 2),
+        "found_built": built,
+    }
+    report = _measured(run.index, key, config.index, vectors, build, progress)
     facts = {name: report[name] for name in ("kind", "n", "d", "nlist", "nprobe")}
     facts |= {"model": source.facts.get("model"), "demo_models": bool(source.facts.get("demo_models", False))}
-    manifest = stage.finish({"vectors": n}, facts)
+    manifest = stage.finish({"vectors": vectors.n}, facts, notes=[REPORT_FILE, PLOT_FILE])
+    _tidy(run.index)
     progress.end()
     return manifest
+
+
+def _parameters(config: IndexConfig) -> dict[str, Any]:
+    return {
+        "memory_budget": config.memory_budget,
+        "recall": config.recall,
+        "keep_vectors": config.keep_vectors,
+        "factory": config.factory,
+        "builder": config.builder,
+    }
 
 
 def _needs_index(pool: PoolConfig) -> None:
@@ -92,154 +125,163 @@ def _needs_index(pool: PoolConfig) -> None:
             )
 
 
-def _size(folder: Path) -> tuple[int, int]:
-    """n and d of a collection, from the headers of its vector files."""
-    n, dimensions = 0, set()
-    for shard in shards(folder):
-        try:
-            array = np.load(shard.vectors_path, mmap_mode="r", allow_pickle=False)
-            rows, d = array.shape
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{shard.vectors_path}: can't be read ({error}); embed again with --force"
-            ) from None
-        n += rows
-        dimensions |= {d} if rows else set()
-    if not dimensions:
-        raise DataError(f"{folder}: no picture could be embedded; look at its statuses/ for the reasons")
-    if len(dimensions) > 1:
-        raise DataError(f"{folder}: shards of dimension {sorted(dimensions)}; embed again with --force")
-    return n, dimensions.pop()
+def _publish_metadata(run: Run, n: int) -> None:
+    """The pool's metadata as Arrow files of a bounded number of rows; those that are there stay."""
+    paths = metadata_paths(run.index / METADATA_FOLDER, n)
+    waiting = [number for number, path in enumerate(paths) if not path.exists()]
+    if not waiting:
+        return
+    start, kept, first = 0, METADATA.empty_table(), waiting[0] * METADATA_ROWS
+    number = waiting[0]
+    for shard in shards(run.pool):
+        rows = pq.read_metadata(shard.metadata_path).num_rows
+        start += rows
+        if start <= first:
+            continue
+        table = shard.metadata(METADATA)
+        kept = pa.concat_tables([kept, table.slice(max(0, first - (start - rows)))])
+        first = max(first, start)
+        while kept.num_rows >= METADATA_ROWS:
+            write_metadata(paths[number], kept.slice(0, METADATA_ROWS))
+            number, kept = number + 1, kept.slice(METADATA_ROWS)
+    if number < len(paths):
+        write_metadata(paths[number], kept)
 
 
-def _build(run: Run, plan: IndexPlan, n: int, d: int, progress: Progress) -> None:
-    vectors_path, index_path = run.index / VECTORS_FILE, run.index / INDEX_FILE
+def _build(
+    folder: Path, plan: IndexPlan, vectors: StoredVectors, memory_bytes: int, progress: Progress
+) -> None:
+    vectors_path, index_path = folder / VECTORS_FILE, folder / INDEX_FILE
     if plan.keeps_vectors and not vectors_path.exists():
-        with publishing(vectors_path) as temporary:
-            _copy_vectors(run.pool, temporary, n, d)
-    if not index_path.exists():
-        built = _trained(plan, run.pool, n, d)
-        for vectors in _blocks(run.pool):
-            built.add(vectors)
-            progress.advance(len(vectors))
-        with publishing(index_path) as temporary:
-            _write(built, temporary)
+        _copy_vectors(vectors_path, vectors.n, vectors.d, (block for _, block in vectors.blocks()))
+    if index_path.exists():
+        progress.advance(vectors.n)
+        return
+    trained = _trained(folder, plan, vectors, memory_bytes)
+    if plan.streams:
+        rows = part_rows(trained, memory_bytes)
+        parts = [folder / f".lists-{number:05d}.index" for number in range(-(-vectors.n // rows))]
+        write_parts(trained, vectors, parts, rows, progress)
+        put_together(trained, vectors.n, parts, index_path)
     else:
-        progress.advance(n)
+        for _, block in vectors.blocks():
+            trained.add(block)
+            progress.advance(len(block))
+        write_index(trained, index_path)
+    _tidy(folder)
 
 
-def _write(index: Any, path: Path) -> None:
-    """Write an index. Of a full disk FAISS says only that it wrote too little; here it is an OSError as elsewhere."""
-    try:
-        load_faiss().write_index(index, str(path))
-    except RuntimeError as error:
-        if shutil.disk_usage(path.parent).free > 1_000_000:
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+def _trained(folder: Path, plan: IndexPlan, vectors: StoredVectors, memory_bytes: int) -> Any:
+    """An empty index of the plan's kind, its lists found by our k-means on a sample."""
+    faiss, path = load_faiss(), folder / _TRAINED
+    if not plan.nlist:
+        return faiss.index_factory(plan.d, plan.factory, faiss.METRIC_INNER_PRODUCT)
+    if path.exists():
+        return faiss.read_index(str(path))
+    sample = _sample(folder / _SAMPLE, vectors, plan.training_rows)
+    middles = fit_centroids(sample[:], plan.nlist, iterations=_ROUNDS)
+    # Where vectors repeat there may be fewer lists than planned.
+    key = plan.factory.replace(f"IVF{plan.nlist}", f"IVF{len(middles)}")
+    trained = faiss.index_factory(plan.d, key, faiss.METRIC_INNER_PRODUCT)
+    few = max(1_024, min(_CODES_TRAINED_BY, memory_bytes // (16 * plan.d)))
+    given = turned = sample[np.unique(np.linspace(0, len(sample) - 1, few).astype(np.int64))]
+    if isinstance(trained, faiss.IndexPreTransform):
+        for number in range(trained.chain.size()):
+            transform = faiss.downcast_VectorTransform(trained.chain.at(number))
+            if not transform.is_trained:
+                transform.train(turned)
+            turned, middles = transform.apply(turned), transform.apply(middles)
+    lists = faiss.extract_index_ivf(trained)
+    lists.quantizer.add(middles)  # FAISS trains only the codes then
+    trained.train(given)
+    lists.nprobe = min(32, lists.nlist)
+    write_index(trained, path)
+    return trained
 
 
-def _report(run: Run, config: IndexConfig, n: int, d: int) -> dict[str, Any]:
-    """What the published file is, read from itself."""
-    faiss, path = load_faiss(), run.index / INDEX_FILE
-    built = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-    if (built.ntotal, built.d) != (n, d):
-        raise DataError(
-            f"{path}: {built.ntotal:,} × {built.d}, {n:,} × {d} was needed; build it again with --force"
-        )
-    lists = faiss.try_extract_index_ivf(built)
-    return {
+def _sample(path: Path, vectors: StoredVectors, size: int) -> StoredVectors:
+    """`size` of the vectors, drawn evenly, always the same ones, in a file of their own."""
+    if not path.exists():
+        rows = np.sort(np.random.default_rng(0).choice(vectors.n, size=size, replace=False))
+        steps = range(0, size, _CODES_TRAINED_BY)
+        _copy_vectors(path, size, vectors.d, (vectors[rows[at : at + _CODES_TRAINED_BY]] for at in steps))
+    return StoredVectors([path])
+
+
+def _copy_vectors(path: Path, n: int, d: int, blocks: Iterator[Any]) -> None:
+    """Publish vectors as float16 .npy."""
+    # Written, not mapped: a full disk is an error then, and not the end of the process by SIGBUS.
+    with publishing(path) as temporary, temporary.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (n, d)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(block.astype("<f2").data)
+
+
+def _measured(
+    folder: Path,
+    key: str,
+    config: IndexConfig,
+    vectors: StoredVectors,
+    build: dict[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Measure what was built, choose nprobe by it, and publish the report."""
+    path = folder / INDEX_FILE
+    with IndexFolder.open(folder, vectors_beside=(folder / VECTORS_FILE).exists()) as built:
+        if (built.n, built.d) != vectors.shape:
+            raise DataError(
+                f"{path}: {built.n:,} × {built.d}, {vectors.n:,} × {vectors.d} was needed; build it again with --force"
+            )
+        measured = measure(built, vectors, config.recall, progress)
+        kind, nlist = built.kind, built.nlist
+    if nlist and measured.nprobe:
+        set_nprobe(path, measured.nprobe)
+    report = {
         "builder": config.builder,
-        "kind": type(built if lists is None else faiss.downcast_index(lists)).__name__,
-        "n": n,
-        "d": d,
+        "key": key,
+        "kind": kind,
+        "n": vectors.n,
+        "d": vectors.d,
         "metric": "inner_product",
-        "nlist": 0 if lists is None else lists.nlist,
-        "nprobe": 0 if lists is None else lists.nprobe,
+        "nlist": nlist,
+        "nprobe": measured.nprobe,
+        "memory_budget": config.memory_budget,
         "size_bytes": path.stat().st_size,
-        "ranked_exactly": (run.index / VECTORS_FILE).exists(),
+        "bytes_per_vector": round(path.stat().st_size / vectors.n, 1),
+        "ranked_exactly": (folder / VECTORS_FILE).exists(),
+        "build": build,
+        "search": measured.as_json(config.recall),
+        "machine": _machine(),
+    }
+    publish_json(folder / REPORT_FILE, report)
+    publish_text(folder / PLOT_FILE, index_plot(report))
+    _tell(measured, progress)
+    return report
+
+
+def _tell(measured: Measured, progress: Progress) -> None:
+    if measured.steps:
+        best = measured.steps[measured.chosen]
+        lists = f"nprobe {best.nprobe}: " if best.nprobe else ""
+        progress.say(
+            f"{lists}recall@10 {best.recall_at_10:.3f}, recall@{measured.depth} {best.recall_at_100:.3f},"
+            f" {best.queries_per_s:,.0f} queries/s in batches of {measured.queries}"
+        )
+
+
+def _machine() -> dict[str, Any]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    faiss = load_faiss()
+    return {
+        "cores": cores,
+        "threads": faiss.omp_get_max_threads(),
+        "gpus": faiss.get_num_gpus(),
+        "versions": package_versions(),
     }
 
 
-def _trained(plan: IndexPlan, folder: Path, n: int, d: int) -> Any:
-    """An empty index of the plan's kind, its lists found by our k-means on a sample."""
-    faiss = load_faiss()
-    if not plan.nlist:
-        return faiss.index_factory(d, plan.key, faiss.METRIC_INNER_PRODUCT)
-    sample = _sample(folder, n, min(n, plan.nlist * _TRAINED_BY))
-    middles = fit_centroids(sample, plan.nlist, iterations=_ROUNDS)
-    # Where vectors repeat there may be fewer lists than planned.
-    key = plan.key.replace(f"IVF{plan.nlist},", f"IVF{len(middles)},")
-    built = faiss.index_factory(d, key, faiss.METRIC_INNER_PRODUCT)
-    lists = faiss.extract_index_ivf(built)
-    if isinstance(built, faiss.IndexPreTransform):
-        rotation = faiss.downcast_VectorTransform(built.chain.at(0))
-        rotation.train(sample)
-        middles = rotation.apply(middles)
-    lists.quantizer.add(middles)  # FAISS trains only the codes then
-    built.train(sample)
-    lists.nprobe = min(plan.nprobe, lists.nlist)  # for other readers of the file
-    return built
-
-
-def _blocks(folder: Path) -> Iterator[Vectors]:
-    """The collection's unit vectors in order, a bounded number at a time."""
-    for vectors, _ in read_shards(folder, pa.schema([METADATA.field("id")])):
-        for start in range(0, len(vectors), _ADDED):
-            yield unit_rows(vectors[start : start + _ADDED])
-
-
-def _sample(folder: Path, n: int, size: int) -> Vectors:
-    """`size` of the collection's n unit vectors, drawn evenly; always the same ones."""
-    rows = np.sort(np.random.default_rng(0).choice(n, size=size, replace=False))
-    taken, start = [], 0
-    for vectors in _blocks(folder):
-        inside = rows[(rows >= start) & (rows < start + len(vectors))]
-        taken.append(vectors[inside - start])
-        start += len(vectors)
-    return np.concatenate(taken)
-
-
-def _copy_vectors(folder: Path, path: Path, n: int, d: int) -> None:
-    """All vectors one after the other as float16 .npy."""
-    # Written, not mapped: a full disk is an error then, and not the end of the process by SIGBUS.
-    with path.open("wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": (n, d)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for vectors in _blocks(folder):
-            file.write(vectors.astype("<f2").data)
-
-
-def _build_with_autofaiss(run: Run, memory_bytes: int) -> None:
-    """Let autofaiss choose and build; it needs older packages than ours, so it is only ever a command."""
-    command = shutil.which("autofaiss")
-    if command is None:
-        raise ConfigError(
-            "[index] builder = 'autofaiss': no command autofaiss found; install it in an environment of its own"
-            " and link its command into a folder on PATH, or set builder = 'planner'"
-        )
-    with publishing(run.index / INDEX_FILE) as temporary:
-        arguments = {
-            "embeddings": run.pool / "img_emb",
-            "index_path": temporary,
-            "index_infos_path": temporary.with_name(f"{temporary.name}.json"),
-            "file_format": "npy",
-            "metric_type": "ip",
-            "max_index_memory_usage": f"{memory_bytes // 2**10}K",
-            "current_memory_available": f"{3 * memory_bytes // 2**10}K",
-            "should_be_memory_mappable": True,
-        }
-        try:
-            done = subprocess.run(
-                [command, "build_index", *(f"--{name}={value}" for name, value in arguments.items())],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        finally:
-            temporary.with_name(f"{temporary.name}.json").unlink(missing_ok=True)
-        # It also gives up with exit code 0.
-        if done.returncode or not temporary.is_file():
-            last = "; ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
-            raise DataError(f"autofaiss build_index made no index (exit code {done.returncode}): {last}")
+def _tidy(folder: Path) -> None:
+    """Remove what only the building needed."""
+    for path in [folder / _TRAINED, folder / _SAMPLE, *folder.glob(".lists-*.index")]:
+        path.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """The metadata beside an index: row i belongs to vector i.
 
-Ours is one Arrow IPC file with one record batch, memory-mapped: 40 rows take less than 0.1 ms, and
-nothing is read before it is asked for. The files of others are read as they are: Arrow files with any
+Ours are Arrow IPC files with one record batch each, memory-mapped: 40 rows of one file take less than 0.1 ms,
+and nothing is read before it is asked for. There is one file up to half a million rows: to write it, memory
+has to hold it. The files of others are read as they are: Arrow files with any
 number of batches are memory-mapped too (40 rows of 4,000 batches take 0.2 ms), Parquet files are read
 into memory.
 """
@@ -19,6 +20,10 @@ from spine.publish import publishing
 
 Rows = npt.NDArray[np.int64]
 """Row numbers of an index, shape (m,)."""
+
+
+METADATA_ROWS = 2**19
+"""Rows of one file of ours: some 300 bytes each as a rule."""
 
 
 class MetadataRows:
@@ -134,6 +139,13 @@ class MetadataRows:
             for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
         ]
         return pa.Table.from_batches(slices, self.schema).select(names).combine_chunks()
+
+
+def metadata_paths(folder: Path, n: int) -> list[Path]:
+    """The files of ours for n rows; order by name is order by number."""
+    count = max(1, -(-n // METADATA_ROWS))
+    digits = len(str(count - 1))
+    return [folder / f"{number:0{digits}d}.arrow" for number in range(count)]
 
 
 def write_metadata(path: Path, table: pa.Table) -> None:

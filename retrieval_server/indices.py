@@ -12,7 +12,8 @@ import pyarrow as pa
 from index_builder.clip import clip_name
 from index_builder.faiss_library import load_faiss
 from index_builder.heads import load_head, load_rating_vector
-from index_builder.index_folder import INDEX_FILE, METADATA_FOLDER, IndexFolder
+from index_builder.index_file import INDEX_FILE, METADATA_FOLDER
+from index_builder.index_folder import IndexFolder
 from index_builder.metadata_rows import MetadataRows
 from retrieval_server.inlined_pictures import InlinedPictures
 from retrieval_server.refusals import Refusal

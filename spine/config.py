@@ -194,6 +194,7 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
         ("centroids.iterations", config.centroids.iterations >= 1, "1 or more"),
         ("centroids.seed", config.centroids.seed >= 0, "0 or more"),
         ("index.memory_budget", _parses(parse_size, config.index.memory_budget), 'a size such as "8GB"'),
+        ("index.recall", 0 < config.index.recall <= 1, "more than 0, at most 1"),
         ("index.builder", config.index.builder in ("planner", "autofaiss"), "planner or autofaiss"),
         ("retrieve.k", 1 <= config.retrieve.k <= 1_000_000, "1 to 1,000,000"),
         ("retrieve.nprobe", config.retrieve.nprobe >= 0, "0 or more"),

@@ -89,8 +89,17 @@ class IndexConfig:
     memory_budget: str = "8GB"
     """What the index may take in memory; a tighter budget means coarser codes."""
 
+    recall: float = 0.95
+    """Share of the exact 100 nearest that a search is to find; nprobe is chosen by it, measured on the pool."""
+
+    keep_vectors: bool = True
+    """Keep the vectors as float16 beside coarse codes, 2·d bytes each on disk, and rank what is found on them."""
+
+    factory: str = ""
+    """FAISS's name of the index to build, such as "OPQ64_256,IVF4096,PQ64"; empty lets the planner choose."""
+
     builder: str = "planner"
-    """planner (ours) or autofaiss (in an environment of its own)."""
+    """planner (ours) or autofaiss (in an environment of its own, which `popfactory autofaiss` makes)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -68,14 +68,17 @@ class Manifest:
     files: list[FileRecord]
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
+    notes: list[str] = field(default_factory=list)
+    """Paths of files that tell how the work went, such as times; checked like the others."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the result and what it was made from; not over times and versions."""
+        """SHA-256 over the result and what it was made from; not over times, versions and notes."""
         content = asdict(self)
-        for name in ("versions", "created"):
+        for name in ("versions", "created", "notes"):
             content.pop(name)
+        content["files"] = [record for record in content["files"] if record["path"] not in self.notes]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -196,12 +199,19 @@ class Stage:
         sweep(folder)
         return cls(name, folder, plain, given, None)
 
-    def finish(self, counts: Mapping[str, int], facts: Mapping[str, Any] | None = None) -> Manifest:
+    def finish(
+        self,
+        counts: Mapping[str, int],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        notes: Iterable[str] = (),
+    ) -> Manifest:
         """Publish the manifest: digests of every file in the folder, written last.
 
         Args:
             counts: Rows in and out, and those lost by reason.
             facts: What later stages need to know; JSON values.
+            notes: Paths of files that tell how the work went and differ each time: no part of the digest.
         """
         manifest = Manifest(
             stage=self.name,
@@ -212,6 +222,7 @@ class Stage:
             files=[_record(self.folder, path) for path in _published_files(self.folder)],
             versions=package_versions(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            notes=list(notes),
         )
         publish_json(self.folder / MANIFEST, asdict(manifest))
         return manifest

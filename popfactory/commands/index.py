@@ -39,6 +39,25 @@ def embed(run: Path, collection: str, source: str | None, force: bool, quiet: bo
     report(manifest, quiet, as_json)
 
 
+@click.command()
+@click.option(
+    "--python", default="", help="The interpreter it gets, 3.10 to 3.12; else the one that runs this."
+)
+def autofaiss(python: str) -> None:
+    """Make the environment that `[index] builder = "autofaiss"` needs.
+
+    autofaiss needs packages older than ours, so it gets an environment of its own, in popfactory/autofaiss of the
+    user's folder for data (XDG_DATA_HOME). Takes pip, and a package index that it can reach.
+
+    \b
+    Example:
+        popfactory autofaiss
+    """
+    from index_builder.autofaiss import set_up
+
+    click.echo(f"autofaiss is in {set_up(python)}")
+
+
 def _centroids(run: "Run", **options: Any) -> "Manifest":
     from index_builder.centroids import centroids
 
@@ -78,4 +97,4 @@ score = stage_command(
     "score", _score, "RUN/images", "RUN/scores", "Score the fetched pictures and group near-duplicates."
 )
 
-COMMANDS = (embed, centroids, index, retrieve, score)
+COMMANDS = (embed, centroids, index, autofaiss, retrieve, score)

@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder import indexes
-from index_builder.index_folder import INDEX_FILE, VECTORS_FILE, IndexFolder
+from index_builder import indexes, metadata_rows
+from index_builder.autofaiss import environment
+from index_builder.index_file import INDEX_FILE, VECTORS_FILE
+from index_builder.index_folder import IndexFolder
 from index_builder.indexes import index
 from spine.config import write_config
 from spine.errors import ConfigError, DataError
@@ -39,10 +41,10 @@ def queries(vectors):
     return unit(vectors[random.integers(N, size=100)] + 0.05 * random.standard_normal((100, D)))
 
 
-def pool_run(folder, vectors, *, shards=3, memory_budget="8GB", builder="planner", **pool):
+def pool_run(folder, vectors, *, shards=3, memory_budget="8GB", builder="planner", factory="", **pool):
     run = Run(folder)
     folder.mkdir(exist_ok=True)
-    settings = IndexConfig(memory_budget=memory_budget, builder=builder)
+    settings = IndexConfig(memory_budget=memory_budget, builder=builder, factory=factory)
     write_config(run.config, Config(index=settings, pool=PoolConfig(**pool)))
     stage = Stage.open("pool", run.pool, {}, {"source": str(len(vectors))})
     for number, rows in enumerate(np.array_split(np.arange(len(vectors)), shards)):
@@ -64,8 +66,10 @@ def recall_at(k, found, vectors, queries):
     ("memory_budget", "kind", "recall"),
     [
         ("2MB", "IndexFlat", 0.995),
+        ("700kB", "IndexIVFRaBitQ", 0.95),
         ("400kB", "IndexIVFScalarQuantizer", 0.95),
-        ("170kB", "IndexIVFRaBitQFastScan", 0.95),
+        ("170kB", "IndexIVFRaBitQ", 0.95),
+        ("60kB", "IndexIVFRaBitQ", 0.95),
     ],
 )
 def test_each_kind_finds_its_neighbours_and_their_metadata(
@@ -86,13 +90,16 @@ def test_each_kind_finds_its_neighbours_and_their_metadata(
     assert manifest.facts["kind"].startswith(kind)
     report = json.loads((run.index / "index_report.json").read_text())
     assert report["nprobe"] == folder.nprobe == manifest.facts["nprobe"]
+    assert report["search"]["recall_at_100"] >= recall and report["search"]["recall_reached"]
+    assert (run.index / "index_report.svg").read_text().startswith("<svg")
+    assert not list(run.index.glob(".*")), "what only the building needed is gone"
     assert report["size_bytes"] == (run.index / INDEX_FILE).stat().st_size
     assert (run.index / VECTORS_FILE).exists() == report["ranked_exactly"] == ("RaBitQ" in kind)
     assert verify(run.index) == []
 
 
 def test_the_built_index_fits_its_budget(tmp_path, vectors):
-    for memory_budget in ("1100kB", "330kB", "170kB"):
+    for memory_budget in ("1100kB", "400kB", "230kB", "180kB"):
         run = pool_run(tmp_path / memory_budget, vectors, memory_budget=memory_budget)
         index(run)
 
@@ -109,6 +116,56 @@ def test_built_again_it_is_the_same_file_for_file(tmp_path, vectors, memory_budg
     assert index(runs[0], force=True).digest in digests
 
 
+def test_another_recall_measures_again_and_builds_nothing(tmp_path, vectors):
+    run = pool_run(tmp_path / "run", vectors, memory_budget="400kB")
+    before = index(run).facts["nprobe"]
+    built = (run.index / VECTORS_FILE, run.index / "metadata" / "0.arrow")
+    kept = built[1].stat().st_mtime_ns
+    write_config(run.config, Config(index=IndexConfig(memory_budget="400kB", recall=0.5)))
+
+    after = index(run).facts["nprobe"]
+
+    assert after < before and built[1].stat().st_mtime_ns == kept
+    assert faiss.read_index(str(run.index / INDEX_FILE)).nprobe == after == IndexFolder.open(run.index).nprobe
+    assert json.loads((run.index / "index_report.json").read_text())["build"]["found_built"]
+
+
+@pytest.mark.parametrize("factory", ["HNSW16", "IVF32,SQfp16", "PCA32,IVF32,PQ16x4", "IVF32,RaBitQfs"])
+def test_an_index_asked_for_by_name_is_built_and_read(tmp_path, vectors, queries, factory):
+    run = pool_run(tmp_path / "run", vectors, factory=factory)
+
+    manifest = index(run)
+
+    assert manifest.parameters["factory"] == factory
+    found = IndexFolder.open(run.index).search(queries, 20)[1]
+    assert recall_at(20, found, vectors, queries) > 0.93
+
+
+def test_metadata_of_many_rows_is_cut_into_files_across_shards(tmp_path, vectors, monkeypatch):
+    monkeypatch.setattr(indexes, "METADATA_ROWS", 700)
+    monkeypatch.setattr(metadata_rows, "METADATA_ROWS", 700)
+    run = pool_run(tmp_path / "run", vectors, shards=7)
+    published = indexes.write_metadata
+
+    def stop_at_the_fourth(path, table):
+        if path.stem == "3":
+            raise KeyboardInterrupt
+        published(path, table)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(indexes, "write_metadata", stop_at_the_fourth)
+        with pytest.raises(KeyboardInterrupt):
+            index(run)
+    index(run)
+
+    assert [path.name for path in sorted((run.index / "metadata").iterdir())] == [
+        f"{i}.arrow" for i in range(6)
+    ]
+    rows = np.random.default_rng(0).permutation(N)
+    taken = IndexFolder.open(run.index).metadata(rows, ["id"]).column("id").to_numpy()
+    np.testing.assert_array_equal(taken, rows * 10 + 1)
+
+
 def test_a_second_start_does_nothing(tmp_path, vectors):
     run = pool_run(tmp_path / "run", vectors)
     index(run)
@@ -120,7 +177,16 @@ def test_a_second_start_does_nothing(tmp_path, vectors):
 
 
 @pytest.mark.parametrize(
-    "stop_before", ["write_metadata", "_copy_vectors", "_trained", "_report", "publish_json"]
+    "stop_before",
+    [
+        "write_metadata",
+        "_copy_vectors",
+        "_trained",
+        "put_together",
+        "set_nprobe",
+        "publish_json",
+        "publish_text",
+    ],
 )
 def test_stopped_anywhere_and_started_again_it_is_as_if_never_stopped(
     tmp_path, vectors, monkeypatch, stop_before
@@ -181,6 +247,7 @@ def test_an_empty_or_damaged_pool_is_one_clear_line(tmp_path, vectors):
 
 def test_the_builder_autofaiss_is_a_command_that_has_to_be_there(tmp_path, vectors, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
     with pytest.raises(ConfigError, match="environment of its own"):
         index(pool_run(tmp_path / "run", vectors, builder="autofaiss"))
@@ -201,6 +268,7 @@ def test_the_index_that_an_autofaiss_command_wrote_is_taken_and_a_failure_is_tol
         'printf "%s\\n" "$@" > ' + str(tmp_path / "arguments") + "\n"
         f'cp "{tmp_path}/ready" "$to" || {{ echo "no memory" >&2; exit 0; }}\n'
     )
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nothing"))
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
     run = pool_run(tmp_path / "run", vectors, builder="autofaiss")
@@ -218,7 +286,10 @@ def test_the_index_that_an_autofaiss_command_wrote_is_taken_and_a_failure_is_tol
         index(run, force=True)
 
 
-@pytest.mark.skipif(shutil.which("autofaiss") is None, reason="autofaiss is not installed")
+@pytest.mark.skipif(
+    not (environment() / "popfactory.json").exists() and shutil.which("autofaiss") is None,
+    reason="no environment with autofaiss: `popfactory autofaiss` makes it",
+)
 def test_the_real_autofaiss_builds_an_index_that_opens(tmp_path, vectors, queries):
     run = pool_run(tmp_path / "run", vectors, builder="autofaiss")
 

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from index_builder import neighbours
-from index_builder.index_folder import INDEX_FILE
+from index_builder.index_file import INDEX_FILE
 from index_builder.indexes import index
 from index_builder.neighbours import retrieve
 from index_builder.pools import IndexPool

@@ -100,6 +100,22 @@ def test_the_digest_follows_content_and_not_time(tmp_path):
     assert read_manifest(tmp_path / "a").digest == first.digest
 
 
+def test_notes_on_how_the_work_went_are_checked_but_no_part_of_the_digest(tmp_path):
+    manifests = []
+    for name, seconds in (("a", "1.5"), ("b", "2.5")):
+        stage = Stage.open("demo", tmp_path / name, {}, {})
+        (tmp_path / name / "report.json").write_text(seconds)
+        (tmp_path / name / "result").write_text("same")
+        manifests.append(stage.finish({}, notes=["report.json"]))
+    plain = Stage.open("demo", tmp_path / "c", {}, {})
+    (tmp_path / "c" / "result").write_text("same")
+
+    assert manifests[0].digest == manifests[1].digest == plain.finish({}).digest
+    assert read_manifest(tmp_path / "a") == manifests[0]
+    (tmp_path / "a" / "report.json").write_text("9.5")
+    assert ["report.json" in problem for problem in verify(tmp_path / "a")] == [True]
+
+
 def test_verify_names_each_damaged_file(tmp_path):
     _finished(tmp_path, {}, {})
     path = tmp_path / "part-00000.parquet"
