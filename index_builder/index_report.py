@@ -140,7 +140,7 @@ def _exact(
         similarities, rows = faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
         heap.add_result(similarities, rows + first)
     heap.finalize()
-    others = np.where(heap.I == own[:, None], -np.inf, heap.D)
+    others = np.where(own[:, None] == heap.I, -np.inf, heap.D)
     others = -np.sort(-others, axis=1)[:, :depth]
     return {k: others[:, k - 1] for k in {min(10, depth), depth}}
 
