@@ -13,6 +13,7 @@ from curation.candidates import column, fetched_reach, read_candidates, rows_of
 from curation.caption_choice import NO_CAPTION, Choice, captions_of_family, chosen_captions
 from curation.picture_values import read_scores
 from curation.verdicts import Verdicts
+from spine.added_centroids import read_centroids
 from spine.lists import BlockLists
 from spine.run import Run
 from spine.tables import DATASET, IMAGES, SELECTION, read_parts, read_table
@@ -28,7 +29,6 @@ _POOL = (
     "punsafe",
 )
 _CAPTION = ("raw_caption", "prompt_id", "model", "family", "finish_reason")
-_LABELS = pa.schema([("centroid_id", pa.int32()), ("label", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _joined(
     families: Mapping[str, Mapping[int, str]],
 ) -> pa.Table:
     scores = rows_of(read_scores(run), column(selected, "id"))
-    labels = read_table(run.centroids_table, _LABELS)
+    labels = read_centroids(run, ["centroid_id", "label"])
     at = pc.index_in(selected.column("centroid_id"), value_set=labels.column("centroid_id").combine_chunks())
     by_person = pc.equal(selected.column("rule"), "person")
     rows = [caption.row or {} for caption in captions]

@@ -11,6 +11,7 @@ from curation.caption_choice import shelved_parts
 from curation.decisions import Decisions
 from curation.picture_values import read_scores
 from curation.revisions import newest
+from spine.added_centroids import read_centroids
 from spine.config import load_config
 from spine.errors import DataError
 from spine.filters import RULES
@@ -22,7 +23,6 @@ from spine.stage import find_manifest
 from spine.tables import CAPTIONS, DATASET, GROUPS, IMAGES, METADATA, NEIGHBOURS, SELECTION, read_table
 
 _OWN = ("width", "height", "aesthetic", "pwatermark", "punsafe")
-_LABELS = pa.schema([("centroid_id", pa.int32()), ("label", pa.string())])
 
 
 def why(run: Run, picture_id: int) -> list[str]:
@@ -87,9 +87,12 @@ def _source(row: dict[str, Any]) -> list[str]:
 
 def _wanted_by(run: Run, neighbours: list[dict[str, Any]], picture_id: int) -> list[str]:
     labels = {}
-    if run.centroids_table.is_file():
+    if find_manifest(run.centroids) is not None:
         labels = {
-            row["centroid_id"]: row["label"] for row in read_table(run.centroids_table, _LABELS).to_pylist()
+            row["centroid_id"]: row["label"]
+            if row["added_by"] is None
+            else f"{row['label']}, added by {row['added_by']}"
+            for row in read_centroids(run, ["centroid_id", "label", "added_by"]).to_pylist()
         }
     images = find_manifest(run.images)
     depths = [] if images is None else Reach.of(images).depths

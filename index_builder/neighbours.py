@@ -1,12 +1,14 @@
 """The stage that asks the pool for each centroid's nearest pictures.
 
-The neighbours of each block of centroids are kept in a hidden file: what a stopped run found stays found. An
-index with lists answers all centroids in one pass over them, which starts over if it is stopped; else block
-after block is searched. When all are there, every picture gets the facts that need the whole: which centroid
-it is nearest to, and which other picture it nearly repeats. Only then the parts are published.
+The neighbours of each block of centroids are kept in a hidden file: what was found stays found. An index with
+lists answers all centroids in one pass over them, which starts over if it is stopped; else block after block
+is searched. Concepts that curators added are searched by themselves, so that one more costs its own search.
+When all are there, every picture gets the facts that need the whole: which centroid it is nearest to, and
+which other picture it nearly repeats. Only then the parts are published.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from index_builder.side_tables import (
     told,
 )
 from index_builder.unit_vectors import unit_rows
+from spine.added_centroids import added_centroids, added_digest, read_centroids
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.progress import SILENT, Progress
@@ -34,12 +37,11 @@ from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config
 from spine.stage import Manifest, Stage, read_manifest
-from spine.tables import METADATA, NEIGHBOURS, Vectors, centroids_schema, read_table, vectors_of
+from spine.tables import METADATA, NEIGHBOURS, Vectors, read_table, vectors_of
 
 BLOCK = 256
 """Centroids in a part."""
 
-_SIDE = ".side.parquet"  # hidden too
 
 _FOUND = pa.schema(
     [
@@ -80,23 +82,30 @@ def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> M
     shift = _shift(config, int(source.facts["d"]))
     if shift is not None:
         inputs["rating_vector"] = hashlib.sha256(shift.tobytes()).hexdigest()
-    stage = Stage.open("neighbours", run.neighbours, _parameters(config), inputs, force=force)
+    added = added_centroids(run)
+    if added:  # a run without any stays up to date
+        inputs["added"] = added_digest(added)
+    stage = Stage.open(
+        "neighbours", run.neighbours, _parameters(config), inputs, grows_with={"added"}, force=force
+    )
+    ids, queries = _queries(run, shift)
+    own = len(ids) - len(added)
+    paths = _found_paths(run.neighbours, own, len(added), inputs.get("added", ""))
     if stage.published is not None:
-        _tidy(run.neighbours)
+        _tidy(run.neighbours, paths)
         return stage.published
-    ids, queries = _queries(run, int(source.facts["d"]), shift)
-    blocks = [slice(start, start + BLOCK) for start in range(0, len(ids), BLOCK)]
+    own_blocks = -(-own // BLOCK)
     with open_pool(run, config) as pool:
         _check_fit(pool, source, progress)
-        _search(run.neighbours, blocks, ids, queries, pool, config, progress)
-        paths = _found_paths(run.neighbours, len(blocks))
-        side = _side_values(run.neighbours / _SIDE, paths, tables, progress)
+        _search(paths[:own_blocks], ids[:own], queries[:own], pool, config, progress)
+        _search(paths[own_blocks:], ids[own:], queries[own:], pool, config, progress)
+        side = _side_values(_side_path(run.neighbours, inputs), paths, tables, progress)
         facts = picture_facts(
             pa.concat_tables(filled(read_table(path, JUDGED_BY), side) for path in paths),
             config.select.near_duplicate,
             pool.vectors,
         )
-    counts = _publish_parts(run.neighbours, blocks, ids, facts, side, config.retrieve.k)
+    counts = _publish_parts(run.neighbours, paths, ids, facts, side, config.retrieve.k)
     manifest = stage.finish(
         counts,
         ({} if side is None else {"side_tables": told(side)})
@@ -107,7 +116,7 @@ def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> M
             "demo_models": bool(source.facts.get("demo_models", False)),
         },
     )
-    _tidy(run.neighbours)
+    _tidy(run.neighbours, paths)
     progress.end()
     return manifest
 
@@ -141,9 +150,9 @@ def _shift(config: Config, d: int) -> Vectors | None:
     return shift
 
 
-def _queries(run: Run, d: int, shift: Vectors | None) -> tuple[list[int], Vectors]:
-    """Ids of the centroids, and the unit vectors to search with."""
-    table = read_table(run.centroids_table, centroids_schema(d))
+def _queries(run: Run, shift: Vectors | None) -> tuple[list[int], Vectors]:
+    """Ids of the centroids, the added ones last, and the unit vectors to search with."""
+    table = read_centroids(run, ["centroid_id", "embedding"])
     queries = unit_rows(vectors_of(table.column("embedding")))
     if shift is not None:
         queries = queries + shift
@@ -169,8 +178,7 @@ def _check_fit(pool: Pool, source: Manifest, progress: Progress) -> None:
 
 
 def _search(
-    folder: Path,
-    blocks: list[slice],
+    paths: Sequence[Path],
     ids: list[int],
     queries: Vectors,
     pool: Pool,
@@ -178,7 +186,9 @@ def _search(
     progress: Progress,
 ) -> None:
     """Search the blocks that have no file yet."""
-    paths = _found_paths(folder, len(blocks))
+    if not ids:
+        return
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(ids), BLOCK)]
     waiting = [(path, block) for path, block in zip(paths, blocks, strict=True) if not path.exists()]
     left = sum(len(ids[block]) for _, block in waiting)
     progress.begin("retrieve", len(ids), "centroids", done=len(ids) - left)
@@ -197,7 +207,7 @@ def _search(
 
 
 def _side_values(
-    path: Path, found: list[Path], tables: list[SideTable], progress: Progress
+    path: Path, found: Sequence[Path], tables: list[SideTable], progress: Progress
 ) -> pa.Table | None:
     """What the side tables say of the pictures found; kept, since reading them may take long. None without any."""
     if not tables:
@@ -225,12 +235,12 @@ def _publish_found(path: Path, found: pa.Table, ids: list[int]) -> None:
 
 
 def _publish_parts(
-    folder: Path, blocks: list[slice], ids: list[int], facts: PictureFacts, side: pa.Table | None, k: int
+    folder: Path, paths: Sequence[Path], ids: list[int], facts: PictureFacts, side: pa.Table | None, k: int
 ) -> dict[str, int]:
     """Write the parts, and count."""
     start, neighbours = 0, 0
     sizes = dict.fromkeys(ids, 0)
-    for number, path in enumerate(_found_paths(folder, len(blocks))):
+    for number, path in enumerate(paths):
         found = filled(read_table(path, _FOUND), side)
         inside = slice(start, start + found.num_rows)
         table = _part(found, facts, inside)
@@ -260,12 +270,26 @@ def _part(found: pa.Table, facts: PictureFacts, inside: slice) -> pa.Table:
     return found.select(NEIGHBOURS.names).cast(NEIGHBOURS)
 
 
-def _found_paths(folder: Path, count: int) -> list[Path]:
-    """The hidden files of the blocks; hidden, so that they are no part of the table."""
-    return [folder / f".found-{number:05d}.parquet" for number in range(count)]
+def _found_paths(folder: Path, own: int, added: int, digest: str) -> list[Path]:
+    """The hidden files of the blocks; hidden, so that they are no part of the table.
+
+    Args:
+        folder: The stage's.
+        own: Centroids that k-means found; their blocks come first.
+        added: Centroids that curators added.
+        digest: Over those: with another one they are searched anew.
+    """
+    names = [f"{number:05d}" for number in range(-(-own // BLOCK))]
+    names += [f"added-{digest[:16]}-{number:05d}" for number in range(-(-added // BLOCK))]
+    return [folder / f".found-{name}.parquet" for name in names]
 
 
-def _tidy(folder: Path) -> None:
-    """Remove the hidden files; after the manifest, so that a kill before it costs no search."""
-    for path in (*folder.glob(".found-*.parquet"), folder / _SIDE):
-        path.unlink(missing_ok=True)
+def _side_path(folder: Path, inputs: Mapping[str, str]) -> Path:
+    """The hidden file of what side tables say of the pictures found for these centroids."""
+    return folder / f".side-{inputs.get('added', 'none')[:16]}.parquet"
+
+
+def _tidy(folder: Path, paths: Sequence[Path]) -> None:
+    """Remove what was found for other added centroids; what still holds stays for the next one that is added."""
+    for path in {*folder.glob(".found-*.parquet"), *folder.glob(".side-*.parquet")}.difference(paths):
+        path.unlink()

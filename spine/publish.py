@@ -55,6 +55,25 @@ def publish_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def publish_new(path: Path, content: bytes) -> bool:
+    """Publish `content` at `path` if nothing stands there; whether it did. Of many at once one succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{_MARK}{uuid.uuid4().hex[:12]}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        sync_folder(path.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def publish_text(path: Path, content: str) -> None:
     """Publish `content` at `path` as UTF-8."""
     publish_bytes(path, content.encode())

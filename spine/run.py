@@ -9,6 +9,7 @@ RUN/
     images/                  part-00000.parquet, depths.json, originals/ab/abcd….jpg
     scores/                  part-00000.parquet, groups.parquet, exemplars.parquet
     decisions.sqlite         curators' events
+    added/                   concept-00000.json: concepts that curators added
     selection/selection.parquet
     captions/                part-00000.parquet, agreement.parquet, blank.json, report.html,
                              others/CAPTIONER/part-00000.parquet, takes/part-00000.parquet
@@ -85,6 +86,15 @@ class Run:
     def centroids_table(self) -> Path:
         """One row a centroid; schema `spine.tables.centroids_schema`."""
         return self.centroids / "centroids.parquet"
+
+    @property
+    def added(self) -> Path:
+        """Concepts that curators added, a file each; see `spine.added_centroids`."""
+        return self.folder / "added"
+
+    def added_concept(self, number: int) -> Path:
+        """The concept that was added with this number."""
+        return self.added / f"concept-{number:05d}.json"
 
     @property
     def neighbours(self) -> Path:

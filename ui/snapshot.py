@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from spine.added_centroids import read_centroids
 from spine.config import load_config
 from spine.lists import BlockLists
 from spine.run import Run, part_paths
@@ -41,6 +42,7 @@ _CENTROIDS = pa.schema(
         ("size", pa.int64()),
         ("label", pa.string()),
         ("exemplar_ids", pa.list_(pa.int64())),
+        ("added_by", pa.string()),
     ]
 )
 _IMAGES = (
@@ -154,12 +156,14 @@ class Snapshot:
         return self._once(f"manifest {folder.name}", (folder / MANIFEST,), lambda: find_manifest(folder))
 
     def centroids(self) -> pa.Table:
-        """One row a centroid, without the embeddings; empty where the stage isn't finished."""
-        return self._stage(
+        """One row a centroid without its embedding, added ones last; empty where the stage isn't finished."""
+        if self.manifest(self.run.centroids) is None:
+            return _CENTROIDS.empty_table()
+        # The folder's state changes with every concept that is added.
+        return self._once(
             "centroids",
-            self.run.centroids,
-            lambda: read_table(self.run.centroids_table, _CENTROIDS),
-            _CENTROIDS.empty_table(),
+            (self.run.centroids / MANIFEST, self.run.added),
+            lambda: read_centroids(self.run, _CENTROIDS.names),
         )
 
     def neighbour_counts(self) -> dict[int, int]:

@@ -38,6 +38,8 @@ class Standing:
                 self._count(self.verdicts.images.get(int(each)), 1)
             elif event.target == "centroid":
                 _set(self.verdicts.centroids, now.centroids, int(each))
+                _set(self.verdicts.settings, now.settings, int(each))
+                _set(self.verdicts.refills, now.refills, int(each))
             else:
                 _set(self.verdicts.captions, now.captions, str(each))
 

@@ -1,5 +1,6 @@
 """Curation's stages, and a picture's story."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,31 @@ def release(
     report(manifest, quiet, as_json)
 
 
+@click.command()
+@RUN
+@click.option("--text", default="", help="What it should look like, in words.")
+@click.option("--example", default="", metavar="ID|FILE", help="A picture of this run, or a file.")
+@click.option("--label", default="", help="What to call it.")
+@click.option("--curator", required=True, metavar="NAME", help="Who adds it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def concept(run: Path, text: str, example: str, label: str, curator: str, as_json: bool) -> None:
+    """Add a centroid of your own, by a text or an example.
+
+    Reads RUN/centroids and the model of [clip], writes a file in RUN/added. The next `popfactory run RUN`
+    finds its neighbours and fills it like any other; who wants it no more leaves it out on the board.
+
+    \b
+    Example:
+        popfactory concept runs/pop-1 --text "a lighthouse in fog" --curator ada
+    """
+    from index_builder.concepts import add_concept
+    from spine.run import Run
+
+    number = add_concept(Run(run).require(), curator=curator, text=text, example=example, label=label)
+    told = f"centroid {number} added; `popfactory run {run}` fills it"
+    click.echo(json.dumps({"centroid_id": number}) if as_json else told)
+
+
 @click.command(context_settings={"ignore_unknown_options": True})  # an id may begin with a minus sign
 @RUN
 @click.argument("picture_id", metavar="ID", type=int)
@@ -103,4 +129,4 @@ def why(run: Path, picture_id: int) -> None:
     click.echo("\n".join(story(Run(run).require(), picture_id)))
 
 
-COMMANDS = (fetch, select, release, why)
+COMMANDS = (concept, fetch, select, release, why)

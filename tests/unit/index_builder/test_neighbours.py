@@ -9,6 +9,7 @@ from index_builder.index_file import INDEX_FILE
 from index_builder.indexes import index
 from index_builder.neighbours import retrieve
 from index_builder.pools import IndexPool
+from spine.added_centroids import add_centroid
 from spine.config import write_config
 from spine.errors import ConfigError, DataError, ServiceError
 from spine.ids import laion_id
@@ -446,6 +447,48 @@ def test_side_tables_fill_what_the_pool_does_not_say(tmp_path, pictures, queries
     assert (side["pictures"], side["matched"], side["punsafe"]) == (len(found), matched, matched)
     assert f"side tables know {matched:,} of {len(found):,} pictures" in " ".join(heard.lines)
     assert "side_tables" not in without.inputs
-    assert not list(joined.neighbours.glob(".*"))
+    assert not list(joined.neighbours.glob(".side-*"))
     pq.write_table(table.slice(0, 3), path)
     assert retrieve(joined).facts["side_tables"]["punsafe"] <= 3  # other tables: found anew
+
+
+def test_an_added_concept_costs_its_own_search_and_equals_a_run_that_had_it_from_the_start(
+    tmp_path, pictures, queries, monkeypatch
+):
+    more = unit(np.random.default_rng(9).standard_normal((8, D)))
+    run = indexed_run(tmp_path / "run", pictures, queries)
+
+    def add(run, vector):
+        model = "tiny"
+        add_centroid(run, label="x", kind="text", source="x", embedding=vector, curator="ada", model=model)
+
+    plain = retrieve(run)
+    searched = []
+    search = IndexPool.search
+    monkeypatch.setattr(
+        IndexPool,
+        "search",
+        lambda pool, asked, *given: searched.append(len(asked)) or search(pool, asked, *given),
+    )
+    for vector in more[:2]:
+        add(run, vector)
+    retrieve(run)
+    for vector in more[2:]:
+        add(run, vector)
+    manifest = retrieve(run)
+
+    assert searched == [2, 6, 2], "of blocks of 6"
+    assert manifest.counts["centroids"] == CENTROIDS + 8
+    assert manifest.digest != plain.digest
+    own = read(run).filter(pa.compute.greater_equal(read(run).column("centroid_id"), CENTROIDS))
+    similarities, rows = exact(pictures, more, 40)
+    assert own.column("id").to_pylist() == (rows.ravel() * 3 + 7).tolist()
+    expected = np.take_along_axis(similarities, rows, axis=1).ravel()
+    np.testing.assert_allclose(own.column("similarity").to_numpy(), expected, atol=2e-3)
+    whole = indexed_run(tmp_path / "whole", pictures, queries)
+    for vector in more:
+        add(whole, vector)
+    retrieve(whole)
+    assert read(run).equals(read(whole))
+    assert sorted(path.name.count("added") for path in run.neighbours.glob(".found-*")) == [0] * 4 + [1] * 2
+    assert retrieve(run).digest == manifest.digest
