@@ -6,7 +6,6 @@ the control: the same caption beside another picture of the run.
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -15,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from captioner.cleaning import sentences
 from spine.publish import publish_table
 from spine.run import Run
 from spine.stage import find_manifest
 from spine.tables import AGREEMENT, Vectors, read_parts, read_table, scores_schema, vectors_of
 
-_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'”’)\]])\s+|\n+")
 _DIGITS = 4  # rounding in the last bits depends on what is encoded together
 
 
@@ -48,11 +47,6 @@ class Agreement:
     """Chance that a caption beside its own picture is nearer than one beside another."""
     unlike: int
     """Captions that are no nearer to their picture than shuffled_p95."""
-
-
-def sentences(caption: str) -> list[str]:
-    """The sentences of a caption, without white space around them."""
-    return [part.strip() for part in _END.split(caption) if part.strip()]
 
 
 def measure_agreement(

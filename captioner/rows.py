@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from captioner.cleaning import cleaned
 from captioner.engine import CaptionFailure, Setup
 from captioner.quality import measured
 from captioner.second_try import Answer
@@ -55,4 +56,9 @@ def caption_row(
     }
     if not text:
         return row | {"status": "failed", "reason": "empty", "message": f"{setup.name} said nothing of it"}
-    return row | {"status": "captioned", "caption": text, **asdict(measured(text))}
+    return row | {
+        "status": "captioned",
+        "caption": text,
+        "clean_caption": cleaned(text),
+        **asdict(measured(text)),
+    }

@@ -28,7 +28,7 @@ _POOL = (
     "pwatermark",
     "punsafe",
 )
-_CAPTION = ("raw_caption", "prompt_id", "model", "family", "finish_reason")
+_CAPTION = ("raw_caption", "prompt_id", "model", "family", "finish_reason", "clean_caption")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,10 @@ def _joined(
         "prompt_id": pa.array(of_caption("prompt_id"), pa.string()),
         "finish_reason": pa.array(of_caption("finish_reason"), pa.string()),
         **{name: images.column(name) for name in ("md5", "pdq", "opt_out")},
+        "clean_caption": pa.array(
+            [None if caption.edited_by else (caption.row or {}).get("clean_caption") for caption in captions],
+            pa.string(),
+        ),
     }
     return pa.table(columns, schema=DATASET)
 

@@ -182,6 +182,7 @@ CAPTIONS = pa.schema(
         ("other_raw_caption", pa.string()),  # of two tries the one that doesn't stand
         ("captioner", pa.string()),  # 16 hex digits over model, prompt and parameters: who wrote it
         ("take", pa.int32()),  # 0: the likeliest words; from 1 on drawn with this seed, when asked again
+        ("clean_caption", pa.string()),  # caption without its sentences of speculation and interpretation
     ]
 )
 """captions/part-*.parquet: one row a picture, of the captioner that [caption] names; pictures of one content share
@@ -247,12 +248,16 @@ DATASET = pa.schema(
         ("md5", pa.string()),
         ("pdq", pa.string()),  # as in IMAGES: lists of a later day find the picture by it
         ("opt_out", pa.string()),  # "none": its host was asked and reserves nothing; null: nobody asked
+        (
+            "clean_caption",
+            pa.string(),
+        ),  # without speculation and interpretation; null where a curator wrote it
     ]
 )
 """release/NAME-VERSION/dataset.parquet, sorted by centroid_id and rank."""
 
 
-_ADDED = frozenset({"opt_out", "md5", "pdq", "take"})
+_ADDED = frozenset({"opt_out", "md5", "pdq", "take", "clean_caption"})
 """Columns that came later: in a table from before they are null throughout."""
 
 

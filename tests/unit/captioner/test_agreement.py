@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from captioner.agreement import measure_agreement, sentences
+from captioner.agreement import measure_agreement
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.stage import Stage
@@ -38,20 +38,6 @@ def run(tmp_path):
 def captions(texts, ids=None):
     ids = list(range(len(texts))) if ids is None else ids
     return pa.table({"id": ids, "caption_id": [f"c{number}" for number in ids], "caption": texts})
-
-
-def test_sentences_end_where_a_reader_would_say_so():
-    said = 'A sign says "Open 24 h." Two cats sit.\n\nThe style is flat! (A 3.5 cm star.) is it?  Yes'
-
-    assert sentences(said) == [
-        'A sign says "Open 24 h."',
-        "Two cats sit.",
-        "The style is flat!",
-        "(A 3.5 cm star.)",
-        "is it?",
-        "Yes",
-    ]
-    assert sentences("one") == ["one"] and sentences(" \n ") == []
 
 
 def test_similarities_are_those_of_plain_numpy_and_the_worst_sentence_is_named(run):
