@@ -52,7 +52,7 @@ def preview(
 
     Returns:
         Its facts: `folder` and `page` in the run, `ids` of the pictures, and `captioners`, each with `captioner`,
-        `model`, `prompt_id` and `part`, the file with its rows.
+        `model`, `prompt_id`, `asked` as [caption] names the model, and `part`, the file with its rows.
 
     Raises:
         ConfigError, DataError, ModelError, ServiceError: As `captioner.captions.caption`.
@@ -88,6 +88,7 @@ def preview(
                 "captioner": who.captioner,
                 "model": who.setup.name,
                 "prompt_id": who.prompt.prompt_id,
+                "asked": who.config.model,
                 "part": part_path(folder, place).name,
             }
             for place, who in enumerate(whose)

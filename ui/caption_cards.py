@@ -105,12 +105,13 @@ def _picture(image: Row, unsafe: float | None, limit: float) -> Row:
 
 def _caption(own: bool, flags: int, row: Row, verdict: Verdict | None, counts: bool) -> Row:
     told = {name: row[name] for name in _TOLD} | {"own": own, "flags": flag_names(flags), "counts": counts}
-    said: Row = {"decision": None, "curator": None, "said": None, "edited": None}
+    said: Row = {"decision": None, "curator": None, "said": None, "edited": None, "event": 0}
     if verdict is not None:
         said = {
             "decision": verdict.action,
             "curator": verdict.curator,
             "said": verdict.reason,
             "edited": verdict.text,
+            "event": verdict.event,
         }
     return told | said

@@ -1,14 +1,8 @@
 """The board in a real browser, served by the real command over a planted run."""
 
 import re
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,80 +10,18 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from curation.decisions import Decisions
 from spine.filters import judge
 from spine.jobs import list_jobs
 from spine.settings import AestheticMin, FiltersConfig
-from tests.unit.ui.planted import EACH, HOSTILE, Planted, plant, state_of, unsafe_of
+from tests.e2e.board_server import WAIT_MS, Seen, Server, eventually, free_port
+from tests.unit.ui.planted import EACH, HOSTILE, plant, state_of, unsafe_of
 from ui.board import Measured, judged_values
 from ui.snapshot import Snapshot
-
-WAIT_MS = 20_000
-
-
-@dataclass
-class Server:
-    """`popfactory ui` over a planted run."""
-
-    planted: Planted
-    port: int
-    process: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        run = str(self.planted.run.folder)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "popfactory", "ui", run, "--port", str(self.port)],
-            stdout=subprocess.DEVNULL,
-        )
-        until = time.monotonic() + 90
-        while time.monotonic() < until:
-            try:
-                with urllib.request.urlopen(f"{self.address}/api/run", timeout=5):
-                    return
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                assert self.process.poll() is None, "the board's server ended"
-                time.sleep(0.2)
-        pytest.fail("the board did not come up")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def verdicts(self) -> dict[int, str]:
-        """Number of each decided picture, and what counts for it now."""
-        numbers = {picture: number for number, picture in enumerate(self.planted.ids)}
-        images = Decisions.open(self.planted.run.decisions).fold().images
-        return {numbers[picture]: verdict.action for picture, verdict in images.items()}
-
-    def stored(self) -> list[tuple[str, list[int]]]:
-        """Every event in order: action and numbers of its pictures."""
-        numbers = {picture: number for number, picture in enumerate(self.planted.ids)}
-        history = Decisions.open(self.planted.run.decisions).history()
-        return [(event.action, sorted(numbers[int(each)] for each in event.ids)) for event in history]
-
-
-@dataclass
-class Seen:
-    """What the browser asked for, and what went wrong in the page."""
-
-    urls: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
-    made = Server(plant(tmp_path_factory.mktemp("board") / "run"), _free_port())
+    made = Server(plant(tmp_path_factory.mktemp("board") / "run"), free_port())
     made.start()
     yield made
     made.kill()
@@ -117,9 +49,7 @@ def page(chromium: Browser, seen: Seen) -> Iterator[Page]:
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     made = context.new_page()
     made.set_default_timeout(WAIT_MS)
-    made.on("request", lambda request: seen.urls.append(request.url))
-    made.on("pageerror", lambda error: seen.errors.append(str(error)))
-    made.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    seen.watch(made)
     yield made
     context.close()
 
@@ -135,13 +65,6 @@ def _tile(page: Page, server: Server, number: int):
 
 def _saved(page: Page) -> None:
     expect(page.locator(".pf-saving")).to_have_text("saved", timeout=WAIT_MS)
-
-
-def _eventually(holds: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < until, what
-        time.sleep(0.05)
 
 
 def test_the_board_shows_every_centroid_and_the_first_ones_neighbours(page, server, seen):
@@ -192,7 +115,7 @@ def test_keys_keep_and_reject_in_order_and_undo_takes_back_after_a_reload(page, 
 
     _saved(page)
     expect(_tile(page, fresh, order[4])).not_to_have_class(re.compile("pf-is-keep"))
-    _eventually(lambda: order[4] not in fresh.verdicts(), "the undo is not stored")
+    eventually(lambda: order[4] not in fresh.verdicts(), "the undo is not stored")
     assert fresh.verdicts() == {order[0]: "keep", order[1]: "reject", order[3]: "reject"}
 
 
@@ -209,7 +132,7 @@ def test_ticked_pictures_are_decided_together_and_undone_as_one(page, fresh):
     _saved(page)
     assert fresh.stored() == [("reject", sorted(order[:3]))]
     page.keyboard.press("Control+z")
-    _eventually(lambda: fresh.verdicts() == {}, "the undo is not stored")
+    eventually(lambda: fresh.verdicts() == {}, "the undo is not stored")
 
 
 def test_verdicts_as_fast_as_keys_can_be_sent_are_all_stored_in_order(page, fresh):
@@ -230,7 +153,7 @@ def test_verdicts_as_fast_as_keys_can_be_sent_are_all_stored_in_order(page, fres
     names = {"a": "keep", "r": "reject"}
     firsts = [(names[key], [order[place]]) for place, key in enumerate(keys)]
     seconds = [(names[{"a": "r", "r": "a"}[key]], [order[place]]) for place, key in enumerate(keys)]
-    _eventually(lambda: len(fresh.stored()) >= 2 * len(keys), "verdicts are missing")
+    eventually(lambda: len(fresh.stored()) >= 2 * len(keys), "verdicts are missing")
     assert fresh.stored()[: 2 * len(keys)] == firsts + seconds
 
 
@@ -263,7 +186,7 @@ def test_a_page_closed_before_its_verdicts_were_sent_leaves_them_to_the_next(chr
     second = context.new_page()
     _open(second, fresh)
 
-    _eventually(lambda: fresh.stored() == [("keep", [_passing_numbers()[0]])], "the verdict is lost")
+    eventually(lambda: fresh.stored() == [("keep", [_passing_numbers()[0]])], "the verdict is lost")
     context.close()
 
 
@@ -287,7 +210,7 @@ def test_a_verdict_on_what_another_curator_decided_meanwhile_is_shown_and_can_be
     assert fresh.verdicts() == {first: "keep"}
     bob.keyboard.press("Home")
     bob.keyboard.press("r")
-    _eventually(lambda: fresh.verdicts() == {first: "reject"}, "the second verdict is not stored")
+    eventually(lambda: fresh.verdicts() == {first: "reject"}, "the second verdict is not stored")
     for page in pages:
         page.context.close()
 
@@ -323,7 +246,7 @@ def test_every_key_of_the_grid_has_a_button(page, fresh):
     page.get_by_role("button", name="Reject").first.click()
     page.get_by_role("button", name="Undo").click()
 
-    _eventually(lambda: fresh.verdicts() == {order[0]: "keep"}, "the buttons did not decide")
+    eventually(lambda: fresh.verdicts() == {order[0]: "keep"}, "the buttons did not decide")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_contain_text("untick all")
     page.keyboard.press("Escape")
@@ -454,7 +377,7 @@ def test_a_job_is_cancelled_from_the_page_and_nothing_follows_it(page, fresh):
 
     page.goto(f"{fresh.address}/jobs")
     expect(page.get_by_role("button", name="release")).to_be_enabled(timeout=60_000)
-    _eventually(lambda: all(job.ended for job in list_jobs(fresh.planted.run)), "a job is still at work")
+    eventually(lambda: all(job.ended for job in list_jobs(fresh.planted.run)), "a job is still at work")
     assert "caption" not in {job.command[0] for job in list_jobs(fresh.planted.run) if job.state == "done"}
 
 

@@ -2,7 +2,7 @@
 
 import "./core/head.js";
 import "./curate/index.js";
-import "./captions.js";
+import "./captions/index.js";
 import "./jobs.js";
 import "./release.js";
 import "./setup.js";

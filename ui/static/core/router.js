@@ -8,5 +8,6 @@ export const write = (names, pairs) => {
   for (const name of names) given.delete(name);
   for (const [name, value] of pairs) given.append(name, value);
   const text = given.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");
-  history.replaceState(history.state, "", text ? `?${text}` : location.pathname);
+  // The whole path: a bare query would be taken from the base address that Gradio sets.
+  history.replaceState(history.state, "", `${location.pathname}${text ? `?${text}` : ""}`);
 };

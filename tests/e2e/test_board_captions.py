@@ -1,0 +1,167 @@
+"""The Captions page in a real browser, over planted captions and the real captioner."""
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from curation.caption_choice import chosen_captions
+from curation.decisions import Decisions
+from curation.verdicts import Verdict
+from spine.jobs import list_jobs
+from tests.e2e.board_server import WAIT_MS, Seen, Server, eventually, free_port
+from tests.unit.ui.planted import HOSTILE, plant
+from tests.unit.ui.planted_captions import BEFORE, plant_captions, row_of
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    planted = plant(tmp_path_factory.mktemp("captions") / "run")
+    plant_captions(planted)
+    made = Server(planted, free_port())
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def page(chromium: Browser, seen: Seen) -> Iterator[Page]:
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    made = context.new_page()
+    made.set_default_timeout(WAIT_MS)
+    seen.watch(made)
+    yield made
+    context.close()
+
+
+def open_captions(page: Page, server: Server, query: str = "") -> None:
+    page.goto(f"{server.address}/captions{query}")
+    expect(page.locator(".pf-cap").first).to_be_visible()
+
+
+def verdicts(server: Server) -> dict[str, Verdict]:
+    return Decisions.open(server.planted.run.decisions).fold().captions
+
+
+def cursor(page: Page, server: Server) -> int:
+    """Number of the picture under the cursor."""
+    return server.planted.ids.index(int(page.locator(".pf-cap-here").get_attribute("data-id") or 0))
+
+
+def saved(page: Page) -> None:
+    expect(page.locator(".pf-saving")).to_have_text("saved")
+
+
+def test_keys_keep_edit_reject_choose_and_undo_and_what_counts_is_what_is_released(page, server, seen):
+    open_captions(page, server)
+    names = {number: row_of(server.planted, number)["caption_id"] for number in (0, 1, 3, 5)}
+
+    assert cursor(page, server) == 0
+    page.keyboard.press("a")
+    expect(page.locator(".pf-cap").first).to_have_attribute("data-state", "kept")
+    page.keyboard.press("e")
+    page.locator(".pf-cap-edit").fill("mine <b>and</b> mine alone")
+    page.keyboard.press("Control+Enter")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("2")  # of the captioner before
+    page.keyboard.press("a")
+    page.keyboard.press("r")
+    page.get_by_role("button", name="makes something up").click()
+    saved(page)
+
+    said = verdicts(server)
+    before = row_of(server.planted, 3, BEFORE)["caption_id"]
+    assert {name: (verdict.action, verdict.text, verdict.reason) for name, verdict in said.items()} == {
+        names[0]: ("keep", None, None),
+        names[1]: ("keep", "mine <b>and</b> mine alone", None),
+        before: ("keep", None, None),
+        names[5]: ("reject", None, "makes something up"),
+    }
+    states = page.locator(".pf-cap").evaluate_all(
+        "cards => cards.slice(0, 5).map((card) => card.dataset.state)"
+    )
+    assert states == ["kept", "edited", "kept", "rejected", "new"]
+    chosen = chosen_captions(server.planted.run, said, ())
+    with urllib.request.urlopen(f"{server.address}/api/captions?limit=200") as reply:
+        cards = json.load(reply)["cards"]
+    assert {int(card["id"]): card["text"] for card in cards} == {
+        number: choice.text for number, choice in chosen.items()
+    }
+
+    page.reload()
+    expect(page.locator(".pf-cap").nth(1).locator(".pf-cap-text").first).to_have_text(
+        "mine <b>and</b> mine alone"
+    )
+    for _ in range(3):
+        page.keyboard.press("u")
+    eventually(lambda: set(verdicts(server)) == {names[0], names[1]}, "three undos")
+    expect(page.locator(".pf-cap").nth(3)).to_have_attribute("data-state", "new")
+    assert seen.errors == []
+
+
+def test_flags_states_and_orders_are_in_the_address_and_hostile_text_stays_text(page, server, seen):
+    open_captions(page, server)
+    expect(page.locator(".pf-cap").nth(1)).to_contain_text(HOSTILE[:40])
+
+    page.get_by_label("Flag", exact=True).select_option("loops")
+    expect(page.locator(".pf-cap .pf-chip-bad").first).to_have_text("loops")
+    page.get_by_label("Order").select_option("-repetition")
+    expect(page).to_have_url(re.compile("sort=-repetition&at="))
+    shown = page.locator(".pf-cap").evaluate_all("cards => cards.map((card) => card.dataset.id)")
+    page.locator(".pf-cap").nth(2).locator(".pf-cap-text").first.click()
+    expect(page).to_have_url(re.compile(f"at={shown[2]}"))
+    fresh = page.context.new_page()
+    seen.watch(fresh)
+    fresh.goto(page.url)
+
+    expect(fresh.locator(".pf-cap-here")).to_have_attribute("data-id", shown[2])
+    assert "flag=loops" in page.url and "sort=-repetition" in page.url
+    assert page.evaluate("window.ran") is None
+    assert {url.split("/")[2] for url in seen.urls if url.startswith("http")} == {f"127.0.0.1:{server.port}"}
+    assert seen.errors == []
+
+
+def test_a_try_of_two_prompts_is_shown_side_by_side_and_chosen_for_the_run(page, server, seen):
+    open_captions(page, server)
+    form = page.get_by_label("Captioning", exact=True)
+    form.get_by_label("detail").uncheck()
+    form.get_by_label("short").check()
+    form.get_by_label("Pictures to try on").fill("2")
+
+    form.get_by_role("button", name="Try").click()
+    table = page.locator(".pf-cap-table")
+    expect(table.locator("tbody tr")).to_have_count(2, timeout=60_000)
+
+    expect(table.locator("thead th")).to_have_count(3)
+    texts = table.locator("tbody tr").first.locator(".pf-cap-text").all_inner_texts()
+    assert len(texts) == 2 and all(texts) and "preview=" in page.url
+    job = list_jobs(server.planted.run)[0]
+    assert (job.state, job.command[2:6]) == ("done", ["--prompt", "laion-pop", "--prompt", "short"])
+    table.get_by_role("button", name="Use for the run").nth(1).click()
+    eventually(
+        lambda: 'prompt = "short"' in server.planted.run.config.read_text(), "the prompt was not saved"
+    )
+    assert "# Id of the prompt" in server.planted.run.config.read_text()
+    page.keyboard.press("Escape")
+    expect(page.locator(".pf-cap").first).to_be_visible()
+    assert seen.errors == []
+
+
+def test_without_its_server_the_page_keeps_what_was_decided_until_it_is_back(page, server):
+    open_captions(page, server, "?show=new")
+    number = cursor(page, server)
+    server.kill()
+    page.keyboard.press("a")
+    expect(page.locator(".pf-saving")).to_have_text("1 not saved, retrying")
+    server.start()
+    saved(page)
+
+    assert row_of(server.planted, number)["caption_id"] in verdicts(server)
