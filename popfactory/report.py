@@ -16,7 +16,8 @@ from spine.errors import DataError
 from spine.jobs import Job, list_jobs
 from spine.lists import BlockLists
 from spine.run import STAGES, Run
-from spine.stage import MANIFEST, find_manifest
+from spine.stage import MANIFEST, find_manifest, read_manifest, verify
+from spine.stage import remove_damaged as take_away
 
 _JOBS_SHOWN = 5
 
@@ -26,6 +27,39 @@ def finished_folders(run: Run) -> list[Path]:
     stages = [run.folder / name for name in STAGES if name != "release"]
     releases = sorted(run.releases.iterdir()) if run.releases.is_dir() else []
     return [folder for folder in [*stages, *releases] if (folder / MANIFEST).is_file()]
+
+
+def verified(folder: Path, *, remove_damaged: bool) -> str:
+    """That every published file of a run is as it was, as a line; or what was taken away.
+
+    Args:
+        folder: The run's.
+        remove_damaged: Take damaged files of stages away.
+
+    Raises:
+        DataError: Files are damaged and stay: each is named.
+    """
+    run = Run(folder).require()
+    folders = finished_folders(run)
+    removed, problems = [], []
+    for each in folders:
+        if remove_damaged and each.parent != run.releases:
+            removed += take_away(each)
+        else:
+            problems += verify(each)
+    if problems:
+        advice = (
+            "`popfactory release RUN --force` makes a release anew"
+            if remove_damaged
+            else "take them away with --remove-damaged and run again; a release is made anew with `release --force`"
+        )
+        raise DataError("\n".join([f"{len(problems)} damaged files; {advice}:", *problems, *removed]))
+    if removed:
+        return "\n".join(
+            [f"{len(removed)} damaged files taken away; `popfactory run {folder}` makes them anew:", *removed]
+        )
+    files = sum(len(read_manifest(each).files) for each in folders)
+    return f"{folder}: {files:,} files in {len(folders)} finished stages are as published"
 
 
 def funnel_lines(run: Run) -> list[str]:

@@ -7,6 +7,7 @@ import ast
 import difflib
 import inspect
 import itertools
+import os
 import textwrap
 import tomllib
 import types
@@ -32,6 +33,14 @@ from spine.sizes import parse_size
 
 DEMO = "demo"
 """As a model's or head's name: the small one that comes with popfactory."""
+
+_PATHS = {
+    "concepts": ("source",),
+    "pool": ("source", "index", "side_tables"),
+    "score": ("aesthetic_head", "aesthetic_query_vectors", "unsafe_head", "watermark_head"),
+    "lists": ("takedown", "hash_block"),
+}
+"""Settings that are paths. A model is none: it is a name, or a path as typed."""
 
 PRESETS = ("standard", "laion-pop-2023")
 """Names for `popfactory init --preset`."""
@@ -78,13 +87,13 @@ def uses_demo_models(config: Config) -> bool:
 
 
 def load_config(path: Path) -> Config:
-    """Read popfactory.toml.
+    """Read popfactory.toml; its relative paths start from the folder it is in, wherever the command runs.
 
     Raises:
         ConfigError: The file is missing or no TOML, or a table, key or value is wrong.
     """
     try:
-        return parse_config(path.read_bytes(), path)
+        return _located(parse_config(path.read_bytes(), path), path.parent)
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; make one with `popfactory init {path.parent}`") from None
 
@@ -106,6 +115,29 @@ def parse_config(content: bytes, path: Path) -> Config:
     config: Config = _build(Config, tables, str(path), "")
     _check(config, str(path))
     return config
+
+
+def _located(config: Config, folder: Path) -> Config:
+    """The same settings, each path in full."""
+
+    def full(name: str) -> str:
+        if not name or name == DEMO or "://" in name:
+            return name
+        # Not Path: names that aren't UTF-8, and a trailing slash, stay as they are.
+        return os.path.join(os.path.abspath(folder), os.path.expanduser(name))  # noqa: PTH100, PTH111, PTH118
+
+    tables = {}
+    for table, names in _PATHS.items():
+        settings = getattr(config, table)
+        values = {name: getattr(settings, name) for name in names}
+        tables[table] = replace(
+            settings,
+            **{
+                name: full(value) if isinstance(value, str) else tuple(map(full, value))
+                for name, value in values.items()
+            },
+        )
+    return replace(config, **tables)
 
 
 def write_config(path: Path, config: Config) -> None:

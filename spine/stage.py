@@ -27,6 +27,8 @@ SCHEMA_VERSION = 1
 
 MANIFEST = "manifest.json"
 _PLAN = "plan.json"
+_CHECKSUM = "checksum"  # in manifest.json: SHA-256 over all else in it
+_ADVICE = "take it away with `popfactory verify RUN --remove-damaged` and run the stage again"
 _PACKAGES = (
     "popfactory",
     "numpy",
@@ -97,14 +99,17 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path}: schema version {content['schema_version']}, "
                 f"this popfactory reads up to {SCHEMA_VERSION}; update popfactory"
             )
+        checksum = content.pop(_CHECKSUM, None)
+        if checksum is not None and checksum != _checksum(content):
+            raise ValueError("it doesn't fit its own checksum")
         files = [FileRecord(**record) for record in content.pop("files")]
         return Manifest(**content, files=files)
     except FileNotFoundError:
         raise DataError(
             f"{folder}: not finished (no {MANIFEST}); run the stage that writes it, or `popfactory run`"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error}); run the stage again with --force") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error}); {_ADVICE}") from None
 
 
 def find_manifest(folder: Path) -> Manifest | None:
@@ -113,18 +118,44 @@ def find_manifest(folder: Path) -> Manifest | None:
 
 
 def verify(folder: Path) -> list[str]:
-    """Compare every file of a finished stage with its manifest.
+    """Compare every file of a finished stage with its manifest, and the manifest with itself.
 
     Returns:
         One line for each file that is missing or differs; empty when all is as published.
     """
-    problems = []
-    for record in read_manifest(folder).files:
+    return list(_damaged(folder).values())
+
+
+def remove_damaged(folder: Path) -> list[str]:
+    """Take the damaged files of a finished stage away, and its manifest, so that the stage makes them anew.
+
+    What is as published stays: the stage goes on from there.
+
+    Returns:
+        As `verify`; where it is empty, nothing was removed.
+    """
+    damaged = _damaged(folder)
+    if damaged:
+        (folder / MANIFEST).unlink(missing_ok=True)  # first: without its files it would be a lie
+        for path in damaged:
+            path.unlink(missing_ok=True)
+    return list(damaged.values())
+
+
+def _damaged(folder: Path) -> dict[Path, str]:
+    """The files that are not as published, with what is wrong."""
+    try:
+        manifest = read_manifest(folder)
+    except DataError as error:
+        return {folder / MANIFEST: str(error)}
+    problems: dict[Path, str] = {}
+    for record in manifest.files:
+        path = folder / record.path
         problem = _misfit(folder, record)
-        if problem is None and sha256_of(folder / record.path) != record.sha256:
-            problem = f"{folder / record.path}: content differs from what was published"
+        if problem is None and sha256_of(path) != record.sha256:
+            problem = f"{path}: content differs from what was published"
         if problem is not None:
-            problems.append(problem)
+            problems[path] = problem
     return problems
 
 
@@ -224,8 +255,13 @@ class Stage:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             notes=list(notes),
         )
-        publish_json(self.folder / MANIFEST, asdict(manifest))
+        content = asdict(manifest)
+        publish_json(self.folder / MANIFEST, content | {_CHECKSUM: _checksum(content)})
         return manifest
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _published_or_none(folder: Path) -> Manifest | None:
@@ -240,9 +276,7 @@ def _require_files(folder: Path, published: Manifest) -> None:
     for record in published.files:
         problem = _misfit(folder, record)
         if problem is not None:
-            raise DataError(
-                f"{problem}; put it back, or do the stage over with --force (`popfactory verify` names all such)"
-            )
+            raise DataError(f"{problem}; put it back, or {_ADVICE}")
 
 
 def _misfit(folder: Path, record: FileRecord) -> str | None:

@@ -257,7 +257,20 @@ DATASET = pa.schema(
 """release/NAME-VERSION/dataset.parquet, sorted by centroid_id and rank."""
 
 
-_ADDED = frozenset({"opt_out", "md5", "pdq", "take", "clean_caption"})
+_ADDED = frozenset(
+    {
+        *("opt_out", "md5", "pdq", "take", "clean_caption", "truncated", "repetition"),
+        *(
+            "speculation",
+            "interpretation",
+            "refusal",
+            "language",
+            "retried_for",
+            "other_raw_caption",
+            "captioner",
+        ),
+    }
+)
 """Columns that came later: in a table from before they are null throughout."""
 
 
@@ -295,7 +308,8 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         raise DataError(f"{path}: missing; run the stage that writes it again") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{path}: can't be read ({_first_line(error)}); run the stage that writes it again with --force"
+            f"{path}: can't be read ({_first_line(error)}); take it away with `popfactory verify RUN "
+            "--remove-damaged` and run the stage that writes it again"
         ) from None
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:

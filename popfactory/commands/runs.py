@@ -112,27 +112,22 @@ def status(run: Path, as_json: bool) -> None:
 
 @click.command()
 @RUN
-def verify(run: Path) -> None:
+@click.option(
+    "--remove-damaged", is_flag=True, help="Take damaged files away, so that stages make them anew."
+)
+def verify(run: Path, remove_damaged: bool) -> None:
     """Compare every published file of RUN with the digest it was published with.
+
+    --remove-damaged takes what differs away, and with it the stage's manifest: run again, the stage makes anew
+    what is missing and keeps the rest. Releases are left alone: they are made anew with `release --force`.
 
     \b
     Example:
-        popfactory verify runs/pop-1
+        popfactory verify runs/pop-1 --remove-damaged
     """
-    from popfactory.report import finished_folders
-    from spine.errors import DataError
-    from spine.run import Run
-    from spine.stage import read_manifest
-    from spine.stage import verify as verify_folder
+    from popfactory.report import verified
 
-    folders = finished_folders(Run(run).require())
-    problems = [problem for folder in folders for problem in verify_folder(folder)]
-    if problems:
-        raise DataError(
-            "\n".join([f"{len(problems)} damaged files; run their stages with --force:", *problems])
-        )
-    files = sum(len(read_manifest(folder).files) for folder in folders)
-    click.echo(f"{run}: {files:,} files in {len(folders)} finished stages are as published")
+    click.echo(verified(run, remove_damaged=remove_damaged))
 
 
 COMMANDS = (init, run, demo, status, verify)

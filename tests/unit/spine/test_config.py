@@ -1,11 +1,12 @@
 import tomllib
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
 from spine.config import load_config, preset, uses_demo_models, with_demo_models, write_config
 from spine.errors import ConfigError
-from spine.settings import Config, ListsConfig, ReleaseConfig
+from spine.settings import ConceptsConfig, Config, ListsConfig, PoolConfig, ReleaseConfig, ScoreConfig
 
 
 @pytest.mark.parametrize("name", ["standard", "laion-pop-2023"])
@@ -14,7 +15,7 @@ def test_settings_written_read_the_same(tmp_path, name, demo):
     config = with_demo_models(preset(name)) if demo else preset(name)
     config = replace(
         config,
-        lists=ListsConfig(takedown=('a "quoted"\\name\n.txt', "b")),
+        lists=ListsConfig(takedown=('/a "quoted"\\name\n.txt', "/b")),
         release=ReleaseConfig(licence="é\x01"),
     )
     path = tmp_path / "popfactory.toml"
@@ -97,3 +98,29 @@ def test_a_pool_named_twice_is_refused(tmp_path):
     path.write_text('[pool]\nsource = "photos"\nserver = "http://127.0.0.1:1234"\n')
     with pytest.raises(ConfigError, match=r"\[pool\] source and server are set; name one"):
         load_config(path)
+
+
+def test_relative_paths_start_from_the_folder_of_the_file_wherever_the_command_runs(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / "popfactory.toml"
+    written = Config(
+        concepts=ConceptsConfig(source="taste"),
+        pool=PoolConfig(index="/laion", side_tables=("a.parquet", "~/b")),
+        score=ScoreConfig(aesthetic_head="heads/v2.npz", unsafe_head="demo"),
+        lists=ListsConfig(takedown=("../lists/gone.txt",)),
+    )
+    write_config(path, written)
+
+    read = load_config(path)
+    monkeypatch.chdir(tmp_path)
+    from_elsewhere = load_config(Path("run/popfactory.toml"))
+
+    assert read == from_elsewhere
+    folder = str(tmp_path / "run")
+    assert read.concepts.source == f"{folder}/taste"
+    assert read.pool.index == "/laion"
+    assert read.pool.side_tables == (f"{folder}/a.parquet", str(Path("~/b").expanduser()))
+    assert (read.score.aesthetic_head, read.score.unsafe_head) == (f"{folder}/heads/v2.npz", "demo")
+    assert read.score.watermark_head == ""
+    assert read.lists.takedown == (f"{folder}/../lists/gone.txt",)
+    assert read.caption.model == written.caption.model

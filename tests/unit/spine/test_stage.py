@@ -5,7 +5,7 @@ import pytest
 
 from spine.errors import DataError
 from spine.publish import publish_bytes, publish_table
-from spine.stage import MANIFEST, Stage, find_manifest, read_manifest, verify
+from spine.stage import MANIFEST, Stage, find_manifest, read_manifest, remove_damaged, verify
 
 
 def _finished(folder, parameters, inputs, **options):
@@ -35,7 +35,7 @@ def test_a_finished_stage_that_lost_a_file_is_not_taken_for_finished(tmp_path, d
     else:
         part.write_bytes(part.read_bytes()[:-1])
 
-    with pytest.raises(DataError, match=r"part-00000\.parquet: .*--force"):
+    with pytest.raises(DataError, match=r"part-00000\.parquet: .*--remove-damaged"):
         Stage.open("centroids", tmp_path, {"k": 3}, {"concepts": "aa"})
     assert Stage.open("centroids", tmp_path, {"k": 3}, {"concepts": "aa"}, force=True).published is None
 
@@ -96,6 +96,7 @@ def test_the_digest_follows_content_and_not_time(tmp_path):
 
     assert first.digest == second.digest != other.digest
     content = json.loads((tmp_path / "a" / MANIFEST).read_text())
+    del content["checksum"]
     (tmp_path / "a" / MANIFEST).write_text(json.dumps({**content, "created": "later", "versions": {}}))
     assert read_manifest(tmp_path / "a").digest == first.digest
 
@@ -125,6 +126,52 @@ def test_verify_names_each_damaged_file(tmp_path):
     assert verify(tmp_path) == [f"{path}: content differs from what was published"]
     path.unlink()
     assert verify(tmp_path) == [f"{path}: missing"]
+
+
+def test_what_is_damaged_is_taken_away_and_the_stage_goes_on_with_the_rest(tmp_path):
+    stage = Stage.open("scores", tmp_path, {}, {})
+    for number in range(3):
+        publish_table(tmp_path / f"part-0000{number}.parquet", pa.table({"id": [number]}))
+    before = stage.finish({}, {})
+    damaged = tmp_path / "part-00001.parquet"
+    damaged.write_bytes(damaged.read_bytes()[::-1])
+
+    assert remove_damaged(tmp_path) == [f"{damaged}: content differs from what was published"]
+
+    again = Stage.open("scores", tmp_path, {}, {})
+    assert again.published is None
+    assert sorted(path.name for path in tmp_path.glob("part-*")) == [
+        "part-00000.parquet",
+        "part-00002.parquet",
+    ]
+    publish_table(damaged, pa.table({"id": [1]}))
+    assert again.finish({}, {}).digest == before.digest
+    assert remove_damaged(tmp_path) == []
+    assert find_manifest(tmp_path) is not None
+
+
+@pytest.mark.parametrize(("old", "new"), [('"rows": 3', '"rows": 8'), ('"d": 8', '"d": 9'), ("aa", "ab")])
+def test_a_manifest_that_was_changed_by_a_sign_is_noticed(tmp_path, old, new):
+    _finished(tmp_path, {"k": 3}, {"concepts": "aa"})
+    path = tmp_path / MANIFEST
+    path.write_text(path.read_text().replace(old, new))
+
+    with pytest.raises(DataError, match="own checksum"):
+        read_manifest(tmp_path)
+    assert len(verify(tmp_path)) == 1
+    remove_damaged(tmp_path)
+    assert find_manifest(tmp_path) is None
+    assert (tmp_path / "part-00000.parquet").is_file()
+
+
+def test_a_manifest_from_before_there_were_checksums_is_read(tmp_path):
+    published = _finished(tmp_path, {"k": 3}, {"concepts": "aa"})
+    path = tmp_path / MANIFEST
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    path.write_text(json.dumps(content))
+
+    assert read_manifest(tmp_path) == published
 
 
 def test_a_folder_without_a_manifest_is_unfinished(tmp_path):
