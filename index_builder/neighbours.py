@@ -9,15 +9,19 @@ which other picture it nearly repeats. Only then the parts are published.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from index_builder.block_search import answer_blocks
 from index_builder.heads import load_rating_vector
 from index_builder.picture_facts import JUDGED_BY, PictureFacts, picture_facts
-from index_builder.pools import Pool, open_pool, pool_digests
+from index_builder.pools import Pool, Question, open_pool, pool_digests
+from index_builder.predicates import Predicate
 from index_builder.side_tables import (
     COLUMNS,
     SIDE_VALUES,
@@ -32,16 +36,19 @@ from index_builder.unit_vectors import unit_rows
 from spine.added_centroids import added_centroids, added_digest, read_centroids
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
+from spine.filters import judge
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config
 from spine.stage import Manifest, Stage, read_manifest
-from spine.tables import METADATA, NEIGHBOURS, Vectors, read_table, vectors_of
+from spine.tables import METADATA, NEIGHBOURS, SEARCHED, Vectors, read_table, vectors_of
 
 BLOCK = 256
 """Centroids in a part."""
 
+SEARCHED_FILE = "searched.parquet"
+"""What was searched for each centroid, see `spine.tables.SEARCHED`."""
 
 _FOUND = pa.schema(
     [
@@ -52,10 +59,14 @@ _FOUND = pa.schema(
 )
 
 
+_SEARCHED = pa.schema([SEARCHED.field(name) for name in ("centroid_id", "lists")])
+
+
 def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Manifest:
     """Find each centroid's neighbours in the pool.
 
-    Reads centroids/ and index/, or the index folder or server that [pool] names; writes neighbours/.
+    Reads centroids/ and index/, or the index folder or server that [pool] names; writes neighbours/: its parts,
+    and what was searched for each centroid (SEARCHED_FILE).
     With an aesthetic weight each query is q' = normalise(q + weight * rating vector).
 
     Args:
@@ -105,7 +116,7 @@ def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> M
             config.select.near_duplicate,
             pool.vectors,
         )
-    counts = _publish_parts(run.neighbours, paths, ids, facts, side, config.retrieve.k)
+    counts = _publish_parts(run.neighbours, paths, ids, facts, side, config)
     manifest = stage.finish(
         counts,
         ({} if side is None else {"side_tables": told(side)})
@@ -121,9 +132,24 @@ def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> M
     return manifest
 
 
+def explain_retrieve(run: Run) -> str:
+    """How `retrieve` would search, and why; nothing is searched or written.
+
+    Raises:
+        ConfigError: As `retrieve`.
+        DataError: As `retrieve`.
+        ServiceError: As `retrieve`.
+    """
+    config = load_config(run.config)
+    source = read_manifest(run.centroids)
+    with open_pool(run, config) as pool:
+        return pool.explain(int(source.counts["centroids"]), _question(config))
+
+
 def _parameters(config: Config) -> dict[str, Any]:
     query = config.retrieve.aesthetic_query
-    return {
+    filters = {"prefilter": asdict(config.filters)} if config.retrieve.prefilter else {}
+    return filters | {
         "k": config.retrieve.k,
         "nprobe": config.retrieve.nprobe,
         "aesthetic_query": {"rating": query.rating, "weight": query.weight} if query.weight else None,
@@ -188,22 +214,20 @@ def _search(
     """Search the blocks that have no file yet."""
     if not ids:
         return
-    blocks = [slice(start, start + BLOCK) for start in range(0, len(ids), BLOCK)]
-    waiting = [(path, block) for path, block in zip(paths, blocks, strict=True) if not path.exists()]
-    left = sum(len(ids[block]) for _, block in waiting)
-    progress.begin("retrieve", len(ids), "centroids", done=len(ids) - left)
-    if waiting and pool.answers_together(len(ids), config.retrieve.nprobe):
-        # All again, after a stop too: a product's last bit depends on what it is multiplied with.
-        tables = pool.search(queries, config.retrieve.k, config.retrieve.nprobe, BLOCK)
-        for path, block, found in zip(paths, blocks, tables, strict=True):
-            if not path.exists():
-                _publish_found(path, found, ids)
-                progress.advance(len(ids[block]))
-        return
-    for path, block in waiting:
-        for found in pool.search(queries[block], config.retrieve.k, config.retrieve.nprobe, BLOCK):
-            _publish_found(path, found, ids[block])
-        progress.advance(len(ids[block]))
+    done = [number for number, path in enumerate(paths) if path.exists() and _searched_path(path).exists()]
+    for number, answers in answer_blocks(pool, queries, _question(config), BLOCK, done, progress):
+        some = ids[number * BLOCK : (number + 1) * BLOCK]
+        _publish_block(_searched_path(paths[number]), answers.searched, some, _SEARCHED)
+        _publish_block(paths[number], answers.neighbours, some, _FOUND)
+
+
+def _question(config: Config) -> Question:
+    """What is asked for each centroid."""
+    predicate = Predicate()
+    if config.retrieve.prefilter:
+        # Whatever [filters] unknown says: what the pool doesn't know, the picture itself may tell.
+        predicate = Predicate(filters=replace(config.filters, unknown="keep"))
+    return Question(k=config.retrieve.k, nprobe=config.retrieve.nprobe, predicate=predicate)
 
 
 def _side_values(
@@ -227,34 +251,60 @@ def _side_values(
     return side
 
 
-def _publish_found(path: Path, found: pa.Table, ids: list[int]) -> None:
-    """Keep what was found; its query numbers count from the first of `ids`."""
+def _publish_block(path: Path, found: pa.Table, ids: list[int], schema: pa.Schema) -> None:
+    """Keep what was found for a block; its query numbers count from the first of `ids`."""
     centroid = np.asarray(ids, dtype=np.int32)[found.column("query").to_numpy()]
     found = found.append_column("centroid_id", pa.array(centroid, pa.int32()))
-    publish_table(path, found.select(_FOUND.names).cast(_FOUND))
+    publish_table(path, found.select(schema.names).cast(schema))
 
 
 def _publish_parts(
-    folder: Path, paths: Sequence[Path], ids: list[int], facts: PictureFacts, side: pa.Table | None, k: int
+    folder: Path,
+    paths: Sequence[Path],
+    ids: list[int],
+    facts: PictureFacts,
+    side: pa.Table | None,
+    config: Config,
 ) -> dict[str, int]:
-    """Write the parts, and count."""
-    start, neighbours = 0, 0
-    sizes = dict.fromkeys(ids, 0)
+    """Write the parts and what was searched, and count."""
+    start, neighbours, short = 0, 0, 0
+    searched = [SEARCHED.empty_table()]
     for number, path in enumerate(paths):
         found = filled(read_table(path, _FOUND), side)
         inside = slice(start, start + found.num_rows)
         table = _part(found, facts, inside)
         publish_table(part_path(folder, number), table)
-        for centroid, size in zip(*np.unique(table.column("centroid_id"), return_counts=True), strict=True):
-            sizes[int(centroid)] += int(size)
+        searched.append(_with_yield(read_table(_searched_path(path), _SEARCHED), table, config))
+        short += int(np.count_nonzero(searched[-1].column("found").to_numpy() < config.retrieve.k))
         start, neighbours = inside.stop, neighbours + table.num_rows
+    publish_table(folder / SEARCHED_FILE, pa.concat_tables(searched))
     return {
         "centroids": len(ids),
         "neighbours": neighbours,
         "repeated": start - neighbours,
         "pictures": facts.pictures,
-        "short": sum(size < k for size in sizes.values()),
+        "short": short,
     }
+
+
+def _with_yield(searched: pa.Table, part: pa.Table, config: Config) -> pa.Table:
+    """SEARCHED of a block: how many neighbours are listed, and what share of them may be selected."""
+    centroids, of_row = searched.column("centroid_id").to_numpy(), part.column("centroid_id").to_numpy()
+    place = np.searchsorted(centroids, of_row)  # both ascend
+    listed = np.bincount(place, minlength=len(centroids))
+    hopeful = np.bincount(place, weights=_hopeful(part, config), minlength=len(centroids))
+    share = pa.array(hopeful / np.maximum(listed, 1), pa.float32(), mask=listed == 0)
+    columns = [searched.column("centroid_id"), searched.column("lists"), pa.array(listed, pa.int32()), share]
+    return pa.table(columns, schema=SEARCHED)
+
+
+def _hopeful(part: pa.Table, config: Config) -> npt.NDArray[np.bool_]:
+    """Which rows of a part may be selected for their centroid, as far as is known before they are fetched."""
+    hopeful = judge(part, replace(config.filters, unknown="keep")).passed
+    hopeful &= part.column("duplicate_of").is_null().to_numpy()
+    if config.select.one_centroid_per_image:
+        hopeful &= part.column("best_centroid").to_numpy() == part.column("centroid_id").to_numpy()
+    return hopeful
 
 
 def _part(found: pa.Table, facts: PictureFacts, inside: slice) -> pa.Table:
@@ -289,7 +339,13 @@ def _side_path(folder: Path, inputs: Mapping[str, str]) -> Path:
     return folder / f".side-{inputs.get('added', 'none')[:16]}.parquet"
 
 
+def _searched_path(found: Path) -> Path:
+    """The hidden file of what was searched for the centroids of a block."""
+    return found.with_name(found.name.replace(".found-", ".searched-"))
+
+
 def _tidy(folder: Path, paths: Sequence[Path]) -> None:
     """Remove what was found for other added centroids; what still holds stays for the next one that is added."""
-    for path in {*folder.glob(".found-*.parquet"), *folder.glob(".side-*.parquet")}.difference(paths):
+    there = {path for name in ("found", "searched", "side") for path in folder.glob(f".{name}-*.parquet")}
+    for path in there.difference(paths, map(_searched_path, paths)):
         path.unlink()

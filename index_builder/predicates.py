@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from index_builder.foreign_columns import our_values, spelling_of
 from index_builder.metadata_rows import MetadataRows, Rows
 from index_builder.row_mask import RowMask
+from spine.errors import DataError
 from spine.filters import judge
 from spine.settings import AestheticMin, FiltersConfig
 
@@ -108,6 +110,29 @@ def rows_that_pass(rows: MetadataRows, predicate: Predicate) -> RowMask:
             yield predicate.judge(our_values(table, needed))
 
     return RowMask(rows.n, pieces())
+
+
+def read_ids(path: Path) -> Rows:
+    """Ids of pictures: whole numbers in .npy, or a text file with one a line, where # begins a remark.
+
+    Raises:
+        DataError: The file can't be read, or holds something else.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            ids = np.load(path, allow_pickle=False)
+            if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or ids.ndim != 1:
+                raise DataError(f"{path}: a plain array of whole numbers was needed")
+        else:
+            lines = (
+                line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8-sig").splitlines()
+            )
+            ids = np.array([int(line) for line in lines if line], dtype=np.int64)
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        raise DataError(
+            f"{path}: can't be read as ids ({error}); one whole number a line was needed"
+        ) from None
+    return np.unique(ids.astype(np.int64))
 
 
 def _at_least(values: pa.Table, name: str, least: float, keep: bool) -> npt.NDArray[np.bool_]:

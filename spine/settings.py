@@ -127,6 +127,10 @@ class RetrieveConfig:
     nprobe: int = 0
     """Lists searched a query; 0 lets the planner choose."""
 
+    prefilter: bool = False
+    """Leave out, while searching, what [filters] would reject by what the pool says of it, so that all k neighbours
+    may pass; a value the pool doesn't know is kept. Needs an index, not a server."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchConfig:

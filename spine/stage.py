@@ -117,6 +117,14 @@ def find_manifest(folder: Path) -> Manifest | None:
     return read_manifest(folder) if (folder / MANIFEST).is_file() else None
 
 
+def read_plan(folder: Path) -> Any:
+    """What a stage began with, finished or not: a mapping with parameters and inputs; None where nothing tells."""
+    try:
+        return json.loads((folder / _PLAN).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def verify(folder: Path) -> list[str]:
     """Compare every file of a finished stage with its manifest, and the manifest with itself.
 
@@ -224,7 +232,7 @@ class Stage:
             _require_files(folder, published)
             return cls(name, folder, plain, given, published)
         (folder / MANIFEST).unlink(missing_ok=True)
-        if force or _read_plan(folder) != plan:
+        if force or read_plan(folder) != plan:
             _clear(folder)
             publish_json(folder / _PLAN, plan)
         sweep(folder)
@@ -288,13 +296,6 @@ def _misfit(folder: Path, record: FileRecord) -> str | None:
     if size_bytes != record.size_bytes:
         return f"{path}: {size_bytes:,} bytes, published with {record.size_bytes:,}"
     return None
-
-
-def _read_plan(folder: Path) -> object:
-    try:
-        return json.loads((folder / _PLAN).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def _clear(folder: Path) -> None:

@@ -77,6 +77,19 @@ NEIGHBOURS = pa.schema(
 )
 """neighbours/part-*.parquet, sorted by centroid_id and rank."""
 
+SEARCHED = pa.schema(
+    [
+        ("centroid_id", pa.int32()),
+        ("lists", pa.int32()),  # inverted lists gone through; null where there are none or a server was asked
+        ("found", pa.int32()),  # neighbours listed
+        # Share of them that may be selected for this centroid, as far as is known before fetching: they pass [filters]
+        # by the pool's values, unknown ones counted as passed, and are no near-duplicates of another and nearest to
+        # this centroid. Null where none was found.
+        ("expected_yield", pa.float32()),
+    ]
+)
+"""neighbours/searched.parquet: one row a centroid, in order of centroid_id."""
+
 IMAGES = pa.schema(
     [
         ("id", pa.int64()),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from popfactory.commands.frame import RUN, report, result_options, stage_command, working
+from popfactory.commands.retrieval import retrieve
 
 if TYPE_CHECKING:
     from spine.run import Run
@@ -70,12 +71,6 @@ def _index(run: "Run", **options: Any) -> "Manifest":
     return index(run, **options)
 
 
-def _retrieve(run: "Run", **options: Any) -> "Manifest":
-    from index_builder.neighbours import retrieve
-
-    return retrieve(run, **options)
-
-
 def _score(run: "Run", **options: Any) -> "Manifest":
     from index_builder.scores import score
 
@@ -86,13 +81,6 @@ centroids = stage_command(
     "centroids", _centroids, "RUN/concepts", "RUN/centroids", "Cluster the embeddings of RUN into centroids."
 )
 index = stage_command("index", _index, "RUN/pool", "RUN/index", "Build the FAISS index of the pool.")
-retrieve = stage_command(
-    "retrieve",
-    _retrieve,
-    "RUN/centroids and the index",
-    "RUN/neighbours",
-    "Find every centroid's neighbours in the pool.",
-)
 score = stage_command(
     "score", _score, "RUN/images", "RUN/scores", "Score the fetched pictures and group near-duplicates."
 )

@@ -1,0 +1,187 @@
+"""Neighbours of other people's centroids, without a run: a file in, Parquet parts out.
+
+The same search as the stage `retrieve`, without the facts that a selection needs.
+"""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from index_builder.block_search import answer_blocks
+from index_builder.bulk_query import BLOCK
+from index_builder.centroid_files import CentroidFile, read_centroids
+from index_builder.pools import IndexPool, Pool, Question, ServerPool, folder_digest
+from spine.errors import DataError
+from spine.progress import SILENT, Progress
+from spine.publish import publish_table, sha256_of
+from spine.run import part_path
+from spine.stage import Manifest, Stage, read_plan
+
+STAGE = "centroid-query"
+"""Name in the manifest of the folder that is written."""
+
+SEARCHED_FOLDER = "searched"
+"""In it a part for each part of neighbours: what was searched for each centroid."""
+
+
+def open_source(index: Path | None, server: str = "", indice_name: str = "") -> Pool:
+    """An index folder, or else a server.
+
+    Raises:
+        DataError: The index can't be opened.
+        ServiceError: The server can't be reached or has no such index.
+    """
+    return IndexPool(index) if index is not None else ServerPool(server, indice_name)
+
+
+def retrieve_centroids(
+    centroids: Path,
+    out: Path,
+    question: Question,
+    *,
+    index: Path | None = None,
+    server: str = "",
+    indice_name: str = "",
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> Manifest:
+    """Find the neighbours of the centroids in a file, and write them down.
+
+    Writes part-*.parquet (centroid_id, rank, id, similarity and the columns asked for, in the order of the file and
+    then of rank), searched/part-*.parquet (centroid_id, lists, found) and a manifest. Stopped and started again it
+    goes on; finished, it does nothing.
+
+    Args:
+        centroids: As `read_centroids` reads it.
+        out: A folder of its own: new, empty, or begun by this very work.
+        question: What is asked of the pool for each centroid.
+        index: An index folder to search.
+        server: Address of a server to search, where `index` is None.
+        indice_name: Which of the server's indices; empty is its first.
+        force: Start over what other work of this kind left in `out`.
+        progress: Told of centroids searched.
+
+    Returns:
+        Counts: centroids, neighbours (rows), short (centroids with fewer than k neighbours).
+
+    Raises:
+        ConfigError: The pool can't do what is asked.
+        DataError: The centroids, the index or `out` isn't what it should be.
+        ServiceError: The server can't be reached, or refuses.
+    """
+    asked = read_centroids(centroids)
+    parameters = {each.name: getattr(question, each.name) for each in fields(question)}
+    parameters |= {"predicate": question.predicate.parameters(), "columns": list(question.columns)}
+    parameters |= {"work": STAGE, "server": server, "indice_name": indice_name, "block": BLOCK}
+    parameters = json.loads(json.dumps(parameters))
+    inputs = {"centroids": sha256_of(centroids)}
+    if index is not None:
+        inputs["index"] = folder_digest(index)
+    begun = _plan_there(out)
+    plan = {"parameters": parameters, "inputs": inputs}
+    same = begun is not None and all(begun.get(name) == value for name, value in plan.items())
+    if begun is not None and not same and not force:
+        raise DataError(
+            f"{out}: holds what other centroids, another index or other options gave; name another folder, or start"
+            " over with --force"
+        )
+    if same and not force:
+        stage = Stage.open(STAGE, out, parameters, inputs)
+        if stage.published is not None:
+            return stage.published
+    with open_source(index, server, indice_name) as pool:
+        check_fit(centroids, asked, pool, question)
+        stage = Stage.open(STAGE, out, parameters, inputs, force=force)
+        counts = _search(out, asked, pool, question, progress)
+    facts = {"k": question.k, "d": asked.vectors.shape[1], "model": pool.model}
+    manifest = stage.finish(counts, facts)
+    progress.end()
+    return manifest
+
+
+def explain_centroids(
+    centroids: Path,
+    question: Question,
+    *,
+    index: Path | None = None,
+    server: str = "",
+    indice_name: str = "",
+) -> str:
+    """How `retrieve_centroids` would search, and why; nothing is searched or written.
+
+    Raises:
+        ConfigError: As `retrieve_centroids`.
+        DataError: As `retrieve_centroids`.
+        ServiceError: As `retrieve_centroids`.
+    """
+    asked = read_centroids(centroids)
+    with open_source(index, server, indice_name) as pool:
+        check_fit(centroids, asked, pool, question)
+        return pool.explain(len(asked.ids), question)
+
+
+def check_fit(path: Path, asked: CentroidFile, pool: Pool, question: Question) -> None:
+    """See that centroids, pool and question belong together, before anything is searched.
+
+    Raises:
+        ConfigError: The pool can't do what is asked.
+        DataError: They don't.
+    """
+    if pool.d is not None and pool.d != asked.vectors.shape[1]:
+        raise DataError(
+            f"{path}: d = {asked.vectors.shape[1]}, the index has d = {pool.d}; vectors of one model were needed"
+        )
+    pool.check(question)
+
+
+def _plan_there(out: Path) -> dict[str, Any] | None:
+    """What this kind of work began in `out`; None where it is new or empty. What is not of this kind stays as it is."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; a folder was needed")
+    if not out.is_dir() or not any(out.iterdir()):
+        return None
+    begun = read_plan(out)
+    if not isinstance(begun, dict) or begun.get("parameters", {}).get("work") != STAGE:
+        raise DataError(f"{out}: holds other files; name a new or empty folder")
+    return begun
+
+
+def _search(
+    out: Path, asked: CentroidFile, pool: Pool, question: Question, progress: Progress
+) -> dict[str, int]:
+    """Write the parts that aren't there yet, and count."""
+    count = -(-len(asked.ids) // BLOCK)
+    done = [number for number in range(count) if part_path(out, number).exists()]
+    for number, answers in answer_blocks(pool, asked.vectors, question, BLOCK, done, progress):
+        ids = asked.ids[number * BLOCK : (number + 1) * BLOCK]
+        # A part of neighbours is the sign that its block is done, so it comes last.
+        publish_table(part_path(out / SEARCHED_FOLDER, number), _named(answers.searched, ids))
+        neighbours = _named(answers.neighbours, ids)
+        publish_table(part_path(out, number), neighbours.select(_order(neighbours.column_names)))
+    found = [
+        pq.read_table(part_path(out / SEARCHED_FOLDER, number)).column("found").to_numpy()
+        for number in range(count)
+    ]
+    sizes = np.concatenate(found)
+    return {
+        "centroids": len(asked.ids),
+        "neighbours": int(sizes.sum()),
+        "short": int(np.count_nonzero(sizes < question.k)),
+    }
+
+
+def _named(table: pa.Table, ids: npt.NDArray[np.int64]) -> pa.Table:
+    """With the centroids' ids in place of query numbers."""
+    named = pa.array(ids[table.column("query").to_numpy()], pa.int64())
+    return table.set_column(table.column_names.index("query"), "centroid_id", named)
+
+
+def _order(names: list[str]) -> list[str]:
+    first = ["centroid_id", "rank", "id", "similarity"]
+    return [*first, *(name for name in names if name not in (*first, "row"))]
