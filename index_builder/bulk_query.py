@@ -176,7 +176,7 @@ def answers_together(index: IndexFolder, n_queries: int, nprobe: int = 0) -> boo
 def _plan(index: IndexFolder, n_queries: int, nprobe: int) -> tuple[SearchPlan, ListPass | None]:
     lists = None
     if index.nlist and index.n and index.exact_vectors is None:
-        lists = open_list_pass(index.faiss_index(), index.path)
+        lists = index.kept("list pass", lambda: open_list_pass(index.faiss_index(), index.path))
     plan = plan_search(
         index.n,
         index.d,

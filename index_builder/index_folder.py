@@ -6,9 +6,9 @@ candidates are ranked exactly.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from spine.tables import Vectors
 
 K_MAX = 1_000_000
 """Neighbours one query may ask for."""
+
+Kept = TypeVar("Kept")
 
 
 class IndexFolder:
@@ -62,6 +64,7 @@ class IndexFolder:
         self.kind = type(index if lists is None else faiss.downcast_index(lists)).__name__
         self.nlist = int(lists.nlist) if lists is not None else 0
         self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
+        self._kept: dict[str, Any] = {}
         self._map_lock = threading.Lock()
         self._mapped = False
 
@@ -254,6 +257,7 @@ class IndexFolder:
     def close(self) -> None:
         """Let go of the files. Searches that run end well; later ones are a mistake."""
         self._index = self._vectors = None
+        self._kept = {}
         self._rows = MetadataRows([], self._rows.schema)
 
     def __enter__(self) -> "IndexFolder":
@@ -261,6 +265,13 @@ class IndexFolder:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
+        """What `make` gives: made once, and let go when the folder is closed."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        made: Kept = self._kept[name]
+        return made
 
     def faiss_index(self) -> Any:
         """The FAISS index itself, to be read only.

@@ -290,7 +290,8 @@ def _publish_parts(
 def _with_yield(searched: pa.Table, part: pa.Table, config: Config) -> pa.Table:
     """SEARCHED of a block: how many neighbours are listed, and what share of them may be selected."""
     centroids, of_row = searched.column("centroid_id").to_numpy(), part.column("centroid_id").to_numpy()
-    place = np.searchsorted(centroids, of_row)  # both ascend
+    order = np.argsort(centroids)
+    place = order[np.searchsorted(centroids, of_row, sorter=order)]
     listed = np.bincount(place, minlength=len(centroids))
     hopeful = np.bincount(place, weights=_hopeful(part, config), minlength=len(centroids))
     share = pa.array(hopeful / np.maximum(listed, 1), pa.float32(), mask=listed == 0)

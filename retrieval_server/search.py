@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from index_builder.bulk_query import nearest
 from index_builder.index_folder import IndexFolder
 from retrieval_server.duplicates import first_of_component
 from retrieval_server.indices import ServedIndex
@@ -170,7 +171,7 @@ def answer_batch(
     nprobe: int,
     columns: list[str] | None,
 ) -> pa.Table:
-    """The k nearest rows of many queries, unfiltered.
+    """The k nearest rows of many queries, unfiltered: together or one by one, as `index_builder.bulk_query` chooses.
 
     Args:
         index: What to search.
@@ -193,18 +194,17 @@ def answer_batch(
             status=413,
             code="too_many",
         )
-    similarities, rows = index.folder(modality).search(checked(index, vectors), k, nprobe=nprobe)
-    there = rows >= 0
-    there[there] = ~blocked_rows(lists, index.rows, rows[there])
-    queries, places = np.nonzero(there)
-    found = rows[queries, places]
-    ranks = (np.cumsum(there, axis=1) - 1)[queries, places]
+    neighbours = nearest(index.folder(modality), checked(index, vectors), k, nprobe=nprobe, columns=())
+    there = ~blocked_rows(lists, index.rows, neighbours.column("row").to_numpy())
+    neighbours = neighbours.filter(pa.array(there))
+    queries, found = neighbours.column("query").to_numpy(), neighbours.column("row").to_numpy()
+    _, starts, sizes = np.unique(queries, return_index=True, return_counts=True)
     table = index.metadata(found, columns)
     ours = {
-        "query": pa.array(queries, pa.int32()),
-        "rank": pa.array(ranks, pa.int32()),
-        "id": pa.array(found, pa.int64()),
-        "similarity": pa.array(similarities[queries, places], pa.float32()),
+        "query": neighbours.column("query"),
+        "rank": pa.array(np.arange(len(queries)) - np.repeat(starts, sizes), pa.int32()),
+        "id": neighbours.column("row"),
+        "similarity": neighbours.column("similarity"),
     }
     theirs = {name: _without_nan(table[name]) for name in table.column_names}
     return pa.table(ours | theirs)

@@ -178,8 +178,9 @@ def test_a_server_gives_row_for_row_what_its_index_gives(tmp_path, index, centro
 
     assert manifest.counts == {"centroids": 40, "neighbours": 40 * K, "short": 0}
     remote, local = read(tmp_path / "remote"), read(tmp_path / "local")
-    for name in local.column_names:
-        assert remote.column(name).equals(local.column(name)), name
+    assert remote.drop("similarity").equals(local.drop("similarity"))
+    # One was asked in one go, the other in parts: a product's last bit depends on what it is multiplied with.
+    np.testing.assert_allclose(remote.column("similarity"), local.column("similarity"), atol=2e-7)
 
 
 def test_a_server_that_stops_in_mid_run_costs_only_what_it_did_not_answer(

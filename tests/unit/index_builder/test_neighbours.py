@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import faiss
 import numpy as np
 import pyarrow as pa
@@ -16,8 +18,10 @@ from spine.ids import laion_id
 from spine.publish import publish_table
 from spine.run import Run, part_paths
 from spine.settings import (
+    AestheticMin,
     AestheticQuery,
     Config,
+    FiltersConfig,
     IndexConfig,
     PoolConfig,
     RetrieveConfig,
@@ -194,6 +198,50 @@ def test_each_picture_knows_its_best_centroid_and_whom_it_repeats(tmp_path, pict
     for pair, keeps in better.items():
         expected[sum(pair) - keeps] = keeps * 3 + 7
     assert stands == [expected[row] for row in rows]
+
+
+def test_what_was_searched_and_what_may_be_selected_is_told_for_each_centroid(tmp_path, pictures, queries):
+    config = replace(
+        settings(), filters=FiltersConfig(min_side_px=400, aesthetic_min=AestheticMin(value=0.4))
+    )
+    run = indexed_run(tmp_path / "run", pictures, queries, config)
+
+    retrieve(run)
+
+    table, searched = read(run).to_pydict(), pq.read_table(run.neighbours / "searched.parquet").to_pydict()
+    hopeful = np.zeros(CENTROIDS)
+    for row, centroid in enumerate(table["centroid_id"]):
+        beautiful = table["aesthetic"][row] is None or table["aesthetic"][row] >= 0.4
+        mine = table["best_centroid"][row] == centroid and table["duplicate_of"][row] is None
+        hopeful[centroid] += beautiful and mine
+    assert searched["centroid_id"] == list(range(CENTROIDS))
+    assert searched["lists"] == [None] * CENTROIDS and searched["found"] == [40] * CENTROIDS
+    np.testing.assert_allclose(searched["expected_yield"], hopeful / 40, atol=1e-6)
+    assert 0 < hopeful.sum() < 800
+
+
+@pytest.mark.parametrize("memory_budget", ["8GB", "25kB", "23kB"])
+def test_with_the_prefilter_every_neighbour_passes_what_the_pool_knows(
+    tmp_path, pictures, queries, memory_budget
+):
+    config = settings(30, near_duplicate=1.0, memory_budget=memory_budget)
+    filters = FiltersConfig(min_side_px=400, aesthetic_min=AestheticMin(value=0.8), unknown="drop")
+    config = replace(config, filters=filters, retrieve=replace(config.retrieve, prefilter=True))
+    run = indexed_run(tmp_path / "run", pictures, queries, config)
+
+    counts = retrieve(run).counts
+
+    table = read(run)
+    rows = np.arange(N)
+    passing = np.flatnonzero(rows % 3 / 2 >= 0.8)  # the pool knows every side and aesthetic score
+    known = passing[np.argsort(-(queries @ as_stored(pictures)[passing].T), axis=1)[:, :30]]
+    found = (table.column("id").to_numpy().reshape(CENTROIDS, 30) - 7) // 3
+    assert counts["short"] == 0 and np.isin(found, passing).all()
+    assert np.mean([len(np.intersect1d(a, b)) / 30 for a, b in zip(found, known, strict=True)]) > (
+        0.99 if memory_budget == "8GB" else 0.6
+    )
+    write_config(run.config, replace(config, filters=FiltersConfig(min_side_px=400)))
+    assert retrieve(run).counts["pictures"] > counts["pictures"], "other filters, another search"
 
 
 def test_one_and_above_switches_near_duplicates_off(tmp_path, pictures, queries):
