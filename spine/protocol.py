@@ -4,6 +4,7 @@ The wire's own words (`indice_name`, `num_images`, `id` for a row number) stop h
 the same messages as clip-retrieval 2.45's back end, and two more: POST /knn-batch and POST /embed.
 """
 
+import base64
 import io
 import random
 import time
@@ -127,7 +128,35 @@ class RetrievalClient:
         if not texts:
             raise ServiceError("no texts to embed")
         starts = range(0, len(texts), _TEXTS_A_REQUEST)
-        return np.concatenate([self._embed(texts[start : start + _TEXTS_A_REQUEST]) for start in starts])
+        chunks = [list(texts[start : start + _TEXTS_A_REQUEST]) for start in starts]
+        return np.concatenate([self._embed({"texts": chunk}) for chunk in chunks])
+
+    def embed_pictures(self, pictures: Sequence[bytes]) -> Vectors:
+        """Embed picture files with the model of the server's first index.
+
+        Args:
+            pictures: Their bytes, 64 pictures at most.
+
+        Returns:
+            Shape (len(pictures), d), rows of L2 norm 1.
+
+        Raises:
+            ServiceError: The server can't be reached, has no model, or one of them is no picture.
+        """
+        if not pictures:
+            raise ServiceError("no pictures to embed")
+        return self._embed({"images": [base64.b64encode(content).decode() for content in pictures]})
+
+    def model(self) -> str:
+        """The CLIP model of the server's first index, by the name that centroids and cards give it.
+
+        Raises:
+            ServiceError: The server can't be reached, or has no model.
+        """
+        answer = self._json(self._request("POST", "/embed", json={"texts": ["a"]}))
+        if not isinstance(answer, dict) or not isinstance(answer.get("model"), str):
+            raise ServiceError(f"{self.url}/embed: the answer names no model")
+        return str(answer["model"])
 
     def knn_batch(
         self,
@@ -221,10 +250,12 @@ class RetrievalClient:
         theirs = {name: _column(name, [row.get(name) for row in rows]) for name in names if name not in ours}
         return pa.table(ours | theirs)
 
-    def _embed(self, texts: Sequence[str]) -> Vectors:
-        response = self._send("POST", "/embed", json={"texts": list(texts)}, headers={"Accept": NPY})
+    def _embed(self, content: dict[str, list[str]]) -> Vectors:
+        response = self._send("POST", "/embed", json=content, headers={"Accept": NPY})
         if response.status_code in (404, 405) and "code" not in _object(response):
-            raise ServiceError(f"{self.url}: this server can't embed texts (it has no /embed)", status=404)
+            raise ServiceError(
+                f"{self.url}: this server can't embed texts or pictures (it has no /embed)", status=404
+            )
         self._check(response)
         try:
             vectors = np.load(io.BytesIO(response.content), allow_pickle=False)

@@ -196,6 +196,11 @@ class Run:
         return self.folder / "drawings"
 
     @property
+    def reveals(self) -> Path:
+        """Which blurred pictures were looked at clear, and by whom: a JSON object a line, only appended to."""
+        return self.folder / "reveals.jsonl"
+
+    @property
     def thumbnails(self) -> Path:
         """Small pictures the board has made; a cache, safe to delete."""
         return self.folder / "thumbnails"

@@ -1,8 +1,6 @@
-"""The routes that every page uses: what the run is, and thumbnails."""
+"""What every page uses: what the run is, and how a refusal is told."""
 
-import re
-
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from spine.errors import FactoryError
@@ -20,10 +18,3 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
     @app.get("/api/run")
     def about() -> JSONResponse:
         return fresh(desk.about())
-
-    @app.get("/thumb/{name}")
-    def thumb(name: str) -> Response:
-        found = re.fullmatch(r"([0-9a-f]{64})(\.blurred)?\.webp", name)
-        if found is None:
-            return JSONResponse({"error": "a thumbnail is SHA256.webp or SHA256.blurred.webp"}, 404)
-        return desk.thumbnail(found[1], blurred=found[2] is not None)

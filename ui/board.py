@@ -22,6 +22,8 @@ UNSAFE_LIMIT = 0.5
 READY, GONE, PENDING, BLOCKED = "ready", "gone", "pending", "blocked"
 """States of a tile: there; could not be had; not asked for yet; kept out by a list."""
 
+_CENTROID_STATES = {"keep": "done", "reject": "out"}
+
 Row = dict[str, Any]
 Blocks = Callable[[int, str | None, Row], str | None]
 """Picture id, address and what was measured of it (sha256, md5, pdq) to the list rule that keeps it out, or None."""
@@ -47,16 +49,18 @@ def centroid_rows(
     neighbour_counts: Mapping[int, int],
     selection: pa.Table,
     decided: Mapping[int, tuple[int, int]],
+    verdicts: Mapping[int, Verdict],
     exemplars: pa.Table,
     limit: float,
 ) -> list[Row]:
     """The list of centroids, in order of id.
 
     Args:
-        centroids: centroid_id, size, label, exemplar_ids.
+        centroids: centroid_id, size, label, exemplar_ids, map_x, map_y, added_by.
         neighbour_counts: Neighbours by centroid.
         selection: Every candidate with its verdict; may be empty.
         decided: Pictures kept and rejected by people, by centroid.
+        verdicts: Centroids that are done (keep) or left out (reject).
         exemplars: id, sha256 and punsafe of concept pictures.
         limit: Unsafe score above which a picture is blurred. A concept picture without a score is shown
             clear, unlike a neighbour: its owner chose it.
@@ -67,6 +71,7 @@ def centroid_rows(
     for row in centroids.to_pylist():
         number = row["centroid_id"]
         kept, rejected = decided.get(number, (0, 0))
+        verdict = verdicts.get(number)
         shown = [pictures[picture] for picture in row["exemplar_ids"] or [] if picture in pictures]
         rows.append(
             {
@@ -77,6 +82,11 @@ def centroid_rows(
                 "selected": chosen.get(number, 0),
                 "kept": kept,
                 "rejected": rejected,
+                "state": _CENTROID_STATES[verdict.action] if verdict is not None else None,
+                "by": verdict.curator if verdict is not None else None,
+                "reason": verdict.reason if verdict is not None else None,
+                "added_by": row["added_by"],
+                "map": [_short(row["map_x"]), _short(row["map_y"])],
                 "exemplars": [
                     {"sha256": picture["sha256"], "blurred": (picture["punsafe"] or 0.0) > limit}
                     for picture in shown[:3]
@@ -213,11 +223,14 @@ def _state_of(image: Row) -> Row:
 def _about(found: Row, group: Row, caption: Row) -> Row:
     stands_for_it = group["group"] if group["group"] is not None else found["duplicate_of"]
     return {
+        "group": str(stands_for_it) if stands_for_it is not None else None,
+        "best": found["best_centroid"],
         "duplicate_of": str(stands_for_it) if stands_for_it not in (None, found["id"]) else None,
         "group_size": group["group_size"] or 1,
         "text": found["caption"],
         "caption": caption["caption"],
         "address": found["url"] or found["key"],
+        "link": found["url"] is not None,
     }
 
 
@@ -230,6 +243,10 @@ def _values_of(value: Row, head: str, filters: FiltersConfig) -> Row:
         "pwatermark": _number(value["pwatermark"]),
         "punsafe": _number(value["punsafe"]),
     }
+
+
+def _short(place: float | None) -> float:
+    return round(place, 4) if place is not None and place == place else 0.5
 
 
 def _number(value: float | None) -> float | None:

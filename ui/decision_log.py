@@ -6,19 +6,19 @@ changes nothing: of each page the highest number recorded is known, and all up t
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from curation.decisions import Decisions
-from curation.events import TARGETS, Conflict, Event, ids_digest
-from curation.verdicts import Verdict
+from curation.events import ACTIONS, TARGETS, Conflict, Event, ids_digest
+from curation.verdicts import Verdict, Verdicts
 from spine.errors import DataError
 from spine.run import Run
 from ui.deeds import CLEAR, REDO, Deeds, deed_key
 from ui.standing import Id, Standing
 
-_ACTIONS = ("keep", "reject", "note", CLEAR, "undo", REDO)
+_ACTIONS = (*ACTIONS, CLEAR, REDO)
 _MAX_NAME = 80
 _LONGEST = {"tag": 40, "reason": 500, "text": 20_000, "filter": 4_000}  # signs of an event's texts
 _CHANGES_TOLD = 2_000
@@ -27,13 +27,19 @@ _CHANGES_TOLD = 2_000
 class DecisionLog:
     """The decisions of a run for its pages. Used from several threads."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, centroids: Callable[[], str | None] = lambda: None) -> None:
+        """Args: run: Whose decisions. centroids: Tells the digest of its centroids manifest, as it is now."""
         self._decisions = Decisions.open(run.decisions)
+        self._centroids = centroids
         self._lock = threading.RLock()
+        self._begin(None)
+
+    def _begin(self, centroids: str | None) -> None:
+        self._of = centroids
         self._last_event = 0
         self._recent: list[Event] = []
         self._highest: dict[str, int] = {}
-        self._standing = Standing()
+        self._standing = Standing(centroids)
         self._deeds = Deeds()
 
     def verdicts(self, ids: Sequence[int]) -> dict[int, Verdict]:
@@ -64,6 +70,13 @@ class DecisionLog:
             self._catch_up()
             return dict(self._standing.verdicts.centroids)
 
+    def own_settings(self) -> dict[int, dict[str, float | int | None]]:
+        """What centroids have of their own, by centroid and setting; "refill" is the depth that was asked for."""
+        with self._lock:
+            self._catch_up()
+            now = self._standing.verdicts
+            return {number: _own(now, number) for number in {*now.settings, *now.refills}}
+
     def captions(self) -> dict[str, Verdict]:
         """What people last said of captions, by caption id."""
         with self._lock:
@@ -93,7 +106,12 @@ class DecisionLog:
             told = event >= self._last_event or (bool(fresh) and fresh[0].event == event + 1)
             return self._told(fresh if told else []) | {"all": not told}
 
-    def record(self, content: Any, neighbours: str | None) -> dict[str, Any]:
+    def record(
+        self,
+        content: Any,
+        neighbours: str | None,
+        are_there: Callable[[int, Sequence[int]], set[int]] | None = None,
+    ) -> dict[str, Any]:
         """Record what a page sent, in its order.
 
         Args:
@@ -101,11 +119,13 @@ class DecisionLog:
                 "tag", "reason", "text", "filter", "last_seen"}]}; action is keep, reject, note, clear, undo
                 or redo; target is image where it isn't named; ids are text, decimal but for captions. An undo
                 or redo is of the last deed on captions where that is its target, else of the last on all else.
-            neighbours: Digest of the neighbours that are decided on.
+            neighbours: Digest of the neighbours as they are. Where the page names another as "neighbours", it
+                shows what is no more.
+            are_there: Tells which of a centroid's pictures still are among its neighbours.
 
         Returns:
             The highest number done, what now counts for all that was concerned, the counts of the centroids
-            concerned, and the ids left alone because another curator had decided on them.
+            concerned, the ids left alone because another curator had decided on them, and those that are gone.
 
         Raises:
             DataError: It has another form, or can't be recorded; nothing after the wrong event is.
@@ -114,12 +134,23 @@ class DecisionLog:
         sent = content.get("events")
         if not isinstance(sent, list) or not sent:
             raise DataError("events: a list of at least one was needed")
+        seen = content.get("neighbours") or neighbours
+        stale = are_there if seen != neighbours else None
         concerned: list[Event] = []
         conflicts: list[Conflict] = []
+        gone: list[int] = []
         with self._lock:
             self._catch_up()
             for entry in sent:
-                event = _event(entry, client, curator, neighbours)
+                event = _event(entry, client, curator, seen if isinstance(seen, str) else None)
+                if event.target == "centroid":
+                    event = replace(event, centroids=self._of)
+                if stale is not None and event.target == "image" and event.action in ("keep", "reject"):
+                    left = stale(event.centroid_id or 0, [int(each) for each in event.ids])
+                    gone += [int(each) for each in event.ids if each not in left]
+                    event = replace(event, ids=tuple(each for each in event.ids if each in left))
+                    if not event.ids:
+                        continue
                 if event.seq > self._highest.get(client, 0):
                     events = self._resolved(event)
                     if events:
@@ -135,6 +166,7 @@ class DecisionLog:
             "conflicts": [
                 {"id": str(entry.id), "curator": entry.curator, "action": entry.action} for entry in conflicts
             ],
+            "gone": [str(each) for each in gone],
         }
 
     def _told(self, events: Sequence[Event]) -> dict[str, Any]:
@@ -147,7 +179,10 @@ class DecisionLog:
         return {
             "verdicts": {str(each): _shown(now.images.get(int(each))) for each in ids["image"]},
             "notes": {str(each): now.notes.get(int(each), (None, None)) for each in ids["image"]},
-            "centroids": {str(each): _shown(now.centroids.get(int(each))) for each in ids["centroid"]},
+            "centroids": {
+                str(each): _shown(now.centroids.get(int(each))) | {"own": _own(now, int(each))}
+                for each in ids["centroid"]
+            },
             "captions": {str(each): _shown(now.captions.get(str(each))) for each in ids["caption"]},
             "counts": {str(place): counts.get(place, (0, 0)) for place in sorted(places)},
             "last_event": self._last_event,
@@ -164,7 +199,10 @@ class DecisionLog:
         return [event]
 
     def _catch_up(self) -> None:
-        """Read what was recorded since, by whomever."""
+        """Read what was recorded since, by whomever; all anew where the run has other centroids now."""
+        centroids = self._centroids()
+        if centroids != self._of:
+            self._begin(centroids)
         for event in self._decisions.history(since=self._last_event):
             self._last_event = event.event
             self._standing.add(event)
@@ -230,11 +268,17 @@ def _undos(event: Event, undone: Sequence[Event], tag: str | None) -> list[Event
             target=each.target,
             ids=each.ids,
             centroid_id=each.centroid_id,
+            centroids=each.centroids,
             tag=tag,
             undoes=each.event,
         )
         for place, each in enumerate(undone)
     ]
+
+
+def _own(now: Verdicts, centroid: int) -> dict[str, float | int | None]:
+    own = {name: setting.value for name, setting in now.settings.get(centroid, {}).items()}
+    return own | ({"refill": now.refills[centroid].value} if centroid in now.refills else {})
 
 
 def _shown(verdict: Verdict | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ board says so; nothing here ever writes.
 """
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,12 @@ from spine.tables import (
     METADATA,
     NEIGHBOURS,
     SELECTION,
+    Vectors,
     read_parts,
     read_table,
+    vectors_of,
 )
+from ui.board import unsafe_limit
 
 _CENTROIDS = pa.schema(
     [
@@ -42,6 +46,8 @@ _CENTROIDS = pa.schema(
         ("size", pa.int64()),
         ("label", pa.string()),
         ("exemplar_ids", pa.list_(pa.int64())),
+        ("map_x", pa.float32()),
+        ("map_y", pa.float32()),
         ("added_by", pa.string()),
     ]
 )
@@ -60,6 +66,8 @@ _SCORES = pa.schema(
 )
 _CAPTIONS = ("id", "status", "caption", "prompt_id", "model")
 _EXEMPLARS = ("id", "image_path", "url", "sha256", "punsafe")
+
+_CENTROIDS_KEPT = 64
 
 T = TypeVar("T")
 
@@ -130,6 +138,7 @@ class Snapshot:
         self.run = run
         self._lock = threading.RLock()
         self._kept: dict[str, tuple[tuple[int, ...], Any]] = {}
+        self._opened: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
 
     def config(self) -> Config:
         """popfactory.toml as it stands.
@@ -175,9 +184,48 @@ class Snapshot:
 
         return self._stage("neighbour counts", self.run.neighbours, count, {})
 
+    def centroid_embeddings(self) -> tuple[npt.NDArray[np.int64], Vectors]:
+        """Centroid ids, shape (k,), and their unit vectors, shape (k, d)."""
+
+        def read() -> tuple[npt.NDArray[np.int64], Vectors]:
+            table = read_centroids(self.run, ["centroid_id", "embedding"])
+            ids = np.asarray(table.column("centroid_id").to_numpy(), dtype=np.int64)
+            return ids, vectors_of(table.column("embedding"))
+
+        if self.manifest(self.run.centroids) is None:
+            return np.empty(0, np.int64), np.empty((0, 1), np.float32)
+        return self._once("centroid embeddings", (self.run.centroids / MANIFEST, self.run.added), read)
+
+    def picture_embedding(self, picture_id: int) -> Vectors | None:
+        """A scored picture's unit vector, shape (d,); None where it has none."""
+        if self.manifest(self.run.scores) is None:
+            return None
+        for path in part_paths(self.run.scores):
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                ids = file.read(columns=["id"]).column("id")
+                place = pc.index(ids, picture_id).as_py()
+                if place >= 0:
+                    column = file.read(columns=["embedding"]).column("embedding").slice(place, 1)
+                    vector = vectors_of(column)[0]
+                    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+        return None
+
     def neighbours(self, centroid_id: int) -> pa.Table:
-        """A centroid's neighbours in order of rank, read from disk; empty where there are none."""
-        return self._neighbours(ds.field("centroid_id") == centroid_id, NEIGHBOURS).sort_by("rank")
+        """A centroid's neighbours in order of rank, read from disk or kept from lately; empty where there are none."""
+        manifest = self.manifest(self.run.neighbours)
+        if manifest is None:
+            return NEIGHBOURS.empty_table()
+        key = (manifest.digest, centroid_id)
+        with self._lock:
+            if key in self._opened:
+                self._opened.move_to_end(key)
+                return self._opened[key]
+        table = self._neighbours(ds.field("centroid_id") == centroid_id, NEIGHBOURS).sort_by("rank")
+        with self._lock:
+            self._opened[key] = table
+            while len(self._opened) > _CENTROIDS_KEPT:
+                self._opened.popitem(last=False)
+        return table
 
     def pool_rows(self, centroids: Collection[int], ids: Collection[int], columns: Sequence[str]) -> pa.Table:
         """What the pool says of some pictures that these centroids have among their neighbours, read from disk.
@@ -236,6 +284,22 @@ class Snapshot:
             lambda: read_table(self.run.selection_table, SELECTION),
             SELECTION.empty_table(),
         )
+
+    def selection_of(self, centroid_id: int) -> pa.Table:
+        """The candidates of one centroid with their verdicts."""
+        table = self.selection()
+
+        def starts() -> npt.NDArray[np.int64]:
+            return np.asarray(table.column("centroid_id").to_numpy(), dtype=np.int64)
+
+        centroids = self._stage("selection's centroids", self.run.selection, starts, np.empty(0, np.int64))
+        first, last = np.searchsorted(centroids, [centroid_id, centroid_id + 1])
+        return table.slice(int(first), int(last - first))
+
+    def is_unsafe(self, picture_id: int) -> bool:
+        """Whether a picture is blurred until it is revealed: unsafe, or without a score."""
+        found = self.scores().rows(np.array([picture_id], dtype=np.int64)).column("unsafe")[0].as_py()
+        return found is None or found > unsafe_limit(self.config().filters)
 
     def captions(self) -> ById:
         """Captions by picture id, of several the last."""

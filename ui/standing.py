@@ -19,7 +19,9 @@ V = TypeVar("V")
 class Standing:
     """Verdicts and notes as they stand after the events added so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, centroids: str | None = None) -> None:
+        """Args: centroids: Digest of the centroids manifest; what was decided on other centroids doesn't count."""
+        self._centroids = centroids
         self.verdicts = Verdicts()
         self.counts: dict[int, tuple[int, int]] = {}
         """Pictures kept and rejected by people, by the centroid they were decided in."""
@@ -30,7 +32,7 @@ class Standing:
         for each in event.ids:
             events = self._events.setdefault((event.target, each), [])
             events.append(replace(event, ids=(each,)))
-            now = fold(events)
+            now = fold(events, self._centroids)
             if event.target == "image":
                 self._count(self.verdicts.images.get(int(each)), -1)
                 _set(self.verdicts.images, now.images, int(each))

@@ -17,6 +17,7 @@ class StaticFiles:
         """Args: base: Address of the board, such as "/ui"."""
         found = sorted(path for path in _FOLDER.rglob("*") if path.suffix in _TYPES)
         self._files = {path.relative_to(_FOLDER).as_posix(): path for path in found}
+        self._base = base
         content = b"".join(path.read_bytes() for path in found)
         self._address = f"{base}/pages/{hashlib.sha256(content).hexdigest()[:12]}"
 
@@ -24,7 +25,10 @@ class StaticFiles:
         """What the pages' head needs: every style sheet, and the script with the modules it will import."""
         sheets = [f'<link rel="stylesheet" href="{self._address}/{name}">' for name in self._of(".css")]
         modules = [f'<link rel="modulepreload" href="{self._address}/{name}">' for name in self._of(".js")]
-        return "".join([*sheets, *modules, f'<script type="module" src="{self._address}/main.js"></script>'])
+        icon = f'<link rel="icon" href="{self._base}/favicon.ico">'
+        return "".join(
+            [icon, *sheets, *modules, f'<script type="module" src="{self._address}/main.js"></script>']
+        )
 
     def add_routes(self, app: FastAPI) -> None:
         """Answer for the files and the icon."""

@@ -89,7 +89,7 @@ def _decode(pipe: Connection) -> None:
     while True:
         try:
             place, side_px, blurred = json.loads(pipe.recv_bytes())
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         try:
             answer = _MADE + thumbnail(read_bytes(place), side_px, blurred=blurred)
@@ -112,18 +112,21 @@ class Thumbnails:
         self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._recent_bytes = 0
 
-    def get(self, sha256: str, place: str, *, blurred: bool) -> bytes:
+    def get(self, sha256: str, place: str, *, blurred: bool, side_px: int | None = None) -> bytes:
         """The thumbnail of the picture with this hash, as WebP.
 
         Args:
             sha256: Of the picture's bytes.
             place: Where they are.
             blurred: A blurred thumbnail is a picture of its own, so that no clear pixel travels with it.
+            side_px: Longer side; None for SIDE_PX. Other sizes are not kept on disk.
 
         Raises:
             DataError: The picture can't be opened.
         """
         name = f"{sha256}.blurred.webp" if blurred else f"{sha256}.webp"
+        if side_px is not None:
+            name = f"{side_px}.{name}"
         with self._lock:
             content = self._recent.get(name)
             if content is not None:
@@ -133,8 +136,9 @@ class Thumbnails:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            content = self._make(place, blurred)
-            publish_bytes(path, content)
+            content = self._make(place, side_px or SIDE_PX, blurred)
+            if side_px is None:
+                publish_bytes(path, content)
         self._remember(name, content)
         return content
 
@@ -143,10 +147,10 @@ class Thumbnails:
         for decoder in self._decoders:
             decoder.stop()
 
-    def _make(self, place: str, blurred: bool) -> bytes:
+    def _make(self, place: str, side_px: int, blurred: bool) -> bytes:
         decoder = self._free.get()
         try:
-            return decoder.make(place, SIDE_PX, blurred=blurred)
+            return decoder.make(place, side_px, blurred=blurred)
         finally:
             self._free.put(decoder)
 

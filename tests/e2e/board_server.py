@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page, expect
 
 from curation.decisions import Decisions
 from tests.unit.ui.planted import Planted
@@ -90,3 +90,16 @@ def eventually(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         assert time.monotonic() < until, what
         time.sleep(0.05)
+
+
+def open_board(page: Page, server: Server, path: str = "/") -> None:
+    page.goto(f"{server.address}{path}")
+    expect(page.locator(".pf-tile").first).to_be_visible(timeout=WAIT_MS)
+
+
+def tile(page: Page, server: Server, number: int) -> Locator:
+    return page.locator(f'.pf-tile[data-id="{server.planted.ids[number]}"]')
+
+
+def saved(page: Page) -> None:
+    expect(page.locator(".pf-saving")).to_have_text("saved", timeout=WAIT_MS)

@@ -3,14 +3,17 @@
 import fcntl
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from popfactory.demo_collection import draw_collection
 from spine.run import Run
+from tests.e2e.board_server import WAIT_MS, Seen, Server, free_port
 from tests.e2e.support import call
+from tests.unit.ui.planted import plant
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -57,3 +60,38 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     _once(folder, make)
     return Run(folder)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    made = Server(plant(tmp_path_factory.mktemp("board") / "run"), free_port())
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def fresh(server: Server) -> Server:
+    """The server with no decision made yet."""
+    decisions = server.planted.run.decisions
+    if decisions.exists():
+        server.kill()
+        for path in decisions.parent.glob(f"{decisions.name}*"):
+            path.unlink()
+        server.start()
+    return server
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def page(chromium: Browser, seen: Seen) -> Iterator[Page]:
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    made = context.new_page()
+    made.set_default_timeout(WAIT_MS)
+    seen.watch(made)
+    yield made
+    context.close()

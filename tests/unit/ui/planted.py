@@ -157,7 +157,8 @@ def _plant_images(run: Run, metadata: list[dict]) -> None:
             picked = {name: row[name] for name in ("id", "image_path", "sha256", "width", "height")}
             md5 = hashlib.md5(Path(row["image_path"]).read_bytes()).hexdigest()
             hashes = {"md5": md5, "pdq": pdq_of(number)}
-            rows.append(picked | hashes | {"status": "fetched", "format": "PNG", "attempts": 1})
+            size = {"size_bytes": Path(row["image_path"]).stat().st_size}
+            rows.append(picked | hashes | size | {"status": "fetched", "format": "PNG", "attempts": 1})
         elif state_of(number) == "gone":
             gone = {"status": "failed", "reason": "not_found", "message": "404"}
             rows.append({"id": row["id"], "attempts": 3} | gone)

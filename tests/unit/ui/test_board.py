@@ -125,6 +125,7 @@ def test_the_list_of_centroids_counts_neighbours_selected_and_decided(planted, s
         snapshot.neighbour_counts(),
         snapshot.selection(),
         {1: (3, 2)},
+        {2: Verdict(action="reject", curator="ada", event=1, reason="too odd")},
         snapshot.exemplars().table,
         0.5,
     )
@@ -133,6 +134,7 @@ def test_the_list_of_centroids_counts_neighbours_selected_and_decided(planted, s
     assert rows[1]["label"] == HOSTILE
     assert (rows[1]["neighbours"], rows[1]["selected"]) == (EACH, expected)
     assert (rows[1]["kept"], rows[1]["rejected"], rows[0]["kept"]) == (3, 2, 0)
+    assert [row["state"] for row in rows] == [None, None, "out"] and rows[2]["reason"] == "too odd"
     assert [entry["sha256"] for entry in rows[1]["exemplars"]] == planted.hashes[2:4]
 
 

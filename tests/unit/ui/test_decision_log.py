@@ -167,7 +167,9 @@ def test_captions_and_centroids_are_decided_on_beside_pictures(run):
     }
     assert folded.centroids_left_out() == {7} and folded.notes == {7: ("unsure", "what is it?")}
     assert answer["captions"]["0a"] == {"decision": "keep", "curator": "ada", "text": "mine"}
-    assert answer["centroids"] == {"7": {"decision": "reject", "curator": "ada", "reason": "too odd"}}
+    assert answer["centroids"] == {
+        "7": {"decision": "reject", "curator": "ada", "reason": "too odd", "own": {}}
+    }
     assert answer["verdicts"] == {"7": {"decision": "reject", "curator": "ada"}}
     bulk = Decisions.open(run.decisions).history(subject="0b")[0]
     assert (bulk.filter, bulk.ids_digest) == ("flag=none", ids_digest(many))
@@ -271,3 +273,35 @@ def test_what_changed_since_an_event_is_told_and_so_is_that_it_was_too_much(run)
     assert log.since(2)["verdicts"] == {} and not log.since(2)["all"]
     fresh = DecisionLog(run)
     assert fresh.since(1)["verdicts"] == told["verdicts"]
+
+
+def test_what_a_centroid_has_of_its_own_is_told_undone_and_left_with_its_centroids(run):
+    digest = ["first"]
+    log = DecisionLog(run, lambda: digest[0])
+    one = {"target": "centroid", "ids": ["7"]}
+
+    answer = sent(
+        log,
+        one | {"action": "set", "tag": "quota_per_centroid", "text": "12"},
+        one | {"action": "set", "tag": "aesthetic_min", "text": "4.5"},
+        one | {"action": "refill", "text": "300"},
+        one | {"action": "set", "tag": "aesthetic_min"},
+    )
+
+    assert answer["centroids"]["7"]["own"] == {"quota_per_centroid": 12, "refill": 300}
+    sent(log, {"action": "undo", "ids": []}, client="tab2")
+    assert log.own_settings() == {7: {"quota_per_centroid": 12, "aesthetic_min": 4.5, "refill": 300}}
+    digest[0] = "second"
+    assert log.own_settings() == {}
+
+
+def test_pictures_that_are_no_candidates_any_more_are_told_and_not_stored(run):
+    log = DecisionLog(run)
+    event = {"seq": 1, "action": "keep", "ids": ["5", "6"], "centroid_id": "3"}
+    content = {"client": "tab1", "curator": "ada", "events": [event], "neighbours": "old"}
+
+    answer = log.record(content, "new", lambda centroid, ids: {5} if centroid == 3 else set())
+
+    assert answer["gone"] == ["6"] and verdicts(run) == {5: "keep"}
+    again = content | {"events": [event | {"seq": 2, "ids": ["6"]}], "neighbours": "new"}
+    assert log.record(again, "new", lambda centroid, ids: set())["gone"] == []

@@ -35,7 +35,8 @@ part("header", (host) => {
       deciding ? button("Keys", "?", "All keys", () => tell("help")) : null),
     trouble);
   on("run", () => {
-    name.textContent = page.run.server ? `${page.run.run} · ${page.run.server}` : page.run.run;
+    name.textContent = page.run.run;
+    name.title = page.run.server ? `with the retrieval server ${page.run.server}` : "without a retrieval server";
     stamp.textContent = page.run.demo || "";
     stamp.hidden = !page.run.demo;
   });

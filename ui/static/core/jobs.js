@@ -26,13 +26,16 @@ export const poll = async () => {
   polling = setTimeout(poll, busy() ? 1000 : 5000);
 };
 export const startJobs = async (commands) => {
+  let started = true;
   try {
     await post("/api/jobs", { commands });
     notice("");
   } catch (error) {
+    started = false;
     notice(error.message);
   }
   await poll();
+  return started;
 };
 export const cancel = async (job) => {
   try { await post(`/api/jobs/${job}/cancel`, {}); } catch (error) { notice(error.message); }

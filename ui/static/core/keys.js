@@ -11,13 +11,15 @@ const typing = (target) => {
 
 let table = {};
 const pressed = (event) => {
+  if (event.key === "Escape" && document.querySelector("dialog[open]")) return; // it closes the dialog
   if (typing(event.target) || event.altKey || document.querySelector("dialog.pf-dialog[open]:not(.pf-keys-go-on)")) return;
   // Caps Lock changes nothing; some keyboards need Shift for a sign such as 0 or ?.
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const sliding = event.target.type === "range" && (key.startsWith("Arrow") || key === "Home" || key === "End");
   const shifted = event.shiftKey && (key.length > 1 || /^[a-z]$/.test(key));
   const name = `${event.ctrlKey || event.metaKey ? "Ctrl+" : ""}${shifted ? "Shift+" : ""}${key}`;
-  if (sliding || !Object.hasOwn(table, name)) return;
+  const pressing = event.target.closest("button, a, summary") && (key === " " || key === "Enter");
+  if (pressing || sliding || !Object.hasOwn(table, name)) return;
   event.preventDefault();
   table[name](event);
 };

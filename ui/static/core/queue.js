@@ -1,14 +1,18 @@
-/* Decisions on their way: drawn at once by the page, sent here in order, numbered, until acknowledged. */
+/* Decisions on their way: drawn at once by the page, sent here in order, numbered, until acknowledged.
+
+   Every answer is told as "answered": what counts now for all that was concerned, and `sent`, the events it
+   answers. Some of them may have been left alone: `conflicts`, where another curator decided meanwhile, and
+   `gone`, what is no candidate any more. */
 
 import { curator, forget, namesKept, remember, remembered } from "./memory.js";
 import { post } from "./net.js";
 import { notice, page, tell } from "./page.js";
 
-const client = crypto.getRandomValues(new Uint32Array(4)).reduce((text, each) => text + each.toString(16).padStart(8, "0"), "");
+export const client = crypto.getRandomValues(new Uint32Array(4)).reduce((text, each) => text + each.toString(16).padStart(8, "0"), "");
 const prefix = () => `popfactory.queue.${page.run.run_id}.`;
 const BATCH = 500;
 
-export const queue = { events: [], next: 1, busy: false, wait: 0, trouble: "", kept: true };
+export const queue = { events: [], next: 1, busy: false, wait: 0, trouble: "", kept: true, neighbours: null };
 
 const keep = () => {
   const name = prefix() + client;
@@ -24,17 +28,26 @@ export const enqueue = (event) => {
   send();
 };
 
+const answerTo = async (body) => {
+  try {
+    return await post("/api/decisions", body);
+  } catch (error) {
+    if (error.status === 409 && error.content.acknowledged !== undefined) return error.content;
+    throw error;
+  }
+};
+
 const send = async () => {
   if (queue.busy || !queue.events.length) return;
   queue.busy = true;
   const batch = queue.events.slice(0, BATCH);
   try {
-    const answer = await post("/api/decisions", { client, curator: curator(), events: batch });
+    const answer = await answerTo({ client, curator: curator(), events: batch, neighbours: queue.neighbours });
     const last = batch[batch.length - 1].seq;
     queue.events = queue.events.filter((event) => event.seq > last);
     queue.wait = 0;
     queue.trouble = "";
-    tell("answered", answer);
+    tell("answered", { ...answer, sent: batch });
   } catch (error) {
     queue.wait = Math.min(queue.wait ? queue.wait * 2 : 500, 10_000);
     queue.trouble = error.message;
@@ -50,7 +63,7 @@ export const adoptQueues = async () => {
     const content = remembered(name, "[]");
     try {
       const events = JSON.parse(content);
-      if (events.length) await post("/api/decisions", { client: name.slice(prefix().length), curator: curator(), events });
+      if (events.length) await answerTo({ client: name.slice(prefix().length), curator: curator(), events });
       if (remembered(name, "") === content) forget(name);
     } catch (error) {
       notice(`decisions of an earlier page are not saved yet: ${error.message}`);

@@ -5,41 +5,75 @@ import { keys } from "../core/keys.js";
 import { get } from "../core/net.js";
 import { load, notice, on, tell } from "../core/page.js";
 import { adoptQueues } from "../core/queue.js";
-import { listed, step } from "./centroids.js";
+import { askRest } from "./bulk.js";
+import { finish, leaveOut } from "./centroid.js";
+import { listed, restoreRanking, step } from "./centroids.js";
+import { openCompare, openGroup, resolveGroup } from "./compare.js";
+import { goTo, move, readReveal, reveal, revealAll, setTicks, tick, tickAlong } from "./cursor.js";
 import "./filters.js";
-import { columns } from "./grid.js";
-import { openCentroid, reload } from "./opening.js";
-import { entryOf, readAddress, refresh, state } from "./state.js";
-import { decide, move, place, reveal, tick, undo, untick } from "./verdicts.js";
+import { columns, pageRows } from "./grid.js";
+import { writeNote } from "./notes.js";
+import { closeSearch, openCentroid, openSearch, reload } from "./opening.js";
+import { openPreview } from "./preview.js";
+import { entryOf, readAddress, refresh, rowOf, setCentroids, state } from "./state.js";
+import { decide, redo, rememberTicks, undo, unsure } from "./verdicts.js";
+import { startView } from "./views.js";
 
 const KEYS = [
-  ["← → ↑ ↓, J, K", "move"], ["A or P", "keep the ticked ones, else the one under the cursor"], ["R or Del", "reject"],
-  ["0", "clear the verdict"], ["U or Ctrl+Z", "undo your last decision"], ["X", "tick"], ["Ctrl+A", "tick all shown"], ["Esc", "untick all"],
-  ["V", "reveal or blur again"], ["N / Shift+N", "next / previous centroid"], ["Home / End", "first / last picture"], ["?", "this list"],
+  ["← → ↑ ↓, J, K", "move; Home, End, PageUp, PageDown"], ["A or P", "keep the ticked ones, else the one under the cursor, and go on"],
+  ["R or Del", "reject"], ["Q", "unsure: for a second look"], ["0", "clear the verdict"],
+  ["⇧A / ⇧R", "keep / reject all that is shown and undecided"], ["U or Ctrl+Z", "undo, also after a reload"], ["⇧U", "redo"],
+  ["X", "tick; Shift and arrows tick along, Shift-click to here, Ctrl+A all shown"], ["Esc", "untick all; leave a search"],
+  ["Space or ↵", "look at it large"], ["C", "compare two to four"], ["G / ⇧G", "its near-duplicates / keep the best of them"],
+  ["M", "search the pool for more like it"], ["E", "write a note"], ["V / B", "reveal or blur it / all"],
+  ["N / ⇧N", "next / previous open centroid"], ["D / ⇧D", "centroid done / left out, with a reason"], ["?", "this list"],
 ];
 const here = (act) => () => state.cursor && act(state.cursor);
-const end = (index) => () => { const row = state.shown.at(index); if (row) place(row.id); };
+const withRow = (act) => () => { const row = rowOf(state.cursor); if (row) act(row); };
+const ticking = (act) => () => { rememberTicks(state.ticked); act(); };
+const escape = () => {
+  if (state.ticked.size) ticking(() => setTicks([]))();
+  else if (state.like !== null) closeSearch();
+};
+const look = (event) => { if (!event.target.closest("button, a, summary")) openPreview(); };
+const actions = {
+  ArrowRight: () => move(1), ArrowLeft: () => move(-1), k: () => move(1), j: () => move(-1),
+  ArrowDown: () => move(columns()), ArrowUp: () => move(-columns()),
+  PageDown: () => goTo(at() + columns() * pageRows()), PageUp: () => goTo(at() - columns() * pageRows()),
+  Home: () => goTo(0), End: () => goTo(state.shown.length - 1),
+  "Shift+ArrowRight": () => tickAlong(1), "Shift+ArrowLeft": () => tickAlong(-1),
+  "Shift+ArrowDown": () => tickAlong(columns()), "Shift+ArrowUp": () => tickAlong(-columns()),
+  a: () => decide("keep"), p: () => decide("keep"), r: () => decide("reject"), Delete: () => decide("reject"), 0: () => decide("clear"), q: unsure,
+  "Shift+a": () => askRest("keep"), "Shift+r": () => askRest("reject"),
+  u: undo, "Ctrl+z": undo, "Shift+u": redo, "Ctrl+Shift+z": redo,
+  x: here(tick), "Ctrl+a": ticking(() => setTicks(state.shown.map((row) => row.id))), Escape: escape,
+  " ": look, Enter: look, c: openCompare, g: openGroup, "Shift+g": resolveGroup, e: withRow(writeNote),
+  m: withRow((row) => openSearch(`image:${row.id}`)), v: here(reveal), b: () => revealAll(),
+  n: () => step(1), "Shift+n": () => step(-1), d: finish, "Shift+d": leaveOut,
+};
+const at = () => state.shown.findIndex((row) => row.id === state.cursor);
 
 load(["centroids", "grid", "side"], async () => {
-  keys(KEYS, {
-    ArrowRight: () => move(1), ArrowLeft: () => move(-1), k: () => move(1), j: () => move(-1),
-    ArrowDown: () => move(columns()), ArrowUp: () => move(-columns()), Home: end(0), End: () => end(Math.min(state.limit, state.shown.length) - 1)(),
-    a: () => decide("keep"), p: () => decide("keep"), r: () => decide("reject"), Delete: () => decide("reject"), 0: () => decide("clear"),
-    u: undo, "Ctrl+z": undo, x: here(tick), v: here(reveal), n: () => step(1), "Shift+n": () => step(-1), Escape: untick,
-    "Ctrl+a": () => { for (const row of state.shown) if (!state.ticked.has(row.id)) tick(row.id); },
-  });
-  const wanted = readAddress();
+  keys(KEYS, actions);
+  if (!location.search && startView()) history.replaceState(history.state, "", `?${startView()}`);
+  readReveal();
+  setCentroids((await get("/api/centroids")).centroids);
+  readAddress();
   tell("address");
-  state.centroids = (await get("/api/centroids")).centroids;
   tell("filters");
+  get("/api/server").then((server) => tell("server", server)).catch((error) => notice(error.message));
+  await restoreRanking();
   tell("centroids");
   await adoptQueues();
-  const first = entryOf(wanted) || listed()[0];
-  if (first) await openCentroid(first.centroid);
-  else {
+  const first = entryOf(state.centroid) || listed()[0] || state.centroids[0];
+  const { like } = state;
+  if (!first) {
     notice("This run has no centroids yet. Start “run” on the Jobs page, or `popfactory run` in a terminal.");
     refresh();
-  }
+  } else if (like) {
+    state.centroid = first.centroid;
+    await openSearch(like);
+  } else await openCentroid(first.centroid);
   on("ended", reload);
   poll();
 });

@@ -1,42 +1,123 @@
-/* Opening a centroid, and having its rows again when the run changed. */
+/* Opening a centroid or a search, having the next one ready before it is asked for, and keeping up with news. */
 
-import { get } from "../core/net.js";
-import { notice, page, tell } from "../core/page.js";
-import { queue } from "../core/queue.js";
-import { PAGE_ROWS, refresh, state, writeAddress } from "./state.js";
-import { applyPending } from "./verdicts.js";
+import { curator } from "../core/memory.js";
+import { get, thumbnail } from "../core/net.js";
+import { notice, on, page, tell } from "../core/page.js";
+import { client, queue } from "../core/queue.js";
+import { forgetAnchor, isCovered } from "./cursor.js";
+import { entryOf, keepingFilters, PAGE_ROWS, refresh, setCentroids, state, writeAddress } from "./state.js";
+import { applyPending, forgetDeeds, hear } from "./verdicts.js";
+
+const KEPT = 8;
+const FIRST_SCREEN = 40;
+const NEWS_EVERY_MS = 4_000;
+const kept = new Map(); // centroid to the answer, of those opened or foreseen lately
+let runState = null;
+
+const rowsOf = async (centroid) => {
+  const answer = kept.get(centroid) || await get(`/api/neighbours?centroid=${encodeURIComponent(centroid)}`);
+  kept.delete(centroid);
+  kept.set(centroid, answer);
+  while (kept.size > KEPT) kept.delete(kept.keys().next().value);
+  return answer;
+};
+on("changed-elsewhere", (centroids) => centroids.filter((number) => number !== state.centroid || state.like).forEach((number) => kept.delete(number)));
+
+const clear = () => {
+  Object.assign(state, { rows: [], shown: [], limit: PAGE_ROWS, cursor: null });
+  state.ticked = new Set();
+  state.revealed = new Set();
+  forgetDeeds();
+  forgetAnchor();
+};
+const fillIn = (answer) => {
+  state.rows = answer.rows;
+  state.lastEvent = answer.last_event;
+  queue.neighbours = answer.neighbours || null;
+  applyPending();
+  notice("");
+};
 
 export const openCentroid = async (number) => {
   if (number === null || number === undefined) return;
-  state.centroid = String(number);
-  Object.assign(state, { rows: [], limit: PAGE_ROWS, cursor: null, history: [] });
-  state.ticked.clear();
-  state.revealed.clear();
+  keepingFilters(() => { state.centroid = String(number); state.like = null; });
+  clear();
   writeAddress();
   document.body.classList.remove("pf-show-left");
   tell("centroids");
   tell("opened");
   try {
-    const answer = await get(`/api/neighbours?centroid=${encodeURIComponent(state.centroid)}`);
-    if (answer.centroid !== state.centroid) return;
-    state.rows = answer.rows;
-    state.lastEvent = answer.last_event;
-    applyPending();
-    notice("");
+    const wanted = state.centroid;
+    const answer = await rowsOf(wanted);
+    if (state.centroid !== wanted || state.like !== null) return;
+    fillIn(answer);
+  } catch (error) {
+    notice(error.message);
+  }
+  refresh();
+  askNews();
+};
+
+/* What the pool has near to words or a picture, in place of a centroid's neighbours. */
+export const openSearch = async (like) => {
+  keepingFilters(() => { state.like = like; });
+  clear();
+  writeAddress();
+  tell("opened");
+  try {
+    const answer = await get(`/api/search?like=${encodeURIComponent(like)}`);
+    if (answer.like !== state.like) return;
+    fillIn(answer);
   } catch (error) {
     notice(error.message);
   }
   refresh();
 };
+export const closeSearch = () => openCentroid(state.centroid);
+
+/* Have a centroid's rows and its first pictures here before it is opened. */
+export const foresee = async (number) => {
+  if (!number || kept.has(number)) return;
+  try {
+    const answer = await rowsOf(number);
+    for (const row of answer.rows.slice(0, FIRST_SCREEN)) if (row.state === "ready") new Image().src = thumbnail(row.sha256, isCovered(row));
+  } catch { /* it is asked for again when it is opened */ }
+};
 
 export const reload = async () => {
   page.run = await get("/api/run");
-  state.centroids = (await get("/api/centroids")).centroids;
-  const cursor = state.cursor;
-  const answer = state.centroid === null ? { rows: [] } : await get(`/api/neighbours?centroid=${state.centroid}`);
-  if (!queue.events.length && answer.centroid === state.centroid) state.rows = answer.rows;
+  kept.clear();
+  setCentroids((await get("/api/centroids")).centroids);
+  const { cursor } = state;
+  if (!queue.events.length && state.centroid !== null) {
+    const answer = state.like === null ? await rowsOf(state.centroid) : await get(`/api/search?like=${encodeURIComponent(state.like)}`);
+    fillIn(answer);
+  }
   state.cursor = cursor;
   refresh();
   tell("run");
   tell("centroids");
+  tell("opened-state");
 };
+on("outdated", reload);
+
+let asking = null;
+export const askNews = async () => {
+  clearTimeout(asking);
+  asking = setTimeout(askNews, NEWS_EVERY_MS);
+  if (document.hidden || !page.run) return;
+  const place = `&curator=${encodeURIComponent(curator())}${entryOf(state.centroid) ? `&centroid=${state.centroid}` : ""}`;
+  try {
+    const since = state.lastEvent;
+    const news = await get(`/api/news?since=${since}&client=${client}${place}`);
+    const fresh = runState !== null && news.state !== runState;
+    const claims = JSON.stringify(news.claims) !== JSON.stringify(state.claims);
+    runState = news.state;
+    state.claims = news.claims;
+    if (fresh || news.all) await reload();
+    else if (news.last_event > since && state.lastEvent === since) hear(news);
+    else if (!claims) return;
+    tell("centroids");
+  } catch { /* the queue says when the server is gone */ }
+};
+document.addEventListener("visibilitychange", () => { if (!document.hidden && asking) askNews(); });

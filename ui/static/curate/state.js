@@ -5,27 +5,41 @@ import * as router from "../core/router.js";
 
 export const state = {
   centroids: [],
+  byId: new Map(),
   centroid: null,
+  like: null, // what the pool was searched for, instead of a centroid's neighbours
   rows: [],
   shown: [],
   limit: 200,
   cursor: null,
   ticked: new Set(),
   revealed: new Set(),
+  revealAll: false,
   filters: {},
   show: "passing",
   sort: "rank",
   search: "",
   centroidSort: "id",
+  ranking: null, // similarity by centroid, of what was asked for
+  lasso: [],
   lastEvent: 0,
-  history: [],
+  neighbours: null,
+  claims: {},
 };
 export const PAGE_ROWS = 200;
 export const MOST_ROWS = 1000;
 
 export const rowOf = (id) => state.rows.find((row) => row.id === id);
-export const entryOf = (centroid) => state.centroids.find((entry) => entry.centroid === centroid);
+export const entryOf = (centroid) => state.byId.get(centroid);
 export const side = (row) => (row.width && row.height ? Math.min(row.width, row.height) : null);
+export const setCentroids = (centroids) => {
+  state.centroids = centroids;
+  state.byId = new Map(centroids.map((entry) => [entry.centroid, entry]));
+};
+export const CENTROID_STATES = { open: ["○", "nothing decided"], begun: ["◐", "begun"], done: ["●", "done"], out: ["⊘", "left out"] };
+export const stateOf = (entry) => entry.state || (entry.kept || entry.rejected ? "begun" : "open");
+/* Pictures that can be judged by their values: in a search also those that nobody fetched. */
+export const judged = (row) => row.state === "ready" || (state.like !== null && row.state === "pending");
 
 // ------------------------------------------------------------------ filters, exactly as spine/filters.py
 
@@ -35,47 +49,89 @@ export const FILTERS = [
   { name: "punsafe", label: "Unsafe", word: "unsafe", bound: "max", digits: 2, step: 0.01, of: (row) => row.punsafe, range: [0, 1] },
   { name: "aesthetic", label: "Aesthetic", word: "low aesthetic", bound: "min", digits: 1, step: 0.1, of: (row) => row.aesthetic },
   { name: "similarity", label: "Similarity", word: "low similarity", bound: "min", digits: 3, step: 0.001, of: (row) => row.similarity, viewOnly: true },
+  { name: "aspect", label: "Width / height", word: "shape", bound: "max", digits: 2, step: 0.01, of: (row) => (row.width && row.height ? row.width / row.height : null), viewOnly: true },
 ];
-export const SORTS = { rank: "similarity", aesthetic: "aesthetic", side: "size" };
+export const SORTS = { rank: "most similar", aesthetic: "most aesthetic", side: "largest" };
 export const SHOWS = {
   passing: "passing the filters",
   open: "passing, undecided",
   selected: "selected by the last run",
   decided: "decided by people",
+  unsure: "unsure: look again",
+  differing: "decided differently",
+  duplicates: "near-duplicates",
+  elsewhere: "nearer to another centroid",
+  gone: "could not be had",
   all: "everything found",
 };
+/* Filters that a centroid may have of its own, by the name of the setting. */
+export const OWN_NAMES = { side_px: "min_side_px", pwatermark: "pwatermark_max", punsafe: "punsafe_max", aesthetic: "aesthetic_min" };
+const ofRun = (filter) => {
+  if (filter.viewOnly) return null;
+  const own = state.like === null ? entryOf(state.centroid)?.own : null;
+  if (own && OWN_NAMES[filter.name] in own) return own[OWN_NAMES[filter.name]] || (filter.name === "side_px" ? null : own[OWN_NAMES[filter.name]]);
+  return page.run.filters[filter.name];
+};
+/* [lowest, highest], null where it is open. */
 export const defaults = () => ({
-  side_px: page.run.filters.side_px, pwatermark: page.run.filters.pwatermark,
-  punsafe: page.run.filters.punsafe, aesthetic: page.run.filters.aesthetic,
-  similarity: null, unknown: page.run.filters.unknown,
+  ...Object.fromEntries(FILTERS.map((filter) => [filter.name, filter.bound === "min" ? [ofRun(filter), null] : [null, ofRun(filter)]])),
+  unknown: page.run.filters.unknown,
 });
+export const isOn = (filter) => state.filters[filter.name].some((limit) => limit !== null);
+export const differs = () => {
+  const usual = defaults();
+  return FILTERS.filter((filter) => state.filters[filter.name].some((limit, end) => limit !== usual[filter.name][end]));
+};
 
-export const fails = (row, filter) => {
-  const limit = state.filters[filter.name];
-  if (limit === null || limit === undefined) return false;
+/* Do what changes the centroid, and keep the filters that were moved; the others become those of the new one. */
+export const keepingFilters = (change) => {
+  const moved = Object.keys(state.filters).length ? differs().map((filter) => [filter.name, state.filters[filter.name]]) : [];
+  const { unknown } = state.filters;
+  change();
+  state.filters = { ...defaults(), ...Object.fromEntries(moved), unknown: unknown || defaults().unknown };
+};
+
+const fails = (row, filter) => {
+  const [low, high] = state.filters[filter.name];
+  if (low === null && high === null) return false;
   const value = filter.of(row);
   if (value === null || value === undefined) return state.filters.unknown === "drop";
-  return filter.bound === "min" ? value < limit : value > limit;
+  return (low !== null && value < low) || (high !== null && value > high);
 };
-export const firstFailed = (row) => FILTERS.find((filter) => fails(row, filter)) || null;
+/* A bit for each filter that a row fails; they are asked for many times. */
+const mark = () => {
+  for (const row of state.rows) {
+    row.failed = 0;
+    FILTERS.forEach((filter, bit) => { if (fails(row, filter)) row.failed |= 1 << bit; });
+  }
+};
+export const firstFailed = (row) => (row.failed ? FILTERS[31 - Math.clz32(row.failed & -row.failed)] : null);
 
+/* How many are left after each rule, in their order, and how many each took. */
 export const funnel = () => {
-  const ready = state.rows.filter((row) => row.state === "ready");
   const taken = new Map(FILTERS.map((filter) => [filter.name, 0]));
+  let ready = 0;
   let passed = 0;
-  for (const row of ready) {
+  for (const row of state.rows) {
+    if (!judged(row)) continue;
+    ready += 1;
     const failed = firstFailed(row);
     if (failed) taken.set(failed.name, taken.get(failed.name) + 1);
     else passed += 1;
   }
-  return { found: state.rows.length, ready: ready.length, taken, passed };
+  return { found: state.rows.length, ready, taken, passed };
 };
 
 const KEEPERS = {
-  passing: (row) => (row.state === "pending" ? false : row.state !== "ready" || row.decision || !firstFailed(row)),
-  open: (row) => row.state === "ready" && !row.decision && !firstFailed(row),
+  passing: (row) => (row.state === "pending" && !state.like ? false : !judged(row) || row.decision || !row.failed),
+  open: (row) => judged(row) && !row.decision && !row.failed,
   selected: (row) => row.verdict === "selected",
   decided: (row) => Boolean(row.decision),
+  unsure: (row) => row.tag === "unsure",
+  differing: (row) => Boolean(row.differing),
+  duplicates: (row) => row.group_size > 1,
+  elsewhere: (row) => row.best !== null && row.best !== undefined && String(row.best) !== state.centroid,
+  gone: (row) => row.state === "gone",
   all: () => true,
 };
 const ORDERS = {
@@ -84,6 +140,7 @@ const ORDERS = {
   side: (a, b) => (side(b) ?? -1) - (side(a) ?? -1) || a.rank - b.rank,
 };
 export const refresh = () => {
+  mark();
   state.shown = state.rows.filter(KEEPERS[state.show]).sort(ORDERS[state.sort]);
   if (!state.shown.some((row) => row.id === state.cursor)) state.cursor = state.shown.length ? state.shown[0].id : null;
   for (const topic of ["grid", "cursor", "filters", "status"]) tell(topic);
@@ -94,37 +151,55 @@ export const changed = () => { writeAddress(); refresh(); };
 
 // ------------------------------------------------------------------ the address
 
+const NAMES = ["centroid", "like", "f", "show", "sort", "cq", "csort", "lasso"];
+const numberOf = (text) => {
+  const number = Number.parseFloat(text);
+  return Number.isFinite(number) ? number : null;
+};
 export const readAddress = () => {
   const query = router.query();
+  state.like = query.get("like");
+  state.centroid = query.get("centroid");
   state.filters = defaults();
   for (const given of query.getAll("f")) {
     const [name, value = ""] = given.split(":");
     if (name === "unknown" && (value === "keep" || value === "drop")) state.filters.unknown = value;
-    const filter = FILTERS.find((candidate) => candidate.name === name);
-    if (!filter) continue;
-    const number = Number.parseFloat(value.replaceAll("..", ""));
-    state.filters[name] = Number.isFinite(number) ? number : null;
+    if (!FILTERS.some((candidate) => candidate.name === name)) continue;
+    const [low, high = ""] = value.split("..");
+    state.filters[name] = value === "off" ? [null, null] : [numberOf(low), numberOf(high)];
   }
   state.show = Object.hasOwn(SHOWS, query.get("show")) ? query.get("show") : "passing";
   state.sort = Object.hasOwn(SORTS, query.get("sort")) ? query.get("sort") : "rank";
   state.search = query.get("cq") || "";
   state.centroidSort = query.get("csort") || "id";
-  return query.get("centroid");
+  state.lasso = (query.get("lasso") || "").split(";").map((corner) => corner.split(",").map(Number))
+    .filter((corner) => corner.length === 2 && corner.every(Number.isFinite));
 };
 
-export const writeAddress = () => {
+/* The view as the address says it; a decision on many is recorded with it. */
+export const viewPairs = () => {
   const pairs = [];
   if (state.centroid !== null) pairs.push(["centroid", state.centroid]);
-  const usual = defaults();
-  for (const filter of FILTERS) {
-    const value = state.filters[filter.name];
-    if (value === usual[filter.name]) continue;
-    pairs.push(["f", `${filter.name}:${value === null ? "off" : filter.bound === "min" ? `${value}..` : `..${value}`}`]);
+  if (state.like !== null) pairs.push(["like", state.like]);
+  for (const filter of differs()) {
+    const [low, high] = state.filters[filter.name];
+    pairs.push(["f", `${filter.name}:${low === null && high === null ? "off" : `${low ?? ""}..${high ?? ""}`}`]);
   }
-  if (state.filters.unknown !== usual.unknown) pairs.push(["f", `unknown:${state.filters.unknown}`]);
+  if (state.filters.unknown !== defaults().unknown) pairs.push(["f", `unknown:${state.filters.unknown}`]);
   if (state.show !== "passing") pairs.push(["show", state.show]);
   if (state.sort !== "rank") pairs.push(["sort", state.sort]);
   if (state.search) pairs.push(["cq", state.search]);
   if (state.centroidSort !== "id") pairs.push(["csort", state.centroidSort]);
-  router.write(["centroid", "f", "show", "sort", "cq", "csort"], pairs);
+  if (state.lasso.length) pairs.push(["lasso", state.lasso.map((corner) => corner.map((place) => place.toFixed(3)).join(",")).join(";")]);
+  return pairs;
+};
+export const writeAddress = () => router.write(NAMES, viewPairs());
+/* What a decision on many was about, with the filters of the run too: those of today may be others tomorrow. */
+export const filterText = () => {
+  const limits = FILTERS.filter(isOn).map((filter) => {
+    const [low, high] = state.filters[filter.name];
+    return `f=${filter.name}:${low ?? ""}..${high ?? ""}`;
+  });
+  const place = state.like === null ? `centroid=${state.centroid}` : `like=${state.like}`;
+  return [place, ...limits, `f=unknown:${state.filters.unknown}`, `show=${state.show}`].join("&");
 };

@@ -1,0 +1,271 @@
+"""The Curate page's larger tools in a real browser: bulk decisions, centroids, dialogs, views, other curators."""
+
+import json
+import re
+import urllib.request
+
+from playwright.sync_api import expect
+
+from curation.decisions import Decisions
+from tests.e2e.board_server import WAIT_MS, eventually, open_board, saved, tile
+from tests.unit.ui.planted import EACH, HOSTILE, state_of
+
+READY = [number for number in range(EACH) if state_of(number) == "ready"]
+PASSING = [number for number in READY if number % 5 != 4 and number % 6 != 2]
+
+
+def _events(server):
+    return Decisions.open(server.planted.run.decisions).history()
+
+
+def test_the_rest_of_what_is_shown_is_decided_as_one_with_its_filter(page, fresh):
+    open_board(page, fresh, "/?f=aesthetic:3.5..")
+    wanted = [number for number in PASSING if 3.0 + 0.05 * number >= 3.5]
+    page.keyboard.press("a")
+    saved(page)
+    left = [number for number in wanted if number not in fresh.verdicts()]
+
+    page.keyboard.press("Shift+R")
+
+    saved(page)
+    event = _events(fresh)[-1]
+    assert (event.action, sorted(event.ids)) == (
+        "reject",
+        sorted(fresh.planted.ids[number] for number in left),
+    )
+    assert "f=aesthetic:3.5.." in event.filter and "f=side_px:64.." in event.filter and event.ids_digest
+    open_board(page, fresh, "/?show=decided")
+    page.keyboard.press("u")
+    eventually(lambda: len(fresh.verdicts()) == 1, "the bulk decision is not undone as one")
+    page.keyboard.press("Shift+U")
+    eventually(lambda: len(fresh.verdicts()) == 1 + len(left), "nor done again")
+
+
+def test_unsure_and_notes_are_kept_and_found_again_and_change_no_verdict(page, fresh):
+    open_board(page, fresh)
+    page.keyboard.press("q")
+    page.keyboard.press("e")
+    page.get_by_role("textbox", name="Note").fill(HOSTILE)
+    page.keyboard.press("Enter")
+    saved(page)
+
+    open_board(page, fresh, "/?show=unsure")
+
+    expect(page.locator(".pf-tile")).to_have_count(1)
+    expect(tile(page, fresh, PASSING[0])).to_have_class(re.compile("pf-is-unsure"))
+    assert fresh.verdicts() == {} and page.evaluate("window.ran") is None
+    notes = Decisions.open(fresh.planted.run.decisions).fold().notes
+    assert notes[fresh.planted.ids[PASSING[0]]] == ("unsure", None)
+    assert notes[fresh.planted.ids[PASSING[1]]][1] == HOSTILE
+
+
+def test_ticks_by_shift_and_undone_ticks(page, fresh):
+    open_board(page, fresh)
+
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    expect(page.locator(".pf-status")).to_contain_text("3 ticked")
+    tile(page, fresh, PASSING[6]).locator(".pf-line").click(modifiers=["Shift"])
+    expect(page.locator(".pf-status")).to_contain_text("7 ticked")
+    page.keyboard.press("Escape")
+    expect(page.locator(".pf-status")).not_to_contain_text("ticked")
+    page.keyboard.press("u")
+
+    expect(page.locator(".pf-status")).to_contain_text("7 ticked")
+    assert _events(fresh) == []
+
+
+def test_a_centroid_is_done_left_out_and_given_settings_of_its_own(page, fresh):
+    open_board(page, fresh)
+    page.keyboard.press("d")
+    expect(page.locator('.pf-centroid[aria-selected="true"]')).to_have_attribute("data-centroid", "1")
+    page.keyboard.press("Shift+D")
+    page.get_by_role("textbox", name="Why").fill("all the same")
+    page.keyboard.press("Enter")
+    expect(page.locator('.pf-centroid[aria-selected="true"]')).to_have_attribute("data-centroid", "2")
+    page.locator(".pf-own-panel summary").click()
+    page.get_by_label("Quota of this centroid").fill("7")
+    page.keyboard.press("Tab")
+    page.get_by_label("Shorter side ≥ of this centroid").fill("90")
+    page.keyboard.press("Tab")
+    saved(page)
+
+    folded = Decisions.open(fresh.planted.run.decisions).fold()
+    assert {key: verdict.action for key, verdict in folded.centroids.items()} == {0: "keep", 1: "reject"}
+    assert folded.centroids[1].reason == "all the same"
+    assert {name: each.value for name, each in folded.settings[2].items()} == {
+        "quota_per_centroid": 7,
+        "min_side_px": 90,
+    }
+    expect(page.get_by_label("Shorter side, at least", exact=True)).to_have_value("90")
+    expect(page.locator(".pf-passed")).to_have_text("0")
+    open_board(page, fresh, "/?centroid=2&show=all")
+    page.keyboard.press("u")
+    expect(page.locator(".pf-passed")).not_to_have_text("0")
+
+
+def test_the_preview_shows_all_that_is_known_and_keys_go_on_deciding(page, fresh, seen):
+    open_board(page, fresh, "/?show=all")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+
+    dialog = page.get_by_role("dialog", name="Picture")
+    expect(dialog).to_contain_text("<script>window.ran=1</script>")
+    expect(dialog.locator(".pf-story")).to_contain_text("centroid 0 (red squares): rank 1")
+    page.keyboard.press("r")
+    expect(dialog).to_contain_text("#3 ·")
+    page.keyboard.press("ArrowLeft")
+    expect(dialog).to_contain_text("✕ rejected")
+    page.keyboard.press("Escape")
+
+    expect(dialog).to_be_hidden()
+    saved(page)
+    assert fresh.stored() == [("reject", [1])]
+    assert page.evaluate("window.ran") is None and seen.errors == []
+
+
+def test_of_near_duplicates_the_best_is_kept_and_pictures_are_compared(page, fresh):
+    open_board(page, fresh, "/?show=duplicates&f=pwatermark:off")
+    expect(page.locator(".pf-tile")).to_have_count(2)
+    page.keyboard.press("g")
+    expect(page.get_by_role("dialog")).to_contain_text("2 near-duplicates")
+    page.get_by_role("button", name="Keep the best").click()
+
+    saved(page)
+    assert fresh.stored() == [("reject", [1])]  # of equal size, the more aesthetic stays
+    assert _events(fresh)[0].reason == f"near-duplicate of {fresh.planted.ids[2]}"
+    page.keyboard.press("Control+a")
+    page.keyboard.press("c")
+    panes = page.get_by_role("dialog").locator(".pf-pane img")
+    page.get_by_role("button", name="Closer").click()
+    transforms = panes.evaluate_all("nodes => nodes.map((node) => node.style.transform)")
+    assert len(transforms) == 2 and len(set(transforms)) == 1 and "scale(1.5)" in transforms[0]
+
+
+def test_a_lasso_lists_what_lies_inside_and_stands_in_the_address(page, server, chromium):
+    open_board(page, server)
+    canvas = page.locator(".pf-map-canvas")
+    box = canvas.bounding_box()
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    for x, y in ((0.4, 0.05), (0.4, 0.4), (0.05, 0.4)):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=3)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+
+    expect(page.locator(".pf-foot")).to_contain_text("0 of 3 centroids")  # all three lie in the middle
+    assert "lasso=" in page.url
+    page.get_by_role("button", name="clear the lasso").click()
+    expect(page.locator(".pf-foot")).to_contain_text("3 centroids")
+    canvas.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    expect(page.locator('.pf-centroid[aria-selected="true"]')).to_have_count(1)
+
+
+def test_a_saved_view_opens_from_its_name_and_others_see_it_once_shared(page, fresh, chromium):
+    open_board(page, fresh, "/?centroid=2&f=aesthetic:3.5..&sort=aesthetic")
+    shown = page.locator(".pf-tile").evaluate_all("tiles => tiles.map((tile) => tile.dataset.id)")
+    page.get_by_label("Name of this view").fill(HOSTILE[:80])
+    page.get_by_label("other curators see it").check()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator(".pf-views a")).to_have_count(1)
+
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    other = context.new_page()
+    open_board(other, fresh)
+    other.get_by_label("Your name").fill("bob")
+    open_board(other, fresh)
+    other.locator(".pf-views a").click()
+
+    expect(other.locator(".pf-tile")).to_have_count(len(shown), timeout=WAIT_MS)
+    assert other.locator(".pf-tile").evaluate_all("tiles => tiles.map((tile) => tile.dataset.id)") == shown
+    context.close()
+
+
+def test_what_others_decide_and_open_is_seen_within_seconds_and_a_conflict_shows_both(chromium, fresh):
+    pages = []
+    for name in ("ada", "bob"):
+        context = chromium.new_context(viewport={"width": 1440, "height": 900})
+        context.add_init_script(f"localStorage.setItem('popfactory.curator', '{name}')")
+        pages.append(context.new_page())
+        open_board(pages[-1], fresh)
+    ada, bob = pages
+
+    ada.keyboard.press("a")
+    expect(tile(bob, fresh, PASSING[0])).to_have_class(re.compile("pf-is-keep"), timeout=WAIT_MS)
+    expect(bob.locator('.pf-centroid[data-centroid="0"] .pf-who')).to_have_text("ada")
+    bob.route("**/api/news*", lambda route: route.abort())
+    ada.keyboard.press("r")
+    saved(ada)
+    bob.keyboard.press("ArrowRight")
+    bob.keyboard.press("a")
+
+    both = tile(bob, fresh, PASSING[1]).locator(".pf-both")
+    expect(both).to_contain_text("✕ ada")
+    expect(both).to_contain_text("✓ you")
+    tile(bob, fresh, PASSING[1]).locator(".pf-line").click()
+    bob.keyboard.press("a")
+    eventually(lambda: fresh.verdicts()[PASSING[1]] == "keep", "the second verdict does not overrule")
+    for each in pages:
+        each.context.close()
+
+
+def test_a_conflict_is_answered_with_409_and_what_counts_now(fresh):
+    def post(client, curator, action):
+        event = {"seq": 1, "action": action, "ids": [str(fresh.planted.ids[0])], "centroid_id": "0"}
+        content = {"client": client, "curator": curator, "events": [event]}
+        request = urllib.request.Request(
+            f"{fresh.address}/api/decisions",
+            json.dumps(content).encode(),
+            {"Content-Type": "application/json", "X-Popfactory": "1"},
+        )
+        try:
+            with urllib.request.urlopen(request) as reply:
+                return reply.status, json.load(reply)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    assert post("one", "ada", "keep")[0] == 200
+    status, answer = post("two", "bob", "reject")
+
+    assert status == 409 and answer["conflicts"][0]["curator"] == "ada"
+    assert answer["verdicts"] == {} or answer["verdicts"][str(fresh.planted.ids[0])]["decision"] == "keep"
+
+
+def test_a_revealed_picture_is_written_down_with_who_looked(page, fresh):
+    reveals = fresh.planted.run.reveals
+    reveals.unlink(missing_ok=True)
+    open_board(page, fresh, "/?show=all")
+    blurred = next(number for number in READY if number % 7 == 3)
+    page.get_by_label("Your name").fill("ada")
+    tile(page, fresh, blurred).locator(".pf-line").click()
+
+    page.keyboard.press("v")
+
+    eventually(reveals.exists, "the reveal is not written down")
+    entry = json.loads(reveals.read_text().splitlines()[0])
+    assert (entry["sha256"], entry["curator"]) == (fresh.planted.hashes[blurred], "ada")
+
+
+def test_a_picture_that_a_list_names_is_blocked_on_an_open_page(page, fresh):
+    run = fresh.planted.run
+    before = run.config.read_text()
+    open_board(page, fresh)
+    try:
+        (run.folder / "takedown.txt").write_text(f"{fresh.planted.ids[PASSING[0]]}\n")
+        run.config.write_text(before.replace("takedown = []", 'takedown = ["takedown.txt"]'))
+
+        expect(tile(page, fresh, PASSING[0])).to_have_class(re.compile("pf-blocked"), timeout=60_000)
+        page.keyboard.press("b")
+        expect(tile(page, fresh, PASSING[0]).locator("img")).to_have_count(0)
+    finally:
+        run.config.write_text(before)
+
+
+def test_words_need_a_server_and_the_page_says_how_to_start_one(page, server):
+    open_board(page, server)
+
+    expect(page.locator(".pf-advice")).to_contain_text("popfactory serve --run")
+    open_board(page, server, "/?centroid=0")
+    page.keyboard.press("m")
+    expect(page.locator(".pf-notice")).to_contain_text("popfactory serve --run")

@@ -1,0 +1,52 @@
+/* What is said of a picture, in words. */
+
+import { fixed, words } from "../core/dom.js";
+import { curator } from "../core/memory.js";
+import { thumbnail, url } from "../core/net.js";
+import { isCovered } from "./cursor.js";
+import { firstFailed, side, state } from "./state.js";
+
+export const RULE_WORDS = {
+  min_side_px: "small", pwatermark_max: "watermark", punsafe_max: "unsafe", aesthetic_min: "low aesthetic",
+  near_duplicate: "duplicate", other_centroid: "elsewhere", quota: "quota full", unfetched: "gone", unscored: "unscored",
+  takedown: "taken down", hash_block: "blocked", centroid_left_out: "left out", person: "",
+};
+export const STATE_WORDS = { gone: "could not be had", pending: "not fetched yet", blocked: "kept out by a list" };
+export const SIGNS = { keep: "✓", reject: "✕" };
+/* Where the browser gets a row's small picture, or null where there is none. */
+export const sourceOf = (row, covered = isCovered(row)) => {
+  const by = row.blurred && !covered ? `?by=${encodeURIComponent(curator())}` : "";
+  if (row.state === "ready") return `${thumbnail(row.sha256, covered)}${by}`;
+  if (row.state === "pending") return url(`/preview/${row.id}${covered ? ".blurred" : ""}.webp`);
+  return null;
+};
+export const reasonOf = (row) => (row.state === "gone" ? `${STATE_WORDS.gone}: ${words(row.reason)}` : STATE_WORDS[row.state]);
+
+export const wordOf = (row) => {
+  if (row.verdict === "selected") return "selected";
+  const failed = row.state === "ready" ? firstFailed(row) : null;
+  return RULE_WORDS[row.rule] ?? row.rule ?? (failed ? failed.word : "");
+};
+
+export const tileLabel = (row) => {
+  const parts = [fixed(row.similarity, 2).replace(/^0/, ""), row.width ? String(side(row)) : ""];
+  if (row.group_size > 1) parts.push(`≈${row.group_size}`);
+  parts.push(wordOf(row), `picture ${row.rank + 1}`);
+  if (row.decision) parts.push(row.decision === "keep" ? "kept" : "rejected");
+  if (row.tag === "unsure") parts.push("unsure");
+  if (isCovered(row) && ["ready", "pending"].includes(row.state)) parts.push("blurred");
+  if (row.state !== "ready") parts.push(reasonOf(row));
+  return parts.filter(Boolean).join(", ");
+};
+/* Why a picture is in or out, in one line. */
+export const whyText = (row) => {
+  const why = row.verdict ? `${row.verdict}: ${row.meaning || row.rule}${row.detail ? ` (${row.detail})` : ""}`
+    : state.like === null ? "no candidate of the last selection" : "found in the pool; keep it to make it a candidate";
+  return `${why}${row.decision ? ` · ${row.decision === "keep" ? "kept" : "rejected"} by ${row.curator || "you"}` : ""}`;
+};
+export const factsOf = (row) => {
+  const facts = [`#${row.rank + 1}`, `similarity ${fixed(row.similarity, 3)}`];
+  if (row.state === "gone" || row.state === "blocked") return [...facts, reasonOf(row)];
+  if (row.width) facts.push(`${row.width}×${row.height} px`);
+  return [...facts, `aesthetic ${fixed(row.aesthetic, 2)}`, `watermark ${fixed(row.pwatermark, 2)}`, `unsafe ${fixed(row.punsafe, 2)}`];
+};
