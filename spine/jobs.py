@@ -138,17 +138,18 @@ def new_job_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-def start_job(run: Run, arguments: Sequence[str]) -> str:
+def start_job(run: Run, arguments: Sequence[str], job_id: str | None = None) -> str:
     """Start `popfactory ARGUMENTS` as its own process, which outlives this one.
 
     Args:
         run: The run it works on.
         arguments: As typed after `popfactory`, such as ["caption", "runs/a"].
+        job_id: Of `new_job_id`; None for a fresh one.
 
     Returns:
         Its job id; the journal appears when the process has started.
     """
-    job_id = new_job_id()
+    job_id = job_id or new_job_id()
     run.jobs.mkdir(parents=True, exist_ok=True)
     entry = {"time": time.time(), "event": "queued", "command": list(arguments)}
     _journal_path(run, job_id).write_text(json.dumps(entry) + "\n", encoding="utf-8")
@@ -242,6 +243,38 @@ def past_stages(run: Run, stage: str) -> list[Job]:
                     left.append(replace(job, lines=deque(job.lines), failures=dict(job.failures)))
                 _apply(job, entry)
     return left
+
+
+def stages_of(run: Run, job_id: str) -> list[Job]:
+    """What a job's journal told when it left each of its stages, and of the one it is in; in order."""
+    stages: list[Job] = []
+    for job, event in _replayed(run, job_id):
+        if event == "stage" or not stages:
+            stages.append(job)
+        else:
+            stages[-1] = job
+    return [job for job in stages if job.stage]
+
+
+def progress_of(run: Run, job_id: str) -> list[tuple[float, int]]:
+    """When how much of its newest stage was done: seconds since 1970 and units, in order."""
+    points: list[tuple[float, int]] = []
+    for job, event in _replayed(run, job_id):
+        if event == "stage":
+            points = []
+        if job.stage:
+            points.append((job.updated, job.done))
+    return points
+
+
+def _replayed(run: Run, job_id: str) -> Iterator[tuple[Job, str]]:
+    """The job after each entry of its journal, with the entry's event."""
+    job = Job(job_id=job_id)
+    for line in _journal_path(run, job_id).read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # the last line of a killed process may be half
+            entry = json.loads(line)
+            _apply(job, entry)
+            yield replace(job, lines=deque(job.lines), failures=dict(job.failures)), entry["event"]
 
 
 def cancel_job(run: Run, job_id: str) -> None:

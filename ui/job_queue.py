@@ -1,56 +1,78 @@
-"""Work that the board starts: commands one after another, each a job of its own in the run's journal."""
+"""Work that the board starts: commands one after another, each a job of its own in the run's journal.
 
+What follows the job at work stands in RUN/jobs/waiting.json: a board that is stopped and started again goes on
+with it, and so does another one on the same run.
+"""
+
+import contextlib
+import fcntl
+import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from spine.errors import DataError
-from spine.jobs import Job, list_jobs, read_job, start_job
+from spine.jobs import Job, list_jobs, new_job_id, read_job, start_job
+from spine.publish import publish_bytes
 from spine.run import Run
 
 COMMANDS = ("run", "centroids", "index", "retrieve", "fetch", "score", "select", "caption", "release")
-"""What may be started from a page; always on the board's own run and without options."""
+"""What may be started from a page, always on the board's own run."""
+
+OPTIONS = {"fetch": ("--retry-failed",)}
+"""The options that a page may add by name."""
 
 _LOOK_EVERY_S = 0.3
 
 
-class JobQueue:
-    """Starts jobs, and the next one of a sequence when the one before is done.
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    """A job, and the commands that follow it."""
 
-    The jobs outlive this process. Of a sequence, only what was started does: the rest is started from
-    the page again, and each stage then does what is missing.
-    """
+    after: str
+    """Job id; chosen before it is started, so that it is started once whatever happens in between."""
+    command: tuple[str, ...]
+    """Of that job: itself and its options."""
+    then: tuple[str, ...]
+
+
+class JobQueue:
+    """Starts jobs, and the next one of a sequence when the one before is done. Used from several threads."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._lock = threading.Lock()
+        self._file, self._lock_file = run.jobs / "waiting.json", run.jobs / "queue.lock"
         self._closing = threading.Event()
-        self._waiting: list[str] = []
+        self._follower: threading.Thread | None = None
+        if self._file.exists():
+            self._follow()
 
     @property
     def waiting(self) -> list[str]:
         """Commands that follow the job at work."""
-        return list(self._waiting)
+        sequence = self._read()
+        return list(sequence.then) if sequence else []
 
     def start(self, commands: Sequence[str]) -> str:
         """Start the first command now, the others each after the one before is done.
+
+        Args:
+            commands: Of COMMANDS, each with options of OPTIONS behind it: "fetch --retry-failed".
 
         Returns:
             Job id of the first.
 
         Raises:
-            DataError: A command is none of COMMANDS, or a job is at work on this run.
+            DataError: A command is none that may be started here, or a job is at work on this run.
         """
-        wrong = [command for command in commands if command not in COMMANDS]
-        if wrong or not commands:
-            raise DataError(f"{wrong or 'nothing'} can't be started here; there are: {', '.join(COMMANDS)}")
-        with self._lock:
-            self._require_idle()
-            first = self._start(commands[0])
-            self._waiting = list(commands[1:])
-        if self._waiting:
-            threading.Thread(target=self._follow, args=(first,), name="job sequence", daemon=True).start()
-        return first
+        for command in commands:
+            name, *options = command.split(" ")
+            if name not in COMMANDS or not set(options).issubset(OPTIONS.get(name, ())):
+                raise DataError(f"{command!r} can't be started here; there are: {', '.join(COMMANDS)}")
+        if not commands:
+            raise DataError(f"nothing can't be started; there are: {', '.join(COMMANDS)}")
+        return self._begin(tuple(commands[0].split(" ")), tuple(commands[1:]))
 
     def start_with(self, command: str, options: Sequence[str]) -> str:
         """Start one command with options.
@@ -65,44 +87,104 @@ class JobQueue:
         Raises:
             DataError: A job is at work on this run.
         """
-        with self._lock:
-            self._require_idle()
-            return self._start(command, options)
+        return self._begin((command, *options), ())
 
     def drop_waiting(self) -> None:
         """Start nothing more of the sequence."""
-        with self._lock:
-            self._waiting = []
+        with self._locked():
+            self._file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Start nothing more; jobs at work go on."""
+        """Start nothing more; jobs at work go on, and what waits is started by the next board."""
         self._closing.set()
 
-    def _require_idle(self) -> None:
-        busy = next((job for job in list_jobs(self._run) if is_active(job)), None)
-        if busy is not None or self._waiting:
-            number = busy.job_id if busy else "a sequence"
-            raise DataError(f"job {number} is at work on this run; wait for it, or cancel it")
+    def _begin(self, command: tuple[str, ...], then: tuple[str, ...]) -> str:
+        with self._locked():
+            busy = next((job for job in list_jobs(self._run) if is_active(job)), None)
+            if busy is not None or self._file.exists():
+                number = busy.job_id if busy else "a sequence"
+                raise DataError(f"job {number} is at work on this run; wait for it, or cancel it")
+            sequence = _Sequence(new_job_id(), command, then)
+            if then:
+                self._write(sequence)
+            self._start(sequence)
+        if then:
+            self._follow()
+        return sequence.after
 
-    def _start(self, command: str, options: Sequence[str] = ()) -> str:
-        return start_job(self._run, [command, str(self._run.folder), *options])
+    def _follow(self) -> None:
+        if self._follower is None or not self._follower.is_alive():
+            self._follower = threading.Thread(target=self._go_on, name="job sequence", daemon=True)
+            self._follower.start()
 
-    def _follow(self, job_id: str) -> None:
+    def _go_on(self) -> None:
         while not self._closing.wait(_LOOK_EVERY_S):
-            job = read_job(self._run, job_id)
-            if is_active(job):
-                continue
-            with self._lock:
-                if job.state != "done":
-                    self._waiting = []
-                if not self._waiting:
+            with self._locked():
+                sequence = self._read()
+                if sequence is None:
                     return
-                job_id = self._start(self._waiting.pop(0))
+                try:
+                    job = read_job(self._run, sequence.after)
+                except DataError:  # the board ended between choosing its id and starting it
+                    self._start(sequence)
+                    continue
+                if is_active(job):
+                    continue
+                if job.state != "done" or not sequence.then:
+                    self._file.unlink(missing_ok=True)
+                    return
+                following = _Sequence(new_job_id(), tuple(sequence.then[0].split(" ")), sequence.then[1:])
+                self._write(following)
+                self._start(following)
+
+    def _start(self, sequence: _Sequence) -> None:
+        command, *options = sequence.command
+        start_job(self._run, [command, str(self._run.folder), *options], sequence.after)
+
+    def _read(self) -> _Sequence | None:
+        try:
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+            return _Sequence(content["after"], tuple(content["command"]), tuple(content["then"]))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{self._file}: damaged; delete it, and start again what should follow") from None
+
+    def _write(self, sequence: _Sequence) -> None:
+        content = {"after": sequence.after, "command": sequence.command, "then": sequence.then}
+        publish_bytes(self._file, json.dumps(content).encode())
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One at a time, over all boards of this run."""
+        self._run.jobs.mkdir(parents=True, exist_ok=True)
+        with self._lock_file.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def is_active(job: Job) -> bool:
     """Whether a job is at work or about to be."""
     return job.state in ("queued", "running")
+
+
+class JobList:
+    """The run's jobs, newest first; the journals of ended ones are read once. Used from several threads."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._ended: dict[str, Job] = {}
+
+    def newest(self, count: int) -> list[Job]:
+        """The newest jobs."""
+        jobs = []
+        # By id, which begins with the second it was made in: the order among those of one second comes below.
+        for path in sorted(self._run.jobs.glob("*.jsonl"), reverse=True)[: count + 10]:
+            job = self._ended.get(path.stem) or read_job(self._run, path.stem)
+            if job.ended is not None:
+                self._ended[path.stem] = job
+            jobs.append(job)
+        return sorted(jobs, key=lambda job: (job.started, job.job_id), reverse=True)[:count]
 
 
 def job_row(job: Job) -> dict[str, Any]:

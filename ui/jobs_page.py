@@ -1,23 +1,28 @@
 """The Jobs page: every job of the run, whoever started it."""
 
+from dataclasses import asdict
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from spine.errors import DataError
-from spine.jobs import cancel_job, list_jobs
+from spine.jobs import cancel_job, progress_of, read_job, stages_of
 from ui.desk import Desk
-from ui.job_queue import job_row
+from ui.failures import examples
+from ui.job_queue import COMMANDS, job_row
 from ui.pages import Page, fresh
 from ui.requests import json_of
 
 _JOBS_SHOWN = 100
+_POINTS_SHOWN = 200
 
 
 def _add_routes(app: FastAPI, desk: Desk) -> None:
     @app.get("/api/jobs")
     def jobs() -> JSONResponse:
-        rows = [job_row(job) for job in list_jobs(desk.run)[:_JOBS_SHOWN]]
+        rows = [job_row(job) for job in desk.job_list.newest(_JOBS_SHOWN)]
         return fresh({"jobs": rows, "waiting": desk.jobs.waiting})
 
     @app.post("/api/jobs")
@@ -28,11 +33,48 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
             raise DataError('{"commands": ["select", "caption"]} was needed')
         return fresh({"job": await run_in_threadpool(desk.jobs.start, commands)})
 
+    @app.get("/api/jobs/{job_id}")
+    def job(job_id: str) -> JSONResponse:
+        return fresh(_story(desk, job_id))
+
+    @app.get("/api/jobs/{job_id}/examples")
+    def failed(job_id: str, stage: str, reason: str) -> JSONResponse:
+        read_job(desk.run, job_id)
+        return fresh({"examples": examples(desk.run, stage, reason)})
+
+    @app.post("/api/jobs/{job_id}/again")
+    def again(job_id: str) -> JSONResponse:
+        command, *rest = read_job(desk.run, job_id).command
+        if command not in COMMANDS:
+            raise DataError(f"`popfactory {command}` is not started from here; type it in a terminal")
+        # The run folder stands among the arguments as it was typed; it is put in anew.
+        options = [each for each in rest if not _names_run(desk, each)]
+        return fresh({"job": desk.jobs.start_with(command, options)})
+
     @app.post("/api/jobs/{job_id}/cancel")
     def cancel(job_id: str) -> JSONResponse:
         desk.jobs.drop_waiting()
         cancel_job(desk.run, job_id)
         return fresh({"job": job_id})
+
+
+def _story(desk: Desk, job_id: str) -> dict[str, Any]:
+    points = progress_of(desk.run, job_id)
+    every = max(1, len(points) // _POINTS_SHOWN)
+    return {
+        "stages": [
+            asdict(stage) | {"lines": [], "rate": stage.rate, "began": stage.stage_started}
+            for stage in stages_of(desk.run, job_id)
+        ],
+        "points": [*points[::every], *points[-1:]],
+    }
+
+
+def _names_run(desk: Desk, argument: str) -> bool:
+    try:
+        return desk.run.folder.samefile(argument)
+    except OSError:
+        return False
 
 
 PAGE = Page("jobs", "Jobs", ("jobs",), _add_routes)

@@ -1,54 +1,136 @@
 /* The Jobs page: every job of the run, whoever started it. */
 
 import { button, clip, count, el, fill, seconds, when, words } from "./core/dom.js";
-import { bar, busy, figures, jobs, jobStrip, poll, startJobs } from "./core/jobs.js";
-import { load, on, part, tell } from "./core/page.js";
+import { ACTIVE, bar, busy, figures, jobs, jobStrip, poll, startJobs } from "./core/jobs.js";
+import { get, post } from "./core/net.js";
+import { load, notice, on, part, tell } from "./core/page.js";
 import * as router from "./core/router.js";
 
 const COMMANDS = {
   run: "Every stage that is not up to date, in order, to the release",
+  retrieve: "Find the neighbours of every centroid",
+  fetch: "Bring in their pictures",
+  score: "Score what was brought in, and group near-duplicates",
   select: "Decide on every candidate: filters, people, duplicates, quota",
   caption: "Describe the selected pictures",
   release: "Publish the dataset with its card",
 };
+const STATES = ["running", "queued", "done", "failed", "cancelled", "lost"];
+const GRAPH = { width: 600, height: 90 };
+
 part("jobs", (host) => {
   const buttons = Object.entries(COMMANDS).map(([command, meaning]) => button(command, "", meaning, () => startJobs([command]), command === "run" ? "pf-primary" : ""));
+  const tally = el("div", { class: "pf-muted pf-small", role: "status" });
+  const waiting = el("div", { class: "pf-waiting", hidden: true });
   const table = el("div", { class: "pf-jobs" });
   const detail = el("div", { class: "pf-job-detail" });
   let chosen = router.query().get("job");
+  let story = { job: null, updated: null, stages: [], points: [] };
+  let shown = ""; // the cause whose examples are open
+  let found = [];
   buttons.forEach((node) => { node.disabled = true; }); // until it is known whether a job is at work
   host.append(el("div", { class: "pf-page" },
     el("section", { class: "pf-start" }, el("h2", { class: "pf-part", text: "Start" }), el("div", { class: "pf-tools" }, ...buttons),
-      el("p", { class: "pf-muted pf-small", text: "Each is the command of that name on this run, as its own process: it goes on when this page or the board is closed. Stopped and started again, it goes on from where it was." })),
-    el("section", {}, el("h2", { class: "pf-part", text: "Jobs" }), table),
+      el("p", { class: "pf-muted pf-small", text: "Each is the command of that name on this run, as its own process: it goes on when this page or the board is closed. Stopped and started again, it goes on from where it was. One works on a run at a time." })),
+    el("section", {}, el("h2", { class: "pf-part", text: "Jobs" }), tally, waiting, table),
     detail));
-  on("jobs", () => {
+
+  const current = () => jobs.list.find((candidate) => candidate.job === chosen) || jobs.list[0];
+  const choose = (job) => {
+    chosen = job;
+    shown = "";
+    router.write(["job"], [["job", chosen]]);
+    tell("jobs");
+  };
+  const rowNode = (entry, job) => el("button", {
+    type: "button", class: "pf-job-row", "data-job": entry.job, "data-state": entry.state, "aria-pressed": entry === job ? "true" : "false", on: { click: () => choose(entry.job) },
+  },
+  el("span", { class: "pf-job-name", text: entry.command.split(" ")[1] || "" }),
+  el("span", { class: `pf-state pf-state-${entry.state}`, text: entry.state }),
+  bar(entry),
+  el("span", { class: "pf-muted pf-job-figures", text: [entry.stage, figures(entry)].filter(Boolean).join(" · ") }),
+  el("span", { class: "pf-muted pf-job-time", text: `${when(entry.started)} · ${seconds(Math.max(1, (entry.ended || entry.updated) - entry.started))}` }));
+
+  const drawDetail = (job) => {
+    const failures = Object.entries(job.failures).sort((a, b) => b[1] - a[1]);
+    const working = busy();
+    const again = button(job.state === "done" ? "Run it again" : "Go on with it", "", "The same command: each stage does what is missing", () => change(`/api/jobs/${job.job}/again`), "pf-small-button");
+    const retry = button("Retry what failed", "", "fetch --retry-failed: ask again what may answer another time", () => startJobs(["fetch --retry-failed"]), "pf-small-button");
+    again.disabled = retry.disabled = working;
+    fill(detail,
+      el("div", { class: "pf-tools" }, el("h2", { class: "pf-part" }, `Job ${job.job}`), el("span", { class: "pf-gap" }),
+        ACTIVE.includes(job.state) ? null : again, job.stage === "fetch" && failures.length && !ACTIVE.includes(job.state) ? retry : null),
+      el("div", { class: "pf-tools pf-command-line" }, el("code", { class: "pf-command", text: clip(job.command, 500) }),
+        button("Copy", "", "Copy the command", async () => { try { await navigator.clipboard.writeText(job.command); notice("Copied."); } catch { notice("This browser does not let the page copy; mark the text and copy it."); } }, "pf-small-button")),
+      jobStrip(job, false),
+      story.stages.length ? stagesTable(story.stages) : null,
+      story.points.length > 2 ? graph(story.points, job.unit) : null,
+      failures.length ? causes(job, failures) : null,
+      job.lines.length ? el("pre", { class: "pf-log", tabindex: 0, role: "region", "aria-label": "Last lines", text: job.lines.map((entry) => clip(entry, 2000)).join("\n") }) : null);
+  };
+  const causes = (job, failures) => el("table", { class: "pf-failures" }, el("caption", { text: "Failures by cause" }),
+    ...failures.flatMap(([reason, number]) => [
+      el("tr", {}, el("td", {}, el("button", { type: "button", class: "pf-link", "aria-expanded": shown === reason ? "true" : "false", text: words(reason), on: { click: () => expand(job, reason) } })), el("td", { text: count(number) })),
+      shown === reason ? el("tr", {}, el("td", { colspan: 2 }, el("ul", { class: "pf-examples" },
+        ...(found.length ? found.map((each) => el("li", { text: [each.id, clip(each.url, 200), clip(each.message, 300)].filter(Boolean).join(" · ") })) : [el("li", { class: "pf-muted", text: "no examples are kept of this stage" })])))) : null,
+    ].filter(Boolean)));
+  const expand = async (job, reason) => {
+    shown = shown === reason ? "" : reason;
+    found = [];
+    if (shown) {
+      try { found = (await get(`/api/jobs/${job.job}/examples?stage=${encodeURIComponent(job.stage)}&reason=${encodeURIComponent(reason)}`)).examples; } catch (error) { notice(error.message); }
+    }
+    drawDetail(job);
+  };
+  const change = async (path) => {
+    try { await post(path, {}); notice(""); } catch (error) { notice(error.message); }
+    chosen = null;
+    await poll();
+  };
+
+  on("jobs", async () => {
     const working = busy();
     buttons.forEach((node) => { node.disabled = working; });
+    const by = STATES.map((state) => [state, jobs.list.filter((entry) => entry.state === state).length]).filter(([, number]) => number);
+    tally.textContent = by.map(([state, number]) => `${count(number)} ${state}`).join(" · ");
+    waiting.hidden = !jobs.waiting.length;
+    waiting.textContent = jobs.waiting.length ? `Next: ${jobs.waiting.join(", then ")}` : "";
     if (!jobs.list.length) { table.replaceChildren(el("p", { class: "pf-muted", text: "No job yet on this run." })); detail.replaceChildren(); return; }
-    const job = jobs.list.find((candidate) => candidate.job === chosen) || jobs.list[0];
-    table.replaceChildren(...jobs.list.map((entry) => el("button", {
-      type: "button", class: "pf-job-row", "data-job": entry.job, "data-state": entry.state, "aria-pressed": entry === job ? "true" : "false",
-      on: { click: () => {
-        chosen = entry.job;
-        router.write(["job"], [["job", chosen]]);
-        tell("jobs");
-      } },
-    },
-    el("span", { class: "pf-job-name", text: entry.command.split(" ")[1] || "" }),
-    el("span", { class: `pf-state pf-state-${entry.state}`, text: entry.state }),
-    bar(entry),
-    el("span", { class: "pf-muted pf-job-figures", text: [entry.stage, figures(entry)].filter(Boolean).join(" · ") }),
-    el("span", { class: "pf-muted pf-job-time", text: `${when(entry.started)} · ${seconds(Math.max(1, (entry.ended || entry.updated) - entry.started))}` }))));
-    const failures = Object.entries(job.failures).sort((a, b) => b[1] - a[1]);
-    fill(detail,
-      el("h2", { class: "pf-part" }, `Job ${job.job}`),
-      el("code", { class: "pf-command", text: clip(job.command, 500) }),
-      jobStrip(job, false),
-      failures.length ? el("table", { class: "pf-failures" }, el("caption", { text: "Failures by cause" }),
-        ...failures.map(([reason, number]) => el("tr", {}, el("td", { text: words(reason) }), el("td", { text: count(number) })))) : null,
-      job.lines.length ? el("pre", { class: "pf-log", tabindex: 0, "aria-label": "Last lines", text: job.lines.map((entry) => clip(entry, 2000)).join("\n") }) : null);
+    const job = current();
+    table.replaceChildren(...jobs.list.map((entry) => rowNode(entry, job)));
+    if (story.job !== job.job || story.updated !== job.updated) {
+      try {
+        const answer = await get(`/api/jobs/${job.job}`);
+        story = { job: job.job, updated: job.updated, ...answer };
+      } catch (error) { notice(error.message); }
+    }
+    if (current() === job) drawDetail(job);
   });
 });
+
+const stagesTable = (stages) => el("table", { class: "pf-stages" }, el("caption", { text: "Stages" }),
+  el("thead", {}, el("tr", {}, ...["stage", "done", "of", "rate", "took", "failed"].map((name) => el("th", { scope: "col", text: name })))),
+  el("tbody", {}, ...stages.map((stage) => el("tr", {},
+    el("td", { text: stage.stage }), el("td", { text: `${count(stage.done)} ${stage.unit}` }), el("td", { text: stage.total === null ? "" : count(stage.total) }),
+    el("td", { text: stage.rate ? `${stage.rate >= 10 ? count(Math.round(stage.rate)) : stage.rate.toFixed(1)}/s` : "" }),
+    el("td", { text: seconds(Math.max(0, stage.updated - stage.began)) }),
+    el("td", { text: count(Object.values(stage.failures).reduce((sum, number) => sum + number, 0)) })))));
+
+/* Units a second over the time of the newest stage. */
+const graph = (points, unit) => {
+  const first = points[0][0];
+  const span = Math.max(1e-3, points[points.length - 1][0] - first);
+  const rates = points.slice(1).map(([time, done], index) => [time - first, Math.max(0, done - points[index][1]) / Math.max(1e-3, time - points[index][0])]);
+  const top = Math.max(1e-9, ...rates.map(([, rate]) => rate));
+  const node = (name, attributes) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  };
+  const said = `At most ${top >= 10 ? count(Math.round(top)) : top.toFixed(1)} ${unit} a second over ${seconds(span)}`;
+  const svg = node("svg", { viewBox: `0 0 ${GRAPH.width} ${GRAPH.height}`, class: "pf-graph", role: "img", "aria-label": said, preserveAspectRatio: "none" });
+  svg.append(node("polyline", { points: rates.map(([time, rate]) => `${((time / span) * GRAPH.width).toFixed(1)},${(GRAPH.height - 4 - (rate / top) * (GRAPH.height - 8)).toFixed(1)}`).join(" ") }));
+  return el("figure", { class: "pf-throughput" }, el("figcaption", { class: "pf-muted pf-small", text: `Throughput. ${said}.` }), svg);
+};
 
 load(["jobs"], poll);

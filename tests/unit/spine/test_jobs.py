@@ -5,7 +5,17 @@ import time
 import pytest
 
 from spine.errors import DataError
-from spine.jobs import Journal, answer_of, cancel_job, list_jobs, read_job, sole_worker, start_job
+from spine.jobs import (
+    Journal,
+    answer_of,
+    cancel_job,
+    list_jobs,
+    progress_of,
+    read_job,
+    sole_worker,
+    stages_of,
+    start_job,
+)
 from spine.run import Run
 
 
@@ -96,3 +106,21 @@ def test_a_question_gets_what_the_command_prints_or_its_own_words(tmp_path):
         answer_of(["init", str(tmp_path / "run")])
     with pytest.raises(DataError, match="no answer within 0 s"):
         answer_of(["status", str(tmp_path / "run")], timeout_s=0.01)
+
+
+def test_a_journal_tells_each_stage_and_how_the_newest_went_on(tmp_path):
+    run = Run(tmp_path)
+    journal = Journal(run, ["run", "runs/a"])
+    journal.begin("fetch", 10, "pictures")
+    journal.advance(4, {"timeout": 1})
+    journal.begin("score", 3, "pictures", done=1)
+    journal.advance(2)
+    journal.close("done")
+
+    stages = stages_of(run, journal.job_id)
+
+    assert [(job.stage, job.done, job.total, job.failures) for job in stages] == [
+        ("fetch", 4, 10, {"timeout": 1}),
+        ("score", 3, 3, {}),
+    ]
+    assert [done for _, done in progress_of(run, journal.job_id)] == [1, 3, 3]

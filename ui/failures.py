@@ -1,0 +1,43 @@
+"""What failed in a stage: examples of one cause, from the stage's own tables as far as they are published."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spine.run import Run, part_paths
+from spine.tables import CAPTIONS, IMAGES, read_table
+
+_TABLES = {
+    "fetch": ("images", IMAGES, ("id", "url", "message")),
+    "caption": ("captions", CAPTIONS, ("id", "message")),
+}
+_PARTS_READ = 50
+
+
+def examples(run: Run, stage: str, reason: str, count: int = 5) -> list[dict[str, Any]]:
+    """Some pictures that failed for this reason.
+
+    Args:
+        run: The run.
+        stage: "fetch" or "caption"; others keep no row of what failed, and have no examples.
+        reason: As the job's journal counts it.
+        count: At most.
+
+    Returns:
+        `id` as decimal text, `message`, and `url` where there is one.
+    """
+    if stage not in _TABLES:
+        return []
+    folder, schema, columns = _TABLES[stage]
+    wanted = ["status", "reason", *columns]
+    found: list[dict[str, Any]] = []
+    for path in reversed(part_paths(run.folder / folder)[-_PARTS_READ:]):
+        table = read_table(path, pa.schema([schema.field(name) for name in wanted]))
+        failed = table.filter(
+            pc.and_(pc.equal(table.column("status"), "failed"), pc.equal(table.column("reason"), reason))
+        )
+        found += failed.slice(0, count - len(found)).select(list(columns)).to_pylist()
+        if len(found) >= count:
+            break
+    return [row | {"id": str(row["id"])} for row in found]
