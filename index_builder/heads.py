@@ -5,7 +5,10 @@
 | sa_0_4_*_linear.pth | LAION-Aesthetics V1: one linear layer | about 0 to 10 |
 | sac+logos+ava1-*.pth | LAION-Aesthetics V2: linear layers with nothing between, so one linear map | 1 to 10 |
 | weight and bias in .npz | such a map | as the file's source |
-| norm_mean, dense_0_kernel, ... in .npz | CLIP-based-NSFW-Detector as plain arrays | probability |
+| clip_autokeras_*.zip | CLIP-based-NSFW-Detector for L/14 and B/32, as LAION published it | probability |
+| norm_mean, dense_0_kernel, ... in .npz | the same as plain arrays | probability |
+| h14_nsfw.pth | CLIP-based-NSFW-Detector for H/14: layers with ReLU between, no sigmoid at the end | about 0 to 1 |
+| violence_detection_*.npy | two prompts; violent is what is nearer to the second | above 0 is violent |
 
 The NSFW detector takes a few columns as categories: it prints the value with six decimals and looks it
 up. It so depends on embeddings being exactly as stored, in float16; from float32 nearly every look-up
@@ -13,9 +16,7 @@ fails, silently. Heads therefore score what is stored, not renormalised. They ca
 a score doesn't depend on how many rows are scored together, as it would in the last bit of float32.
 """
 
-import hashlib
 import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,19 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from index_builder.head_files import (
+    digits_of,
+    head_file,
+    known_digest,
+    rating_file,
+    read_arrays,
+    read_head_file,
+)
 from spine.config import DEMO
 from spine.errors import ModelError
 from spine.tables import Vectors
 
-Kind = Literal["aesthetic", "unsafe", "watermark"]
+Kind = Literal["aesthetic", "unsafe", "watermark", "violence"]
 Floats = npt.NDArray[np.float32]
 
 DEMO_HEADS = Path(__file__).parent / "models" / "demo-heads"
@@ -39,7 +48,15 @@ _DEMO_FILES: dict[Kind, str] = {
     "unsafe": "unsafe.npz",
     "watermark": "watermark.npz",
 }
-_SIZE_LIMIT = 200_000_000  # bytes of a head's file
+_SETTINGS: dict[Kind, str] = {
+    "aesthetic": "aesthetic_head",
+    "unsafe": "unsafe_head",
+    "watermark": "watermark_head",
+    "violence": "violence_prompts",
+}
+_V2_LAYERS = (0, 2, 4, 6, 7)  # dropout between them, which does nothing here
+_H14_LAYERS = (0, 3, 6, 9, 12, 15, 16)  # ReLU and dropout between all but the last two
+_FORMS = "a linear layer, LAION's V2 or H/14 stack of layers, or the NSFW detector's arrays"
 
 
 class Head(Protocol):
@@ -53,6 +70,10 @@ class Head(Protocol):
     def d(self) -> int:
         """Dimension of the embeddings it scores."""
 
+    @property
+    def scale(self) -> str:
+        """What its numbers mean, for a person."""
+
     def score(self, vectors: Vectors) -> Floats:
         """Score embeddings (n, d), float32 with float16-exact values as stored; returns (n,)."""
 
@@ -65,6 +86,8 @@ class LinearHead:
     weight: Floats
     """Shape (d,)."""
     bias: float
+    scale: str
+    """What its numbers mean, for a person."""
 
     @property
     def d(self) -> int:
@@ -93,6 +116,11 @@ class CategoryHead:
         """Dimension of the embeddings it scores."""
         return len(self.mean)
 
+    @property
+    def scale(self) -> str:
+        """What its numbers mean, for a person."""
+        return "probability, 0 to 1, of float16-exact embeddings"
+
     def score(self, vectors: Vectors) -> Floats:
         """Probability for embeddings (n, d), values as stored in float16; returns (n,), 0 to 1."""
         hidden = np.nan_to_num(vectors.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
@@ -107,28 +135,61 @@ class CategoryHead:
         return probability
 
 
+@dataclass(frozen=True, slots=True)
+class LayeredHead:
+    """LAION's NSFW detector for H/14: ReLU behind all layers but the last two, and no sigmoid."""
+
+    name: str
+    layers: tuple[tuple[Floats, Floats], ...]
+    """Kernel (in, out) and bias (out,) of each."""
+
+    @property
+    def d(self) -> int:
+        """Dimension of the embeddings it scores."""
+        return len(self.layers[0][0])
+
+    @property
+    def scale(self) -> str:
+        """What its numbers mean, for a person."""
+        return "about 0 to 1, trained as a probability without being one"
+
+    def score(self, vectors: Vectors) -> Floats:
+        """Score embeddings (n, d); returns (n,)."""
+        hidden = vectors.astype(np.float64)
+        for number, (kernel, bias) in enumerate(self.layers, 1):
+            hidden = hidden @ kernel + bias
+            if number < len(self.layers) - 1:
+                hidden = np.maximum(hidden, 0)
+        found: Floats = hidden[:, 0].astype(np.float32)
+        return found
+
+
 def head_name(source: str, kind: Kind) -> str | None:
     """What scores of this head name as their model; None where no head is given. Reads the file, loads nothing.
 
     Raises:
         ModelError: The file is missing.
     """
-    return _named(source, kind)[1] if source else None
+    known = known_digest(source)
+    if known is not None:
+        return f"{known[0]}-{known[1][:8]}"
+    return _opened(source, kind)[1] if source else None
 
 
 def load_head(source: str, kind: Kind, d: int | None = None) -> Head:
     """Read a head.
 
     Args:
-        source: Path of a .pth or .npz in one of LAION's forms; "demo" is the small world's.
+        source: Path of a file in one of LAION's forms, or a name of index_builder.known_weights, whose file is
+            fetched on first use; "demo" is the small world's.
         kind: Which score it is meant for.
         d: Dimension of the embeddings it will score; None leaves it unchecked.
 
     Raises:
-        ModelError: The file is missing, is none of the known forms, or doesn't fit d.
+        ModelError: The file is missing or can't be fetched, is none of the known forms, or doesn't fit d.
     """
-    path, name, content = _named(source, kind)
-    head = _head(name, path, content)
+    path, name, content = _opened(source, kind)
+    head = _head(name, kind, path, content)
     if d is not None and head.d != d:
         raise ModelError(
             f"{path}: this {kind} head scores embeddings of d = {head.d}, the CLIP model gives d = {d}; "
@@ -141,7 +202,8 @@ def load_rating_vector(source: str, rating: int, d: int | None = None) -> Floats
     """The mean embedding of pictures with one aesthetic rating, to shift queries towards beauty.
 
     Args:
-        source: Folder with rating0.npy to rating9.npy; "demo" is the small world's.
+        source: Folder with rating0.npy to rating9.npy, or a name of index_builder.known_weights; "demo" is the
+            small world's.
         rating: 0 to 9.
         d: Dimension of the queries; None leaves it unchecked.
 
@@ -153,9 +215,8 @@ def load_rating_vector(source: str, rating: int, d: int | None = None) -> Floats
     """
     if not 0 <= rating <= 9:
         raise ModelError(f"rating {rating} is none of 0 to 9")
-    folder = DEMO_HEADS / "ratings" if source == DEMO else Path(source).expanduser()
-    path = folder / f"rating{rating}.npy"
-    content = _read(path, "[score] aesthetic_query_vectors")
+    path = rating_file(str(DEMO_HEADS / "ratings") if source == DEMO else source, rating)
+    content = read_head_file(path, "[score] aesthetic_query_vectors")
     try:
         vector = np.load(io.BytesIO(content), allow_pickle=False).astype(np.float32).reshape(-1)
     except (ValueError, OSError, EOFError) as error:
@@ -171,76 +232,84 @@ def load_rating_vector(source: str, rating: int, d: int | None = None) -> Floats
     return unit
 
 
-def _named(source: str, kind: Kind) -> tuple[Path, str, bytes]:
-    path = DEMO_HEADS / _DEMO_FILES[kind] if source == DEMO else Path(source).expanduser()
-    content = _read(path, f"[score] {kind}_head")
+def _opened(source: str, kind: Kind) -> tuple[Path, str, bytes]:
+    setting = f"[score] {_SETTINGS[kind]}"
+    path = DEMO_HEADS / _DEMO_FILES[kind] if _is_demo(source, kind) else head_file(source)
+    content = read_head_file(path, setting)
     stem = f"demo-{kind}" if source == DEMO else path.stem
-    return path, f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}", content
+    known = known_digest(source)
+    return path, f"{known[0] if known else stem}-{digits_of(content)}", content
 
 
-def _read(path: Path, setting: str) -> bytes:
+def _is_demo(source: str, kind: Kind) -> bool:
+    if source == DEMO and kind not in _DEMO_FILES:
+        raise ModelError(f"[score] {_SETTINGS[kind]}: the small world has no {kind} head; name a file")
+    return source == DEMO
+
+
+def _head(name: str, kind: Kind, path: Path, content: bytes) -> Head:
+    arrays = read_arrays(path, content)
     try:
-        if path.stat().st_size > _SIZE_LIMIT:
-            raise ModelError(f"{path}: larger than {_SIZE_LIMIT:,} bytes; that is no scorer head")
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}; {setting} names it") from None
-
-
-def _head(name: str, path: Path, content: bytes) -> Head:
-    arrays = _torch_arrays(path, content) if path.suffix == ".pth" else _npz_arrays(path, content)
-    bad = [key for key, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    if bad:
-        raise ModelError(f"{path}: {bad[0]} holds values that are no finite numbers; get the file again")
-    try:
+        if kind == "violence":
+            return _prompt_head(name, arrays)
         if "norm_mean" in arrays:
             return _category_head(name, arrays)
+        if "layers.0.weight" in arrays:
+            return _stacked_head(name, arrays)
         return _linear_head(name, arrays)
     except (KeyError, ValueError, IndexError) as error:
-        known = "a linear layer, a stack of linear layers, or the NSFW detector's arrays"
+        known = "two violence prompts" if kind == "violence" else _FORMS
         raise ModelError(
-            f"{path}: not {known} ({error}); it holds {', '.join(sorted(arrays)[:12])}"
+            f"{path}: not {known} ({error}); it holds {', '.join(sorted(arrays)[:12]) or 'nothing'}"
         ) from None
 
 
-def _torch_arrays(path: Path, content: bytes) -> dict[str, npt.NDArray[Any]]:
-    import pickle
-
-    import torch
-
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # runs no code
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        raise ModelError(f"{path}: no plain weights ({str(error).splitlines()[0]})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ModelError(f"{path}: it holds more than tensors by name; only plain weights are taken")
-    return {str(key): value.to(torch.float32).numpy() for key, value in state.items()}
-
-
-def _npz_arrays(path: Path, content: bytes) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: no .npz of plain arrays ({error})") from None
-
-
 def _linear_head(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> LinearHead:
-    """One map from a linear layer, or from the product of a stack of them."""
-    if "weight" in arrays:
-        weight, bias = arrays["weight"].astype(np.float64).reshape(-1), arrays["bias"]
-        return LinearHead(name, weight.astype(np.float32), float(bias.reshape(-1)[0]))
-    numbers = sorted(
-        int(key.split(".")[1]) for key in arrays if key.startswith("layers.") and key.endswith(".weight")
+    weight, bias = arrays["weight"].astype(np.float32).reshape(-1), arrays["bias"].reshape(-1)
+    return LinearHead(name, weight, float(bias[0]), "a linear score; LAION's V1: about 0 to 10")
+
+
+def _prompt_head(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> LinearHead:
+    """LAION's violence detector: two prompts, of which the second is violent where it is the nearer."""
+    (prompts,) = arrays.values()
+    if prompts.ndim != 2 or len(prompts) != 2 or prompts.dtype.kind != "f":
+        raise ValueError(f"shape {prompts.shape} of {prompts.dtype}, two rows of floats were needed")
+    rows = prompts.astype(np.float64)
+    scale = "similarity to the violent prompt minus that to the harmless one; above 0 is violent"
+    return LinearHead(name, (rows[1] - rows[0]).astype(np.float32), 0.0, scale)
+
+
+def _stacked_head(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Head:
+    """A stack of linear layers as LAION trained them, known by the numbers of its layers."""
+    numbers = tuple(
+        sorted(
+            int(key.split(".")[1]) for key in arrays if key.startswith("layers.") and key.endswith(".weight")
+        )
     )
-    total = np.eye(arrays[f"layers.{numbers[0]}.weight"].shape[1])
-    shift = np.zeros(len(total))
-    for number in numbers:
-        layer = arrays[f"layers.{number}.weight"].astype(np.float64)
-        total, shift = layer @ total, layer @ shift + arrays[f"layers.{number}.bias"]
-    if total.shape[0] != 1:
-        raise ValueError(f"{total.shape[0]} outputs, 1 was needed")
-    return LinearHead(name, total[0].astype(np.float32), float(shift[0]))
+    layers = tuple(
+        (
+            arrays[f"layers.{number}.weight"].astype(np.float32).T,
+            arrays[f"layers.{number}.bias"].astype(np.float32),
+        )
+        for number in numbers
+    )
+    _check_widths(layers)
+    if numbers == _V2_LAYERS:
+        total, shift = np.eye(len(layers[0][0])), np.zeros(len(layers[0][0]))
+        for kernel, bias in layers:
+            total, shift = total @ kernel.astype(np.float64), shift @ kernel.astype(np.float64) + bias
+        return LinearHead(name, total[:, 0].astype(np.float32), float(shift[0]), "LAION's V2: about 1 to 10")
+    if numbers == _H14_LAYERS:
+        return LayeredHead(name, layers)
+    raise ValueError(f"layers {', '.join(map(str, numbers))} are of no stack that is known")
+
+
+def _check_widths(layers: tuple[tuple[Floats, Floats], ...]) -> None:
+    widths = [layers[0][0].shape[0], *(kernel.shape[1] for kernel, _ in layers)]
+    if widths[1:] != [len(bias) for _, bias in layers] or widths[-1] != 1:
+        raise ValueError("its layers don't fit together")
+    if widths[:-1] != [kernel.shape[0] for kernel, _ in layers]:
+        raise ValueError("its layers don't fit together")
 
 
 def _category_head(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> CategoryHead:
@@ -259,11 +328,7 @@ def _category_head(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Categor
         )
         for number in range(count)
     )
-    widths = [len(mean), *(kernel.shape[1] for kernel, _ in layers)]
-    if widths[1:] != [len(bias) for _, bias in layers] or widths[-1] != 1 or not layers:
+    if not layers or len(layers[0][0]) != len(mean) or not all(c < len(mean) for c in vocabularies):
         raise ValueError("its layers don't fit together")
-    if widths[:-1] != [kernel.shape[0] for kernel, _ in layers] or not all(
-        c < len(mean) for c in vocabularies
-    ):
-        raise ValueError("its layers don't fit together")
+    _check_widths(layers)
     return CategoryHead(name, mean, deviation, vocabularies, layers)

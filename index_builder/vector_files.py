@@ -13,6 +13,7 @@ import hashlib
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,17 @@ DATACOMP_ARRAYS = {
 }
 """Model and weights to the array of DataComp's .npz that holds their embeddings of pictures."""
 
-_VECTOR_ERRORS = (OSError, ValueError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, MemoryError)
+_VECTOR_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _LARGEST_D = 65_536
 _NAMING = ("url", "image_url", "sha256", "image_path")
 

@@ -1,7 +1,10 @@
 """Scores compared with the original models' outputs, and with heads whose arithmetic is written out."""
 
+import itertools
+
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from index_builder.heads import head_name, load_head, load_rating_vector
@@ -41,9 +44,17 @@ def test_laions_aesthetic_heads_give_their_published_check_values(laion, file, d
     assert head.score(ones(d)) == pytest.approx([at_ones], abs=2e-5)
 
 
-@pytest.mark.parametrize(("model", "d"), [("l_14", 768), ("b_32", 512)])
-def test_the_nsfw_detector_agrees_with_tensorflow(laion, model, d):
-    head = load_head(str(laion / f"nsfw/nsfw_vit_{model}.npz"), "unsafe", d)
+@pytest.mark.parametrize(
+    ("file", "d"),
+    [
+        ("nsfw_vit_l_14.npz", 768),
+        ("nsfw_vit_b_32.npz", 512),
+        ("clip_autokeras_binary_nsfw.zip", 768),  # as LAION published them
+        ("clip_autokeras_nsfw_b32.zip", 512),
+    ],
+)
+def test_the_nsfw_detector_agrees_with_tensorflow(laion, file, d):
+    head = load_head(str(laion / "nsfw" / file), "unsafe", d)
     checks = np.load(laion / f"nsfw/nsfw_check_{d}.npz")
     stored = seed0(d, 64).astype(np.float16).astype(np.float32)
 
@@ -60,6 +71,58 @@ def test_the_nsfw_detector_gives_its_published_check_values(laion):
         [1.5335e-4], rel=1e-4
     )
     assert head.score(ones(768)) == pytest.approx([1.6008e-5], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "harmless", "violent"),
+    [("l_14", 768, 0.026490, 0.035466), ("b_32", 512, 0.040687, 0.025893)],
+)
+def test_the_violence_prompts_give_their_published_check_values(laion, model, d, harmless, violent):
+    head = load_head(str(laion / f"violence/violence_detection_vit_{model}.npy"), "violence", d)
+
+    assert head.score(seed0(d)) == pytest.approx([violent - harmless], abs=2e-6)
+    assert "above 0 is violent" in head.scale
+
+
+def test_the_h14_detector_is_the_stack_it_was_trained_as(tmp_path):
+    torch.manual_seed(5)
+    widths = (1024, 1024, 2048, 1024, 256, 128)
+    parts = []
+    for before, after in itertools.pairwise(widths):
+        parts += [torch.nn.Linear(before, after), torch.nn.ReLU(), torch.nn.Dropout(0.2)]
+    stack = torch.nn.Sequential(*parts, torch.nn.Linear(128, 16), torch.nn.Linear(16, 1)).double().eval()
+    state = {f"layers.{name}": value.float() for name, value in stack.state_dict().items()}
+    torch.save(state, tmp_path / "h14_nsfw.pth")
+    safetensors.torch.save_file(state, tmp_path / "h14_nsfw.safetensors")
+    vectors = 30 * seed0(1024, 20)
+    wanted = stack(torch.from_numpy(vectors).double()).detach().numpy()[:, 0]
+
+    for file in ("h14_nsfw.pth", "h14_nsfw.safetensors"):
+        head = load_head(str(tmp_path / file), "unsafe", 1024)
+        assert head.score(vectors) == pytest.approx(wanted, abs=1e-6)
+    assert wanted.std() > 1e-3  # the stack does tell them apart
+    with pytest.raises(ModelError, match="d = 1024, the CLIP model gives d = 768"):
+        load_head(str(tmp_path / "h14_nsfw.pth"), "unsafe", 768)
+
+
+def test_a_damaged_zip_is_refused_in_one_line(tmp_path, laion):
+    whole = (laion / "nsfw" / "clip_autokeras_nsfw_b32.zip").read_bytes()
+    generator = np.random.default_rng(1)
+    for number in range(40):
+        path = tmp_path / f"{number}.zip"
+        spoilt = bytearray(whole)
+        if number % 2:
+            del spoilt[int(generator.integers(len(spoilt))) :]
+        else:
+            for place in generator.integers(0, len(spoilt), 20):
+                spoilt[place] ^= 0xFF
+        path.write_bytes(spoilt)
+        try:
+            head = load_head(str(path), "unsafe", 512)
+        except ModelError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:  # what was hit is not read
+            assert head.score(seed0(512)) == pytest.approx([1.12998e-8], rel=1e-3)
 
 
 def test_rating_vectors_rise_with_their_rating(laion):
@@ -125,13 +188,23 @@ class Hostile:
 def test_files_that_are_no_heads_are_refused_and_run_no_code(tmp_path, capsys):
     torch.save({"weight": Hostile()}, tmp_path / "code.pth")
     torch.save({"other": torch.ones(1)}, tmp_path / "other.pth")
+    torch.save({"layers.0.weight": torch.ones(1, 3), "layers.0.bias": torch.ones(1)}, tmp_path / "stack.pth")
     torch.save({"weight": torch.full((1, 3), torch.nan), "bias": torch.ones(1)}, tmp_path / "nan.pth")
     np.savez(tmp_path / "object.npz", weight=np.array([Hostile()], dtype=object))
     (tmp_path / "text.npz").write_text("no archive")
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 cut")
     capsys.readouterr()
 
-    for file in ("code.pth", "other.pth", "nan.pth", "object.npz", "text.npz", "cut.pth", "missing.npz"):
+    for file in (
+        "code.pth",
+        "other.pth",
+        "nan.pth",
+        "stack.pth",
+        "object.npz",
+        "text.npz",
+        "cut.pth",
+        "missing.npz",
+    ):
         with pytest.raises(ModelError, match=file):
             load_head(str(tmp_path / file), "aesthetic")
     assert "code ran" not in capsys.readouterr().out
