@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -96,6 +96,21 @@ def clip_dimension(config: ClipConfig) -> int:
     return int(described["embed_dim"])
 
 
+def device_of(config: ClipConfig) -> str:
+    """Where models run: cpu or cuda.
+
+    Raises:
+        ModelError: There is no CUDA device where one was asked for.
+    """
+    import torch
+
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("[clip] device = cuda, but torch sees no CUDA device; use auto or cpu")
+    return config.device
+
+
 class ClipEncoder:
     """A loaded CLIP model."""
 
@@ -134,13 +149,8 @@ class ClipEncoder:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         declare_missing_operators()
         import open_clip
-        import torch
 
-        device = config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device == "cuda" and not torch.cuda.is_available():
-            raise ModelError("[clip] device = cuda, but torch sees no CUDA device; use auto or cpu")
+        device = device_of(config)
         name, pretrained = clip_strings(config)
         weights, extra = _find_weights(name, pretrained)
         try:
@@ -162,6 +172,11 @@ class ClipEncoder:
         return cls(
             model, tokenizer, preprocess, clip_name(config), device=device, batch_size=config.batch_size
         )
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies similarities with before it compares texts: 1 / its temperature."""
+        return float(self._model.logit_scale.detach().exp())
 
     def encode_images(self, pixels: Pixels, *, steady: bool = False) -> Vectors:
         """Embed pictures.
@@ -220,6 +235,16 @@ class ClipEncoder:
         return vectors
 
 
+class Encodes(Protocol):
+    """A model that makes a row of numbers of each picture."""
+
+    preprocess: Preprocessing
+    d: int
+
+    def encode_images(self, pixels: Pixels, *, steady: bool = False) -> Vectors:
+        """Rows (n, d) for pictures (n, 3, height, width)."""
+
+
 class CropEncoding:
     """Embeds crops as they come, a full step at a time, so that a shard's pictures needn't lie in memory.
 
@@ -227,7 +252,7 @@ class CropEncoding:
     that goes on after a kill makes the same ones.
     """
 
-    def __init__(self, encoder: ClipEncoder, batch_size: int) -> None:
+    def __init__(self, encoder: "Encodes", batch_size: int) -> None:
         self._encoder = encoder
         self._batch_size = batch_size
         self._crops: list[Crop] = []

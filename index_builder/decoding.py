@@ -31,6 +31,7 @@ from spine.places import read_bytes
 from spine.workers import interrupts_held
 
 T = TypeVar("T")
+Crops = tuple[Preprocessing, ...]
 
 TIMEOUT_S = 60.0
 """For one picture; the largest that is taken needs about two on a quiet core."""
@@ -55,6 +56,8 @@ class Decoded:
     format: str
     sha256: str
     """Of its bytes, in hex."""
+    other: Crop | None = None
+    """The same picture for another model, where one was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ def decode(
     items: Iterable[tuple[T, str | bytes | None]],
     preprocess: Preprocessing,
     *,
+    other: Preprocessing | None = None,
     workers: int = 0,
     timeout_s: float = TIMEOUT_S,
 ) -> Generator[tuple[T, Decoded | Refusal | None], None, None]:
@@ -78,6 +82,7 @@ def decode(
     Args:
         items: Anything, with the place of its picture or its bytes; None where there is none to decode.
         preprocess: Makes the crop.
+        other: Makes a second one, for another model.
         workers: Processes at most; 0 is one a core.
         timeout_s: For one picture.
 
@@ -87,7 +92,8 @@ def decode(
     Raises:
         RuntimeError: The processes can't be started.
     """
-    dispatcher = _Dispatcher(items, preprocess, workers or available_cores(), timeout_s)
+    crops = (preprocess,) if other is None else (preprocess, other)
+    dispatcher = _Dispatcher(items, crops, workers or available_cores(), timeout_s)
     dispatcher.start()
     try:
         while (found := dispatcher.output.get()) is not None:
@@ -129,7 +135,7 @@ class _Dispatcher(threading.Thread, Generic[T]):
     def __init__(
         self,
         items: Iterable[tuple[T, str | bytes | None]],
-        preprocess: Preprocessing,
+        crops: Crops,
         limit: int,
         timeout_s: float,
     ) -> None:
@@ -140,7 +146,7 @@ class _Dispatcher(threading.Thread, Generic[T]):
         self.taken = 0
         """Results that the caller has taken."""
         self._items = iter(items)
-        self._preprocess = preprocess
+        self._crops = crops
         self._limit = limit
         self._timeout_s = timeout_s
         self._workers: list[_Worker] = []
@@ -277,7 +283,7 @@ class _Dispatcher(threading.Thread, Generic[T]):
     def _start_worker(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._preprocess), daemon=True, name="decoder")
+        process = context.Process(target=_serve, args=(theirs, self._crops), daemon=True, name="decoder")
         with interrupts_held():
             process.start()
         theirs.close()
@@ -298,7 +304,7 @@ class _Dispatcher(threading.Thread, Generic[T]):
         worker.process.join()
 
 
-def _serve(connection: Connection, preprocess: Preprocessing) -> None:
+def _serve(connection: Connection, crops: Crops) -> None:
     """A process: places or bytes in, pictures out, until the other side closes."""
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files
     warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -306,7 +312,7 @@ def _serve(connection: Connection, preprocess: Preprocessing) -> None:
     with contextlib.suppress(EOFError, OSError):  # the parent is gone or has enough
         connection.send(None)
         for _ in itertools.count():
-            connection.send(_decoded(connection.recv(), preprocess))
+            connection.send(_decoded(connection.recv(), crops))
 
 
 def limit_memory() -> None:
@@ -325,13 +331,14 @@ def _named(source: str | bytes) -> str:
     return source if isinstance(source, str) else "a downloaded picture"
 
 
-def _decoded(source: str | bytes, preprocess: Preprocessing) -> Decoded | Refusal:
+def _decoded(source: str | bytes, crops: Crops) -> Decoded | Refusal:
     try:
         content = read_bytes(source) if isinstance(source, str) else source
         picture = open_picture(content)
-        crop = preprocess.crop(picture.image)
+        crop, *others = (preprocess.crop(picture.image) for preprocess in crops)
     except ImageError as error:
         return Refusal(error.reason, str(error))
     except MemoryError:
         return Refusal("out_of_memory", f"{_named(source)}: more memory is needed than a decoder may take")
-    return Decoded(crop, picture.width, picture.height, picture.format, hashlib.sha256(content).hexdigest())
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Decoded(crop, picture.width, picture.height, picture.format, sha256, *others)

@@ -164,6 +164,20 @@ class LayeredHead:
         return found
 
 
+def open_head(source: str, kind: Kind) -> tuple[Path, str, bytes]:
+    """A head's file: its path, what its scores name as their model, and its bytes.
+
+    Raises:
+        ModelError: It is missing or can't be fetched.
+    """
+    setting = f"[score] {_SETTINGS[kind]}"
+    path = DEMO_HEADS / _DEMO_FILES[kind] if _is_demo(source, kind) else head_file(source)
+    content = read_head_file(path, setting)
+    stem = f"demo-{kind}" if source == DEMO else path.stem
+    known = known_digest(source)
+    return path, f"{known[0] if known else stem}-{digits_of(content)}", content
+
+
 def head_name(source: str, kind: Kind) -> str | None:
     """What scores of this head name as their model; None where no head is given. Reads the file, loads nothing.
 
@@ -173,7 +187,7 @@ def head_name(source: str, kind: Kind) -> str | None:
     known = known_digest(source)
     if known is not None:
         return f"{known[0]}-{known[1][:8]}"
-    return _opened(source, kind)[1] if source else None
+    return open_head(source, kind)[1] if source else None
 
 
 def load_head(source: str, kind: Kind, d: int | None = None) -> Head:
@@ -188,7 +202,7 @@ def load_head(source: str, kind: Kind, d: int | None = None) -> Head:
     Raises:
         ModelError: The file is missing or can't be fetched, is none of the known forms, or doesn't fit d.
     """
-    path, name, content = _opened(source, kind)
+    path, name, content = open_head(source, kind)
     head = _head(name, kind, path, content)
     if d is not None and head.d != d:
         raise ModelError(
@@ -230,15 +244,6 @@ def load_rating_vector(source: str, rating: int, d: int | None = None) -> Floats
         )
     unit: Floats = vector / np.float32(norm)
     return unit
-
-
-def _opened(source: str, kind: Kind) -> tuple[Path, str, bytes]:
-    setting = f"[score] {_SETTINGS[kind]}"
-    path = DEMO_HEADS / _DEMO_FILES[kind] if _is_demo(source, kind) else head_file(source)
-    content = read_head_file(path, setting)
-    stem = f"demo-{kind}" if source == DEMO else path.stem
-    known = known_digest(source)
-    return path, f"{known[0] if known else stem}-{digits_of(content)}", content
 
 
 def _is_demo(source: str, kind: Kind) -> bool:

@@ -9,33 +9,33 @@ import itertools
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from index_builder.clip import ClipEncoder, CropEncoding, clip_name, clip_parameters
+from index_builder.clip import CropEncoding, clip_name, clip_parameters
 from index_builder.decoding import Decoded, Refusal, decode
 from index_builder.exemplars import exemplar_scores
-from index_builder.heads import Head, Kind, head_name, load_head
 from index_builder.near_duplicates import near_duplicate_groups
-from spine.config import DEMO, load_config
+from index_builder.scorers import Scorer, model_names, scored_by_demo_models
+from spine.config import load_config
 from spine.errors import DataError
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
-from spine.settings import Config, ScoreConfig
 from spine.shards import read_shards
 from spine.stage import Manifest, Stage, find_manifest, read_manifest
 from spine.tables import (
     GROUPS,
     IMAGES,
     METADATA,
+    NEIGHBOURS,
     SCORED_BYTES,
     Vectors,
-    list_column,
     read_parts,
+    read_table,
     scores_schema,
     vectors_of,
 )
@@ -43,8 +43,8 @@ from spine.tables import (
 PART_ROWS = 2048
 """Pictures a part: what a kill may cost."""
 
-_KINDS: tuple[Kind, ...] = ("aesthetic", "unsafe", "watermark")
 _COLUMNS = ("id", "image_path", "sha256", "width", "height")
+_LOOKED_AT = 64  # crops that wait for the watermark classifier
 
 
 def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Manifest:
@@ -58,7 +58,7 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
         ModelError: CLIP or a head can't be loaded, or they don't fit together.
     """
     config = load_config(run.config)
-    heads = {kind: head_name(_head_source(config.score, kind), kind) for kind in _KINDS}
+    heads = model_names(config)
     centroids = find_manifest(run.centroids)
     stage = Stage.open(
         "scores",
@@ -76,7 +76,7 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
         raise DataError(
             f"{run.images}: no picture was fetched, so there is nothing to score; see `popfactory status`"
         )
-    scorer = _Scorer(run, config)
+    scorer = Scorer(run, config)
     failures = _score_missing(run, images, scorer, progress)
     table = read_parts(run.scores, scores_schema(scorer.d), ["id", "embedding", "aesthetic"])
     groups = _groups(images, table, config.select.near_duplicate)
@@ -91,60 +91,17 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     counts = {"images": images.num_rows, "scored": scored, "failed": failures.total()}
     counts |= {f"failed_{reason}": failures[reason] for reason in sorted(failures)}
     counts["groups"] = len(pc.unique(groups["group"]))
-    names = [_head_source(config.score, kind) for kind in _KINDS]
-    demo = DEMO in (config.clip.model, *names)
-    facts = {"d": scorer.d, "model": clip_name(config.clip), "demo_models": demo} | heads
+    facts = {
+        "d": scorer.d,
+        "model": clip_name(config.clip),
+        "demo_models": scored_by_demo_models(config),
+        "scales": scorer.scales,
+    } | heads
     manifest = stage.finish(counts, facts)
     if failures:
         progress.say(f"{failures.total():,} fetched pictures could not be scored: {_reasons(failures)}")
     progress.end()
     return manifest
-
-
-class _Scorer:
-    """The models, loaded when they are first needed."""
-
-    def __init__(self, run: Run, config: Config) -> None:
-        self.config = config
-        self._encoder: ClipEncoder | None = None
-        pool = find_manifest(run.pool)
-        ours = clip_parameters(config.clip)
-        self.pool_fits = pool is not None and all(
-            pool.parameters.get(key) == ours.get(key) for key in ("model", "weights")
-        )
-        self.d = int(pool.facts["d"]) if pool is not None and self.pool_fits else self.encoder.d
-        self.heads: dict[Kind, Head] = {
-            kind: load_head(source, kind, self.d)
-            for kind in _KINDS
-            if (source := _head_source(config.score, kind))
-        }
-
-    @property
-    def encoder(self) -> ClipEncoder:
-        """CLIP; loaded on first use, since with the pool's embeddings it may not be needed."""
-        if self._encoder is None:
-            self._encoder = ClipEncoder.load(self.config.clip)
-        return self._encoder
-
-    def rows(self, images: list["_Image"], vectors: Vectors) -> pa.Table:
-        """Rows of the scores table. Heads see the values as they are stored, in float16."""
-        ids = [image.id for image in images]
-        stored = vectors.astype(np.float16)
-        columns: dict[str, Any] = {
-            "id": pa.array(ids, pa.int64()),
-            "embedding": list_column(stored, pa.float16()),
-        }
-        for kind in _KINDS:
-            head = self.heads.get(kind)
-            scores = head.score(stored.astype(np.float32)) if head is not None else None
-            columns[kind] = (
-                pa.nulls(len(ids), pa.float32()) if scores is None else pa.array(scores, pa.float32())
-            )
-            columns[f"{kind}_model"] = pa.array(
-                [head.name if head is not None else None] * len(ids), pa.string()
-            )
-        columns["sha256"] = pa.array([image.sha256 for image in images], pa.string())
-        return pa.table(columns, schema=pa.unify_schemas([scores_schema(self.d), SCORED_BYTES]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +113,12 @@ class _Image:
     sha256: str | None
     known: Vectors | None
     """Its embedding (d,), where the pool has it."""
+    watermark_known: bool
+    """Whether the pool says how likely it has a watermark."""
 
-
-def _head_source(settings: ScoreConfig, kind: Kind) -> str:
-    return {
-        "aesthetic": settings.aesthetic_head,
-        "unsafe": settings.unsafe_head,
-        "watermark": settings.watermark_head,
-    }[kind]
+    def needs_pixels(self, scorer: Scorer) -> bool:
+        """Whether the picture itself has to be opened."""
+        return self.known is None or (scorer.classifier is not None and not self.watermark_known)
 
 
 def _fetched(run: Run) -> pa.Table:
@@ -171,96 +126,153 @@ def _fetched(run: Run) -> pa.Table:
     return table.filter(pc.equal(table["status"], "fetched")).select(list(_COLUMNS))
 
 
-def _score_missing(run: Run, images: pa.Table, scorer: _Scorer, progress: Progress) -> Counter[str]:
+def _score_missing(run: Run, images: pa.Table, scorer: Scorer, progress: Progress) -> Counter[str]:
     """Write parts for the pictures without a row; gives the reasons of those that can't be opened."""
-    missing = images.filter(pc.invert(pc.is_in(images["id"], _scored_ids(run, images))))
+    watermarked = _known_watermarks(run, images) if scorer.leaves_known_watermarks else set()
+    missing = images.filter(pc.invert(pc.is_in(images["id"], _scored_ids(run, images, watermarked))))
     progress.begin("score", images.num_rows, "images", images.num_rows - missing.num_rows)
     failures: Counter[str] = Counter()
     if not missing.num_rows:
         return failures
     known = _pool_vectors(run, missing) if scorer.pool_fits else {}
     waiting = [
-        _Image(row["id"], row["image_path"], row["sha256"], known.get(row["sha256"]))
+        _Image(
+            row["id"], row["image_path"], row["sha256"], known.get(row["sha256"]), row["id"] in watermarked
+        )
         for row in missing.select(["id", "image_path", "sha256"]).to_pylist()
     ]
     last = part_paths(run.scores)
     number = int(last[-1].stem.rsplit("-", 1)[1]) + 1 if last else 0
     with contextlib.closing(_pictures(waiting, scorer)) as pictures:
         while True:
-            taken, images_of_part, vectors, refused = _embedded(itertools.islice(pictures, PART_ROWS), scorer)
-            if not taken:
+            part = _embedded(itertools.islice(pictures, PART_ROWS), scorer)
+            if not part.taken:
                 return failures
-            if images_of_part:
-                publish_table(part_path(run.scores, number), scorer.rows(images_of_part, vectors))
+            if part.images:
+                publish_table(part_path(run.scores, number), part.table(scorer))
                 number += 1
-            failures += refused
-            progress.advance(taken, dict(refused))
+            failures += part.refused
+            progress.advance(part.taken, dict(part.refused))
 
 
-def _scored_ids(run: Run, images: pa.Table) -> pa.Array:
+def _known_watermarks(run: Run, images: pa.Table) -> set[int]:
+    """Ids of fetched pictures of which the pool, or a side table, says how likely they have a watermark."""
+    found: set[int] = set()
+    columns = pa.schema([NEIGHBOURS.field("id"), NEIGHBOURS.field("pwatermark")])
+    for path in part_paths(run.neighbours):
+        rows = read_table(path, columns)
+        ids = rows.filter(rows["pwatermark"].is_valid())["id"]
+        found.update(ids.filter(pc.is_in(ids, images["id"].combine_chunks())).to_pylist())
+    return found
+
+
+def _scored_ids(run: Run, images: pa.Table, watermarked: set[int]) -> pa.Array:
     """Ids that have a row.
 
-    Had a picture other bytes when it was scored (it was fetched again, or with another [fetch]
-    max_side_px), all parts are made anew.
+    Had a picture other bytes when it was scored (it was fetched again, or with another [fetch] max_side_px), or
+    does the pool say by now what was guessed of it, all parts are made anew.
     """
-    scored = read_parts(run.scores, SCORED_BYTES)
+    columns = pa.schema([*SCORED_BYTES, ("watermark", pa.float32())])
+    scored = read_parts(run.scores, columns)
     bytes_now = dict(zip(images["id"].to_pylist(), images["sha256"].to_pylist(), strict=True))
-    if any(bytes_now.get(row["id"], row["sha256"]) != row["sha256"] for row in scored.to_pylist()):
+    if any(
+        bytes_now.get(row["id"], row["sha256"]) != row["sha256"]
+        or (row["watermark"] is not None and row["id"] in watermarked)
+        for row in scored.to_pylist()
+    ):
         for path in part_paths(run.scores):
             path.unlink()
-        scored = SCORED_BYTES.empty_table()
+        scored = columns.empty_table()
     return pc.unique(scored["id"])
 
 
 def _pictures(
-    waiting: list[_Image], scorer: _Scorer
+    waiting: list[_Image], scorer: Scorer
 ) -> Generator[tuple[_Image, Decoded | Refusal | None], None, None]:
-    """Each picture, decoded where its embedding isn't known. All known: no model and no process is needed."""
-    if all(image.known is not None for image in waiting):
+    """Each picture, decoded where its pixels are needed. Where none is: no model and no process is needed."""
+    if not any(image.needs_pixels(scorer) for image in waiting):
         yield from ((image, None) for image in waiting)
         return
-    items = ((image, image.place if image.known is None else None) for image in waiting)
-    workers = scorer.config.clip.workers
-    with contextlib.closing(decode(items, scorer.encoder.preprocess, workers=workers)) as pictures:
+    items = ((image, image.place if image.needs_pixels(scorer) else None) for image in waiting)
+    decoded = decode(
+        items,
+        scorer.encoder.preprocess,
+        other=scorer.classifier.preprocess if scorer.classifier is not None else None,
+        workers=scorer.config.clip.workers,
+    )
+    with contextlib.closing(decoded) as pictures:
         yield from pictures
 
 
-def _embedded(
-    pictures: Iterator[tuple[_Image, Decoded | Refusal | None]], scorer: _Scorer
-) -> tuple[int, list[_Image], Vectors, Counter[str]]:
-    """Embed one part's pictures.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What came of one part's pictures."""
 
-    Returns:
-        How many there were; those that could be had, and their embeddings (n, d); reasons of the others.
-    """
+    taken: int
+    """How many there were."""
+    images: list[_Image]
+    """Those that could be had."""
+    vectors: Vectors
+    """Their embeddings, shape (n, d)."""
+    watermarks: npt.NDArray[np.float32]
+    """By the classifier, shape (n,); 0 where it wasn't asked."""
+    refused: Counter[str]
+    """Reasons of the others."""
+
+    def table(self, scorer: Scorer) -> pa.Table:
+        """Their rows."""
+        return scorer.rows(
+            [image.id for image in self.images],
+            [image.sha256 for image in self.images],
+            self.vectors,
+            self.watermarks,
+            np.array([image.watermark_known for image in self.images], dtype=bool),
+        )
+
+
+def _embedded(pictures: Iterator[tuple[_Image, Decoded | Refusal | None]], scorer: Scorer) -> _Part:
+    """Embed one part's pictures, and have those looked at for watermarks that need it."""
     taken, refused = 0, Counter[str]()
     had: list[_Image] = []
-    known: dict[int, Vectors] = {}  # row to the pool's embedding
+    fresh: list[int] = []  # rows that CLIP embeds
+    looked: list[int] = []  # rows that the classifier looks at
     encoding: CropEncoding | None = None
+    looking = CropEncoding(scorer.classifier, _LOOKED_AT) if scorer.classifier is not None else None
     for image, picture in pictures:
         taken += 1
         if isinstance(picture, Refusal):
             refused[picture.reason] += 1
             continue
-        if picture is None:
-            if image.known is None:
-                raise DataError(
-                    f"images/: picture {image.id} is fetched but has no place; run fetch with --force"
-                )
-            known[len(had)] = image.known
-        else:
+        if picture is None and image.needs_pixels(scorer):
+            raise DataError(
+                f"images/: picture {image.id} is fetched but has no place; run fetch with --force"
+            )
+        if picture is not None and image.known is None:
             encoding = encoding or CropEncoding(scorer.encoder, scorer.config.clip.batch_size)
             encoding.add(picture.crop)
+            fresh.append(len(had))
+        if (
+            looking is not None
+            and picture is not None
+            and picture.other is not None
+            and not image.watermark_known
+        ):
+            looking.add(picture.other)
+            looked.append(len(had))
         had.append(image)
     vectors = np.empty((len(had), scorer.d), dtype=np.float32)
-    fresh = [row for row in range(len(had)) if row not in known]
     if encoding is not None:
         vectors[fresh] = encoding.take()
-    for row, vector in known.items():
-        vectors[row] = vector
+    for row, image in enumerate(had):
+        if image.known is not None:
+            vectors[row] = image.known
+    watermarks = np.zeros(len(had), dtype=np.float32)
+    if looking is not None:
+        watermarks[looked] = looking.take()[:, 0]
     good = np.isfinite(vectors.sum(axis=1))
     refused["bad_embedding"] += int((~good).sum())
-    return taken, [image for image, fine in zip(had, good, strict=True) if fine], vectors[good], +refused
+    images = [image for image, fine in zip(had, good, strict=True) if fine]
+    return _Part(taken, images, vectors[good], watermarks[good], +refused)
 
 
 def _pool_vectors(run: Run, missing: pa.Table) -> dict[str, Vectors]:

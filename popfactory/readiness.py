@@ -46,17 +46,11 @@ def _require_index(run: Run, config: Config) -> None:
 
 
 def _require_scorers(run: Run, config: Config) -> None:
-    from index_builder.heads import Kind, load_head, load_rating_vector
+    from index_builder.heads import load_rating_vector
+    from index_builder.scorers import check_heads
 
     query, score = config.retrieve.aesthetic_query, config.score
-    heads: dict[Kind, str] = {
-        "aesthetic": score.aesthetic_head,
-        "unsafe": score.unsafe_head,
-        "watermark": score.watermark_head,
-    }
-    for kind, source in heads.items():
-        if source:
-            load_head(source, kind)
+    check_heads(score)
     if query.weight and not score.aesthetic_query_vectors:
         raise ConfigError(
             f"{run.config}: [retrieve] aesthetic_query has weight {query.weight:g}, which needs [score] "

@@ -51,7 +51,7 @@ def preset(name: str) -> Config:
 
     Args:
         name: One of PRESETS. laion-pop-2023 has the published settings: ViT-L/14, 10,000 centroids,
-            aesthetic weight 0.5, 768 px, LLaVA-1.5-13B.
+            aesthetic weight 0.5, 768 px, LAION's NSFW detector, LLaVA-1.5-13B.
 
     Raises:
         ConfigError: There is no such preset.
@@ -61,6 +61,7 @@ def preset(name: str) -> Config:
     if name == "laion-pop-2023":
         return Config(
             retrieve=RetrieveConfig(aesthetic_query=AestheticQuery(rating=9, weight=0.5)),
+            score=ScoreConfig(aesthetic_query_vectors="laion-ratings-l14", unsafe_head="laion-nsfw-l14"),
             caption=CaptionConfig(model="llava-hf/llava-1.5-13b-hf"),
         )
     return Config()

@@ -171,19 +171,27 @@ class FetchConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreConfig:
-    """The heads that score embeddings: files in LAION's own forms. Empty: that score is unknown."""
+    """The models that score pictures: files in LAION's own forms, or their names. Empty: that score is unknown."""
 
     aesthetic_head: str = ""
-    """LAION aesthetic predictor, .pth or .npz; "demo" is the small world's."""
+    """LAION aesthetic predictor: a .pth, .safetensors or .npz, or laion-aesthetic-v1-l14, -v1-b32, -v1-b16 or -v2-l14,
+    fetched on first use; "demo" is the small world's."""
 
     aesthetic_query_vectors: str = ""
-    """Folder with rating0.npy to rating9.npy, for [retrieve] aesthetic_query; "demo" is the small world's."""
+    """For [retrieve] aesthetic_query: a folder with rating0.npy to rating9.npy, or laion-ratings-l14 or -b32, fetched
+    on first use; "demo" is the small world's."""
 
     unsafe_head: str = ""
-    """LAION NSFW detector as .npz; "demo" is the small world's."""
+    """LAION NSFW detector: its .zip, .pth (H/14) or .npz, or laion-nsfw-l14 or -b32, fetched on first use; "demo" is
+    the small world's."""
 
-    watermark_head: str = ""
-    """Watermark head on embeddings as .npz; "demo" is the small world's."""
+    watermark_head: str = "zero-shot"
+    """LAION's watermark classifier on pixels (.pt, .pth or .safetensors), or a head on embeddings (.npz); zero-shot is
+    CLIP's own guess from words, and named so; "demo" is the small world's. What the pool itself says of watermarks
+    counts before the classifier and the guess."""
+
+    violence_prompts: str = ""
+    """LAION's two prompts as .npy, or laion-violence-l14 or -b32, fetched on first use: a score above 0 is violent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

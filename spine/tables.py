@@ -117,7 +117,11 @@ IMAGES = pa.schema(
 
 
 def scores_schema(d: int) -> pa.Schema:
-    """scores/part-*.parquet: one row a fetched picture. A score is null where no head was given."""
+    """scores/part-*.parquet: one row a fetched picture. A score is null where no head was given.
+
+    A model is named by its file and 8 digits of the file's SHA-256. Beside each score's column the file keeps model
+    and scale as Arrow metadata.
+    """
     return pa.schema(
         [
             ("id", pa.int64()),
@@ -126,8 +130,10 @@ def scores_schema(d: int) -> pa.Schema:
             ("aesthetic_model", pa.string()),
             ("unsafe", pa.float32()),  # probability, 0 to 1
             ("unsafe_model", pa.string()),
-            ("watermark", pa.float32()),  # probability, 0 to 1
+            ("watermark", pa.float32()),  # probability, 0 to 1; null too where the pool says it already
             ("watermark_model", pa.string()),
+            ("violence", pa.float32()),  # above 0 is violent
+            ("violence_model", pa.string()),
         ]
     )
 
@@ -272,6 +278,7 @@ DATASET = pa.schema(
 
 _ADDED = frozenset(
     {
+        *("violence", "violence_model"),
         *("opt_out", "md5", "pdq", "take", "clean_caption", "truncated", "repetition"),
         *(
             "speculation",

@@ -14,7 +14,11 @@ from index_builder import scores
 from index_builder.clip import ClipEncoder
 from index_builder.embeddings import embed
 from index_builder.heads import DEMO_HEADS
+from index_builder.scorers import check_heads
 from index_builder.scores import score
+from index_builder.watermarks import WITH, WITHOUT, ZeroShotWatermarks
+from popfactory.demo_drawing import draw
+from popfactory.demo_world import random_scene
 from spine.config import load_config, write_config
 from spine.errors import DataError, ModelError
 from spine.ids import content_id
@@ -22,7 +26,8 @@ from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import ClipConfig, Config, ScoreConfig, SelectConfig
 from spine.stage import Stage
-from spine.tables import GROUPS, IMAGES, read_parts, read_table, scores_schema, vectors_of
+from spine.tables import GROUPS, IMAGES, NEIGHBOURS, read_parts, read_table, scores_schema, vectors_of
+from spine.torchvision_ops import declare_missing_operators
 
 CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=1)
 
@@ -229,7 +234,7 @@ def test_another_head_scores_anew(tmp_path, pictures):
 
 
 def test_no_heads_give_embeddings_and_unknown_scores(tmp_path, pictures):
-    run = make_run(tmp_path / "run", score=ScoreConfig())
+    run = make_run(tmp_path / "run", score=ScoreConfig(watermark_head=""))
     publish_images(run, [image_row(path) for path in pictures[:3]])
 
     score(run)
@@ -240,6 +245,147 @@ def test_no_heads_give_embeddings_and_unknown_scores(tmp_path, pictures):
     )
     assert vectors_of(table["embedding"]).shape == (3, 128)
     assert pq.read_schema(part_paths(run.scores)[0]).field("embedding").type.list_size == 128
+
+
+def publish_neighbours(run, watermarks):
+    """What retrieve leaves: the pool's own pwatermark by id."""
+    stage = Stage.open("neighbours", run.neighbours, {}, {}, force=True)
+    rows = [
+        dict.fromkeys(NEIGHBOURS.names) | {"centroid_id": 0, "rank": rank, "id": number, "pwatermark": value}
+        for rank, (number, value) in enumerate(watermarks.items())
+    ]
+    publish_table(part_path(run.neighbours, 0), pa.Table.from_pylist(rows, NEIGHBOURS))
+    stage.finish({})
+
+
+def test_without_weights_or_metadata_watermarks_are_guessed_from_words_and_named_so(tmp_path, pictures):
+    run = make_run(tmp_path / "run", score=ScoreConfig())
+    rows = [image_row(path) for path in pictures[:6]]
+    publish_images(run, rows)
+    publish_neighbours(run, {rows[0]["id"]: 0.25, rows[1]["id"]: None})
+
+    manifest = score(run)
+
+    table = table_of(run)
+    encoder = ClipEncoder.load(CLIP)
+    words = [encoder.encode_texts(list(texts)).mean(axis=0) for texts in (WITH, WITHOUT)]
+    with_, without = (vector / np.linalg.norm(vector) for vector in words)
+    scale = np.exp(encoder._model.logit_scale.item())
+    stored = vectors_of(table["embedding"])
+    wanted = 1 / (1 + np.exp(-scale * (stored @ with_ - stored @ without)))
+    assert table["watermark"].to_pylist()[0] is None  # the pool says it
+    assert table["watermark_model"].to_pylist() == [None] + ["zero-shot by demo-clip"] * 5
+    assert np.abs(table["watermark"].to_numpy()[1:] - wanted[1:]).max() < 1e-5
+    assert manifest.facts["watermark"] == "zero-shot by demo-clip"
+    assert "guess from words" in manifest.facts["scales"]["watermark"]
+    field = pq.read_schema(part_paths(run.scores)[0]).field("watermark")
+    assert field.metadata[b"model"] == b"zero-shot by demo-clip" and b"guess" in field.metadata[b"scale"]
+
+    publish_neighbours(run, {row["id"]: 0.5 for row in rows[:3]})
+    publish_images(run, rows)
+    stage = Stage.open("images", run.images, {"again": 1}, {}, force=False)
+    publish_table(part_path(run.images, 0), pa.Table.from_pylist(rows, IMAGES))
+    stage.finish({"images": 6})
+    score(run)
+    assert table_of(run)["watermark"].is_valid().to_pylist() == [False] * 3 + [True] * 3
+
+
+def test_drawn_watermarks_are_told_apart_by_words():
+    """The demo model on its own world: what the guess is worth where the model knows the words."""
+    generator = np.random.default_rng(3)
+    scenes = [random_scene(generator, p_watermark=0.5) for _ in range(60)]
+    encoder = ClipEncoder.load(CLIP)
+    vectors = encoder.encode_images(np.stack([encoder.preprocess(draw(scene, 160, 160)) for scene in scenes]))
+
+    guess = ZeroShotWatermarks.of(encoder).score(vectors)
+
+    marked = np.array([scene.watermark for scene in scenes])
+    pairs = guess[marked][:, None] > guess[~marked][None]
+    assert 10 < marked.sum() < 50 and pairs.mean() > 0.95  # area under the curve
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory, pictures):
+    """LAION's watermark network with random weights, as a file; and its answer by timm and torchvision alone."""
+    declare_missing_operators()
+    import timm
+    from torchvision import transforms
+
+    torch.manual_seed(0)
+    network = timm.create_model("efficientnet_b3", num_classes=2)
+    layers = [torch.nn.Linear(1536, 625), torch.nn.ReLU(), torch.nn.Dropout(0.3), torch.nn.Linear(625, 256)]
+    network.classifier = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Linear(256, 2))
+    path = tmp_path_factory.mktemp("weights") / "watermark_model_v1.pt"
+    prepare = transforms.Compose(
+        [
+            transforms.Resize((256, 256)),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+
+    def batch(paths):
+        return torch.stack([prepare(Image.open(path).convert("RGB")) for path in paths])
+
+    def answer(paths):
+        with torch.inference_mode():
+            return network.eval()(batch(paths)).softmax(dim=1)[:, 0].numpy()
+
+    torch.nn.init.normal_(network.classifier[5].weight, std=2.0)
+    # With pictures' own statistics in its normalisations it tells them apart, random as it is.
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.inference_mode():
+        network.train()(batch(pictures[:8]))
+    torch.save(network.state_dict(), path)
+
+    return path, answer
+
+
+def test_laions_watermark_classifier_looks_at_the_pictures_themselves(tmp_path, pictures, classifier):
+    path, answer = classifier
+    run = make_run(tmp_path / "run", score=ScoreConfig(watermark_head=str(path)))
+    embed(run, "pool", str(pictures[0].parent))  # embeddings are known; pixels are needed all the same
+    rows = [image_row(each) for each in pictures[:5]]
+    publish_images(run, rows)
+    publish_neighbours(run, {rows[3]["id"]: 0.75})
+
+    manifest = score(run)
+
+    table = table_of(run)
+    wanted = answer(pictures[:5])
+    found = table["watermark"].to_pylist()
+    assert found[3] is None
+    assert [found[place] for place in (0, 1, 2, 4)] == pytest.approx(wanted[[0, 1, 2, 4]].tolist(), abs=1e-3)
+    assert wanted.std() > 0.01
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    assert manifest.facts["watermark"] == f"watermark_model_v1-{digest}"
+    assert set(table["watermark_model"].to_pylist()) == {None, manifest.facts["watermark"]}
+
+
+def test_weights_of_another_network_are_refused_in_one_line(tmp_path, pictures):
+    torch.save({"conv_stem.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match="other.pt: not the watermark classifier's weights") as caught:
+        check_heads(ScoreConfig(watermark_head=str(tmp_path / "other.pt")))
+    assert "\n" not in str(caught.value)
+
+
+def test_violence_is_the_nearer_of_two_prompts(tmp_path, pictures):
+    prompts = np.random.default_rng(4).standard_normal((2, 128)).astype(np.float32)
+    np.save(tmp_path / "prompts.npy", prompts)
+    settings = ScoreConfig(watermark_head="", violence_prompts=str(tmp_path / "prompts.npy"))
+    run = make_run(tmp_path / "run", score=settings)
+    publish_images(run, [image_row(path) for path in pictures[:8]])
+
+    score(run)
+
+    table = table_of(run)
+    nearer = (vectors_of(table["embedding"]) @ prompts.T).argmax(axis=1) == 1
+    assert (table["violence"].to_numpy() > 0).tolist() == nearer.tolist()
+    assert set(table["violence_model"].to_pylist()) == {
+        f"prompts-{hashlib.sha256((tmp_path / 'prompts.npy').read_bytes()).hexdigest()[:8]}"
+    }
 
 
 def test_what_cannot_be_scored_is_one_clear_line(tmp_path, pictures):
