@@ -8,6 +8,7 @@ import difflib
 import inspect
 import itertools
 import os
+import re
 import textwrap
 import tomllib
 import types
@@ -37,10 +38,18 @@ DEMO = "demo"
 _PATHS = {
     "concepts": ("source",),
     "pool": ("source", "index", "side_tables"),
-    "score": ("aesthetic_head", "aesthetic_query_vectors", "unsafe_head", "watermark_head"),
+    "score": (
+        "aesthetic_head",
+        "aesthetic_query_vectors",
+        "unsafe_head",
+        "watermark_head",
+        "violence_prompts",
+    ),
     "lists": ("takedown", "hash_block"),
 }
 """Settings that are paths. A model is none: it is a name, or a path as typed."""
+
+_KNOWN_NAME = re.compile(r"zero-shot|laion-[a-z0-9-]+")  # of scorers, where a path would stand
 
 PRESETS = ("standard", "laion-pop-2023")
 """Names for `popfactory init --preset`."""
@@ -122,7 +131,7 @@ def _located(config: Config, folder: Path) -> Config:
     """The same settings, each path in full."""
 
     def full(name: str) -> str:
-        if not name or name == DEMO or "://" in name:
+        if not name or name == DEMO or "://" in name or _KNOWN_NAME.fullmatch(name):
             return name
         # Not Path: names that aren't UTF-8, and a trailing slash, stay as they are.
         return os.path.join(os.path.abspath(folder), os.path.expanduser(name))  # noqa: PTH100, PTH111, PTH118

@@ -106,7 +106,9 @@ def test_relative_paths_start_from_the_folder_of_the_file_wherever_the_command_r
     written = Config(
         concepts=ConceptsConfig(source="taste"),
         pool=PoolConfig(index="/laion", side_tables=("a.parquet", "~/b")),
-        score=ScoreConfig(aesthetic_head="heads/v2.npz", unsafe_head="demo"),
+        score=ScoreConfig(
+            aesthetic_head="heads/v2.npz", unsafe_head="demo", violence_prompts="laion-violence-l14"
+        ),
         lists=ListsConfig(takedown=("../lists/gone.txt",)),
     )
     write_config(path, written)
@@ -121,6 +123,7 @@ def test_relative_paths_start_from_the_folder_of_the_file_wherever_the_command_r
     assert read.pool.index == "/laion"
     assert read.pool.side_tables == (f"{folder}/a.parquet", str(Path("~/b").expanduser()))
     assert (read.score.aesthetic_head, read.score.unsafe_head) == (f"{folder}/heads/v2.npz", "demo")
-    assert read.score.watermark_head == ""
+    assert read.score.watermark_head == "zero-shot"
+    assert read.score.violence_prompts == "laion-violence-l14"
     assert read.lists.takedown == (f"{folder}/../lists/gone.txt",)
     assert read.caption.model == written.caption.model
