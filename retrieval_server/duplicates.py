@@ -4,6 +4,8 @@
 answer must be the one that clients know.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,25 +13,56 @@ from spine.tables import Vectors
 
 _BLOCK = 256  # rows compared at a time; of what is multiplied twice, half a block a row
 _SCREENED = 256  # dimensions that rule most pairs out
+_SHARE = 0.65  # of the variance, in the directions looked at first
+_MOST_DIRECTIONS = 192  # turning vectors into them costs n * d * as many
 _ROUNDING = 1e-4  # of squared distances; a pair within it is looked at exactly
-_MAX_PAIRS = 4_000  # of a block looked at one by one; with more of them one product is cheaper
+_MAX_PAIRS = 2_000  # of a block looked at one by one; with more of them one product is cheaper
 
 
-def first_of_component(vectors: Vectors, threshold: float) -> npt.NDArray[np.int64]:
+def widest_directions(samples: Sequence[Vectors]) -> Vectors | None:
+    """The few directions in which results of one query differ most, to rule pairs out by.
+
+    CLIP's vectors differ in some directions far more than in others, none of which is a single dimension.
+
+    Args:
+        samples: Results of some queries, each (m, d), rows of L2 norm 1.
+
+    Returns:
+        Orthonormal columns, shape (d, s), that hold _SHARE of the variance; None where dimensions as they are serve
+        as well.
+    """
+    d = samples[0].shape[1] if samples else 0
+    if d <= _SCREENED or sum(map(len, samples)) < 4 * d:
+        return None
+    apart = np.concatenate([sample - sample.mean(axis=0) for sample in samples])
+    learnt, held_out = apart[::2], apart[1::2]  # of what they were learnt from, directions hold too much
+    directions = np.linalg.eigh(learnt.T @ learnt)[1][:, ::-1]
+    variances = np.square(held_out @ directions).sum(axis=0)
+    shares = np.cumsum(variances) / max(float(variances.sum()), 1e-30)
+    count = int(np.searchsorted(shares, _SHARE)) + 1
+    if count > _MOST_DIRECTIONS:
+        return None
+    return np.ascontiguousarray(directions[:, :count], dtype=np.float32)
+
+
+def first_of_component(
+    vectors: Vectors, threshold: float, directions: Vectors | None = None
+) -> npt.NDArray[np.int64]:
     """For each row the lowest row that it is connected with, by similarities above `threshold`.
 
-    Of unit vectors |x - y|^2 = 2 - 2 x.y, and any few dimensions' part of it is a lower bound: where that is
-    above 2 - 2 threshold the pair is ruled out. About n * n / 2 * 256 multiplications; n * n / 2 * d at worst.
+    Of unit vectors |x - y|^2 = 2 - 2 x.y, and its part in any few directions is a lower bound: where that is
+    above 2 - 2 threshold the pair is ruled out. About n * n / 2 * 100 to 256 multiplications; n * n / 2 * d at worst.
 
     Args:
         vectors: Shape (n, d), rows of L2 norm 1.
         threshold: Two rows above this similarity are connected.
+        directions: Of `widest_directions`, to look at first; without them the widest dimensions are.
 
     Returns:
         Shape (n,); a row's own number where nothing lower is connected.
     """
     first = np.arange(len(vectors), dtype=np.int64)
-    left, right = _screens(vectors)
+    left, right = _screens(vectors, directions)
     for start in range(0, len(vectors), _BLOCK):
         similar = _similar(vectors, left, right, start, threshold)
         for row in np.flatnonzero(similar.any(axis=1)):
@@ -40,14 +73,21 @@ def first_of_component(vectors: Vectors, threshold: float) -> npt.NDArray[np.int
     return first
 
 
-def _screens(vectors: Vectors) -> tuple[Vectors, Vectors]:
-    """Two arrays (n, 258) whose inner product is -1/2 of a pair's squared distance in the widest dimensions."""
-    if vectors.shape[1] > _SCREENED:
+def _screens(vectors: Vectors, directions: Vectors | None) -> tuple[Vectors, Vectors]:
+    """Two arrays whose inner product is at least -1/2 of a pair's squared distance."""
+    if directions is not None and len(vectors) > _BLOCK:
+        seen = vectors @ directions
+        # What is not seen has a length, and two lengths differ by no more than what they are of.
+        lengths = np.einsum("ij,ij->i", vectors, vectors) - np.einsum("ij,ij->i", seen, seen)
+        seen = np.hstack([seen, np.sqrt(np.maximum(lengths, 0))[:, None]])
+    elif vectors.shape[1] > _SCREENED:
         widest = np.sort(np.argpartition(vectors.var(axis=0), -_SCREENED)[-_SCREENED:])
-        vectors = vectors[:, widest]
-    half = np.einsum("ij,ij->i", vectors, vectors)[:, None] / 2
+        seen = vectors[:, widest]
+    else:
+        seen = vectors
+    half = np.einsum("ij,ij->i", seen, seen)[:, None] / 2
     one = np.ones_like(half)
-    return np.hstack([vectors, -half, one]), np.hstack([vectors, one, -half])
+    return np.hstack([seen, -half, one]), np.hstack([seen, one, -half])
 
 
 def _similar(
@@ -58,7 +98,9 @@ def _similar(
     similar[:, :_BLOCK] = np.triu(similar[:, :_BLOCK], k=1)  # each pair once, and none with itself
     count = np.count_nonzero(similar)
     if count > _MAX_PAIRS:
-        similar &= vectors[start : start + _BLOCK] @ vectors[start:].T > threshold
+        rows, others = np.flatnonzero(similar.any(axis=1)), np.flatnonzero(similar.any(axis=0))
+        products = vectors[start + rows] @ vectors[start + others].T
+        similar[np.ix_(rows, others)] &= products > threshold
     elif count:
         rows, others = np.nonzero(similar)
         products = np.einsum("ij,ij->i", vectors[start + rows], vectors[start + others])

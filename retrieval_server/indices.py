@@ -15,6 +15,7 @@ from index_builder.heads import load_head, load_rating_vector
 from index_builder.index_file import INDEX_FILE, METADATA_FOLDER
 from index_builder.index_folder import IndexFolder
 from index_builder.metadata_rows import MetadataRows
+from retrieval_server.duplicates import widest_directions
 from retrieval_server.inlined_pictures import InlinedPictures
 from retrieval_server.refusals import Refusal
 from retrieval_server.settings import IndexSettings
@@ -26,6 +27,8 @@ INDEX_FILES = {"image": INDEX_FILE, "text": "text.index"}
 
 RATINGS = range(10)
 """Of an aesthetic query: rating0.npy to rating9.npy."""
+
+_SAMPLED_QUERIES, _SAMPLED_K = 8, 3_000
 
 _WIRE_NAMES = {"id": "hash", "similarity": "alt_txt_similarity"}
 _RESERVED = ("id", "similarity", "query", "rank", "row")
@@ -51,6 +54,8 @@ class ServedIndex:
     """(10, d): the direction of each aesthetic rating."""
     pictures: InlinedPictures | None
     """Puts the pictures that image_path names into answers."""
+    directions: Vectors | None
+    """(d, s): where results of a query differ most, see `duplicates.widest_directions`."""
 
     @property
     def name(self) -> str:
@@ -120,6 +125,7 @@ def open_index(settings: IndexSettings) -> ServedIndex:
         violence=_violence(settings, first.d),
         ratings=_ratings(settings, first.d),
         pictures=InlinedPictures(settings.picture_folder) if settings.picture_folder is not None else None,
+        directions=widest_directions(_sampled_results(first)),
     )
 
 
@@ -154,6 +160,18 @@ def _kind(folder: IndexFolder) -> str:
     if isinstance(index, faiss.IndexPreTransform):
         return f"{type(faiss.downcast_index(index.index)).__name__} behind a rotation"
     return type(index).__name__
+
+
+def _sampled_results(folder: IndexFolder) -> list[Vectors]:
+    """Vectors of what some random queries find, as far as the index keeps them; it warms up with that as well."""
+    random = np.random.default_rng(0)
+    try:
+        return [
+            folder.search_with_vectors(query, min(_SAMPLED_K, folder.n))[2]
+            for query in random.standard_normal((_SAMPLED_QUERIES, folder.d), dtype=np.float32)
+        ]
+    except DataError:  # it keeps none: then nothing is deduplicated either
+        return []
 
 
 def _folders(settings: IndexSettings, rows: MetadataRows) -> dict[str, IndexFolder]:

@@ -70,13 +70,20 @@ def _described(body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-KNN_SERVICE = _described(
+_KNN_SERVICE = _described(
     _json(_QUERY, {"text": "a red star", "num_images": 3}),
     _json(
         {"type": "array", "items": {"type": "object", "required": ["id", "similarity"]}},
         [{"url": "https://pictures.example/1.jpg", "caption": "a star", "id": 17, "similarity": 0.31}],
     ),
 )
+
+_KNN_SERVICE_ROUTE = {
+    "summary": "Knn Service",
+    "description": "The nearest pictures of a text, a picture or an embedding.",
+    "operationId": "knn_service",
+    **_KNN_SERVICE,
+}
 
 METADATA = _described(
     _json(
@@ -118,6 +125,7 @@ def described(app: FastAPI) -> dict[str, Any]:
     """The application as OpenAPI 3.1, made once. FastAPI's own word for refusals, 422, never comes here."""
     if app.openapi_schema is None:
         made = FastAPI.openapi(app)
+        made["paths"] = {"/knn-service": {"post": _KNN_SERVICE_ROUTE}} | made["paths"]
         for path in made["paths"].values():
             for method in path.values():
                 method["responses"].pop("422", None)

@@ -152,7 +152,8 @@ def _kept(
         return kept
     if query.deduplicate:
         with metrics.time("dedup_time"):
-            kept &= first_of_component(vectors, NEAR_DUPLICATE) == np.arange(len(rows))
+            first = first_of_component(vectors, NEAR_DUPLICATE, index.directions)
+            kept &= first == np.arange(len(rows))
     if query.use_violence_detector and index.violence is not None:
         kept &= (vectors @ index.violence.T).argmax(axis=1) != 1
     if query.use_safety_model and index.unsafe is not None:

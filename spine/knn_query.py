@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from spine.errors import DataError
+from spine.tables import Vectors
 
 MAX_RESULTS = 10_000
 """num_result_ids, k and a list of ids at most."""
@@ -20,7 +21,7 @@ MAX_TEXT_CHARACTERS = 10_000
 """Length of a text query at most; CLIP reads 77 tokens of it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class KnnQuery:
     """The body of POST /knn-service. Of text, image, image_url and embedding_input the first given counts."""
 
@@ -28,8 +29,8 @@ class KnnQuery:
     image: str | None = None
     """A picture file in base64, without a data: prefix."""
     image_url: str | None = None
-    embedding_input: Sequence[float] | None = None
-    """d numbers; searched as they are, not scaled to unit length."""
+    embedding_input: Sequence[float] | Vectors | None = None
+    """d numbers, or an array (d,); searched as they are, not scaled to unit length."""
     modality: str = "image"
     """Which index of the folder: image or text."""
     num_images: int | None = None
@@ -140,7 +141,7 @@ def _flag(content: Mapping[str, Any], name: str) -> bool:
     raise DataError(f"{name} is {short(value)}, true or false was needed")
 
 
-def _embedding(value: object) -> list[float] | None:
+def _embedding(value: object) -> Vectors | None:
     if value is None:
         return None
     if not isinstance(value, list) or not value:
@@ -158,7 +159,7 @@ def _embedding(value: object) -> list[float] | None:
         raise DataError("embedding_input holds something that is no number") from None
     if not np.isfinite(array).all():
         raise DataError("embedding_input holds null, NaN or a number too large; finite numbers were needed")
-    return cast(list[float], array.tolist())
+    return array
 
 
 def _aesthetic_score(value: object) -> int | None:

@@ -236,9 +236,7 @@ class RetrievalClient:
             raise ServiceError(f"{response.url}: no Arrow stream ({error})") from None
 
     def _single(self, embedding: Vectors, k: int, index: str | None) -> pa.Table:
-        query = KnnQuery(
-            embedding_input=embedding[0].tolist(), num_images=k, num_result_ids=k, indice_name=index
-        )
+        query = KnnQuery(embedding_input=embedding[0], num_images=k, num_result_ids=k, indice_name=index)
         rows = self.knn(query)
         names = dict.fromkeys(name for row in rows for name in row)
         ours = {

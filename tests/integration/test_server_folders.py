@@ -136,8 +136,9 @@ def write_laion5b(folder: Path, pool: Pool) -> faiss.Index:
     lists.mkdir(parents=True)
     faiss.omp_set_num_threads(1)
     trained = faiss.index_factory(D, "OPQ8_16,IVF16_HNSW8,PQ8x8", faiss.METRIC_INNER_PRODUCT)
+    faiss.downcast_index(trained.index).do_polysemous_training = False  # slow, and of no use here
     rotation = faiss.downcast_VectorTransform(trained.chain.at(0))
-    rotation.niter = rotation.niter_pq = rotation.niter_pq_0 = 4  # it need not be good
+    rotation.niter = rotation.niter_pq = rotation.niter_pq_0 = 4
     trained.train(pool.vectors)
     faiss.extract_index_ivf(trained).nprobe = 4
     rows, files = np.arange(len(pool.vectors)), []

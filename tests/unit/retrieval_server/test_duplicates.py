@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retrieval_server.duplicates import first_of_component
+from retrieval_server.duplicates import first_of_component, widest_directions
 
 
 def reference(vectors: np.ndarray, threshold: float) -> list[int]:
@@ -47,3 +47,34 @@ def test_wide_vectors_around_the_threshold_are_told_apart_exactly(apart):
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     vectors[5] = 0  # a code of zeros is like nothing, itself included
     assert first_of_component(vectors, 0.94).tolist() == reference(vectors, 0.94)
+
+
+def drawn(n: int, seed: int, d: int = 384) -> np.ndarray:
+    """Around few topics, in turned directions of falling width, with near-duplicates of both sides of 0.94."""
+    fixed, random = np.random.default_rng(0), np.random.default_rng(seed)
+    width = np.arange(1, d + 1) ** -0.7
+    turned = np.linalg.qr(fixed.standard_normal((d, d)))[0]
+    vectors = (
+        fixed.standard_normal((5, d))[random.integers(5, size=n)] + random.standard_normal((n, d))
+    ) * width
+    vectors[::7] = vectors[3] * 0.2 + vectors[::7]
+    vectors[1::9] = vectors[:-1:9] + 0.35 * random.standard_normal(vectors[1::9].shape) * width
+    vectors = vectors @ turned
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_the_widest_directions_are_few_and_change_no_component():
+    directions = widest_directions([drawn(1500, seed) for seed in (1, 2)])
+    assert directions is not None and directions.shape[1] < 128
+    assert directions.T @ directions == pytest.approx(np.eye(directions.shape[1]), abs=1e-5)
+    vectors = drawn(1200, seed=3)
+    vectors[5] = 0
+    expected = reference(vectors, 0.94)
+    assert first_of_component(vectors, 0.94, directions).tolist() == expected
+    assert 100 < len(set(expected)) < 1150
+
+
+def test_vectors_that_differ_alike_in_all_directions_are_looked_at_as_they_are():
+    even = np.random.default_rng(0).standard_normal((4000, 384)).astype(np.float32)
+    assert widest_directions([even / np.linalg.norm(even, axis=1, keepdims=True)]) is None
+    assert widest_directions([]) is None
