@@ -7,7 +7,6 @@ Source: webdataset/webdataset, "The WebDataset Format".
 """
 
 import hashlib
-import io
 import json
 import tarfile
 from collections import Counter
@@ -22,6 +21,7 @@ from spine.images import open_header
 from spine.progress import Progress
 from spine.publish import publishing
 from spine.sources import read_bytes
+from spine.tar_members import add_member, key_of
 
 FOLDER = "webdataset"
 """Of the tars, in a release."""
@@ -52,11 +52,6 @@ def write_tars(folder: Path, table: pa.Table, progress: Progress) -> dict[str, i
     return dict(sorted(counts.items()))
 
 
-def key_of(picture_id: int) -> str:
-    """The name of a row's members: its id as 16 hex digits, without a sign."""
-    return f"{picture_id % 2**64:016x}"
-
-
 def _write_tar(path: Path, rows: list[dict[str, Any]]) -> Counter[str]:
     counts: Counter[str] = Counter()
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -71,14 +66,8 @@ def _write_tar(path: Path, rows: list[dict[str, Any]]) -> Counter[str]:
                 continue
             key = key_of(row["id"])
             told = {name: value for name, value in row.items() if name != "image_path"}
-            _add(tar, f"{key}{suffix}", content)
-            _add(tar, f"{key}.txt", row["caption"].encode())
-            _add(tar, f"{key}.json", json.dumps(told, sort_keys=True, ensure_ascii=False).encode())
+            add_member(tar, f"{key}{suffix}", content)
+            add_member(tar, f"{key}.txt", row["caption"].encode())
+            add_member(tar, f"{key}.json", json.dumps(told, sort_keys=True, ensure_ascii=False).encode())
             counts["pixels"] += 1
     return counts
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(content), 0o644
-    tar.addfile(member, io.BytesIO(content))

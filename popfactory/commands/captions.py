@@ -155,6 +155,28 @@ def _tell_estimate(run: "Run", as_json: bool, asked: Mapping[str, Any]) -> None:
     click.echo(told if as_json else "\n".join(estimate_lines(found)))
 
 
+@click.command("export-captions")
+@RUN
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export_captions(run: Path, folder: Path, as_json: bool) -> None:
+    """Write the captions of RUN to FOLDER as JSON lines and as WebDataset sidecars.
+
+    What the captioner that [caption] names has said of selected pictures, as it said it; what curators chose or wrote
+    instead stands in a release. Members have the names they have in a release's tars.
+
+    \b
+    Example:
+        popfactory export-captions runs/pop-1 captions-of-pop-1
+    """
+    from captioner.exports import export
+    from spine.run import Run
+
+    counts = export(Run(run).require(), folder)
+    told = f"{folder}: captions.jsonl with {counts['rows']:,} rows, {counts['tars']:,} tars with {counts['captions']:,}"
+    click.echo(json.dumps(counts) if as_json else f"{told} captions")
+
+
 @click.command("serve-captions")
 @click.argument("model", default="demo")
 @click.option("--revision", default="", help="Of the checkpoint; the newest without it.")
@@ -174,4 +196,4 @@ def serve_captions(model: str, revision: str, port: int) -> None:
     serve_checkpoint(model, revision=revision, port=port)
 
 
-COMMANDS = (caption, serve_captions)
+COMMANDS = (caption, export_captions, serve_captions)

@@ -22,7 +22,6 @@ from curation.revisions import newest, revisions
 from curation.samples import small_picture
 from curation.selection import select
 from curation.story import why
-from curation.tars import key_of
 from popfactory.cli import cli
 from spine.config import load_config, write_config
 from spine.errors import ConfigError, DataError
@@ -33,6 +32,7 @@ from spine.settings import AestheticMin, ReleaseConfig
 from spine.sources import read_bytes
 from spine.stage import read_manifest, verify
 from spine.tables import CAPTIONS, DATASET, SELECTION, read_parts, read_table
+from spine.tar_members import key_of
 from tests.integration.curation_runs import (
     CONFIG,
     Planted,
