@@ -154,6 +154,8 @@ def score_all(run: Run, groups: dict[int, int] | None = None, **overrides: dict[
                 [overrides.get("watermark", {}).get(each, 0.1) for each in ids], pa.float32()
             ),
             "watermark_model": pa.array(["planted-mark"] * len(ids), pa.string()),
+            "violence": pa.nulls(len(ids), pa.float32()),
+            "violence_model": pa.nulls(len(ids), pa.string()),
         },
         schema=scores_schema(D),
     )
