@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ def card_text(table: pa.Table, facts: CardFacts) -> str:
         facts.description,
         "`dataset.parquet` has one row a picture: LAION-POP's twelve columns, then those that explain the row "
         "(centroid, rank, similarity, scores and who gave them, hash, caption model, prompt). `samples.html` shows "
-        "some of them, `manifest.json` has the digest of every file.",
+        "some of them, `report.html` tells how far they resemble the concepts and which of these stayed unfilled, "
+        "`manifest.json` has the digest of every file.",
         "## How it came to be",
         _funnel_table(facts.steps),
         _shortfall(facts.selection_facts),
@@ -190,5 +192,8 @@ def shown_settings(config: Config) -> dict[str, Any]:
     for table, key in (("concepts", "source"), ("pool", "source"), ("pool", "index"), ("pool", "server")):
         settings[table].pop(key)
     settings["lists"] = {key: len(value) for key, value in settings["lists"].items()}
+    settings["pool"]["side_tables"] = len(settings["pool"]["side_tables"])
+    for key, value in settings["score"].items():
+        settings["score"][key] = PurePath(value).name if isinstance(value, str) else value
     settings["caption"].pop("endpoints")
     return settings

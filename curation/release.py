@@ -1,14 +1,17 @@
 """Release: the dataset with its card, its Croissant metadata and a page of samples."""
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
+from curation.candidates import column
 from curation.card import CardFacts, card_text, shown_settings
 from curation.croissant import croissant
 from curation.dataset import Dataset, assemble
 from curation.decisions import read_verdicts
 from curation.funnel import FunnelStep, funnel
 from curation.release_diff import blocked_rows
+from curation.resemblance_report import resemblance_report
 from curation.revisions import Revision, revisions
 from curation.samples import samples_page
 from curation.tars import FOLDER as TARS
@@ -20,6 +23,7 @@ from spine.lists import BlockLists
 from spine.progress import SILENT, Progress
 from spine.publish import publish_json, publish_table, publish_text, sha256_of
 from spine.run import Run
+from spine.settings import Config
 from spine.stage import Manifest, Stage, find_manifest, read_manifest
 from spine.tables import DATASET, read_table
 
@@ -51,74 +55,138 @@ def release(
         DataError: A stage isn't finished, or no row has both a place in the selection and a caption.
         ConfigError: A setting is wrong, or a list can't be read.
     """
-    config = load_config(run.config)
-    name, version = name or config.release.name, version or config.release.version
-    for text in (name, version):
-        if text[0] in ".-" or not _PLAIN.issuperset(text):
-            raise ConfigError(f"{text!r} can't name a release; letters, digits, - _ and . are taken")
-    lists = BlockLists.load(config.lists, run.folder)
-    verdicts = read_verdicts(run)
-    manifests = {each: read_manifest(run.folder / each) for each in _NEEDED}
-    sources = {each: find_manifest(run.collection(each)) for each in ("concepts", "pool")}
-    manifests |= {each: manifest for each, manifest in sources.items() if manifest is not None}
-    parameters = {
-        "name": name,
-        "version": version,
-        "licence": config.release.licence,
-        "pixels": config.release.pixels,
-    }
-    inputs = {each: manifest.digest for each, manifest in manifests.items()}
-    inputs |= {"lists": lists.digest, "decisions": verdicts.caption_digest()}
-    earlier = revisions(run, name, version)
-    if earlier and not force:
-        standing = earlier[-1].manifest
-        if (standing.parameters, standing.inputs) == (parameters, inputs):
-            return standing
-    for line in _outdated(manifests, verdicts):
+    while True:
+        plan = _Plan.of(run, name, version)
+        manifest, is_new = _released(plan, force, progress)
+        # A picture taken down while all this was written must not stay in it.
+        if BlockLists.load(load_config(run.config).lists, run.folder).digest == plan.lists.digest:
+            break
+        progress.say("a list changed meanwhile: the release is made again")
+        force = is_new  # in its place; one that stood before stays
+    for line in _still_there(run, plan.lists):
         progress.say(line)
-    dataset = assemble(run, lists, verdicts)
+    return manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """What is to be released, from what."""
+
+    run: Run
+    config: Config
+    name: str
+    version: str
+    lists: BlockLists
+    verdicts: Verdicts
+    manifests: dict[str, Manifest]
+    """Of the stages before, by name."""
+
+    @classmethod
+    def of(cls, run: Run, name: str | None, version: str | None) -> "_Plan":
+        """As things stand now."""
+        config = load_config(run.config)
+        name, version = name or config.release.name, version or config.release.version
+        for text in (name, version):
+            if text[0] in ".-" or not _PLAIN.issuperset(text):
+                raise ConfigError(f"{text!r} can't name a release; letters, digits, - _ and . are taken")
+        manifests = {each: read_manifest(run.folder / each) for each in _NEEDED}
+        sources = {each: find_manifest(run.collection(each)) for each in ("concepts", "pool")}
+        return cls(
+            run=run,
+            config=config,
+            name=name,
+            version=version,
+            lists=BlockLists.load(config.lists, run.folder),
+            verdicts=read_verdicts(run),
+            manifests=manifests | {each: found for each, found in sources.items() if found is not None},
+        )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What of the settings shapes it, beside its inputs."""
+        settings = self.config.release
+        return {
+            "name": self.name,
+            "version": self.version,
+            "licence": settings.licence,
+            "pixels": settings.pixels,
+        }
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Digests of what it is made from."""
+        return {each: manifest.digest for each, manifest in self.manifests.items()} | {
+            "lists": self.lists.digest,
+            "decisions": self.verdicts.caption_digest(),
+        }
+
+    @property
+    def demo_models(self) -> bool:
+        """Whether any stage used one."""
+        return any(manifest.facts.get("demo_models", False) for manifest in self.manifests.values())
+
+    def card_facts(self, title: str, dataset: Dataset) -> CardFacts:
+        """What its card tells."""
+        steps = [step for step in funnel(self.run) if step.label != "released"]
+        return CardFacts(
+            name=self.name,
+            version=title,
+            config=self.config,
+            steps=[*steps, _last_step(dataset)],
+            demo_models=self.demo_models,
+            models=_models(self.manifests),
+            lists_digest=self.lists.digest,
+            manifests={each: manifest.digest for each, manifest in self.manifests.items()},
+            selection_facts=self.manifests["selection"].facts,
+        )
+
+
+def _released(plan: _Plan, force: bool, progress: Progress) -> tuple[Manifest, bool]:
+    """The release of this plan, and whether it was written now or stood before."""
+    earlier = revisions(plan.run, plan.name, plan.version)
+    newest = earlier[-1] if earlier and not force else None
+    if newest and (newest.manifest.parameters, newest.manifest.inputs) == (plan.parameters, plan.inputs):
+        return newest.manifest, False
+    for line in _outdated(plan.manifests, plan.verdicts):
+        progress.say(line)
+    dataset = assemble(plan.run, plan.lists, plan.verdicts)
     if not dataset.table.num_rows:
-        raise DataError(_nothing(run, dataset))
-    if earlier and not force and _stands(earlier[-1], parameters, dataset):
-        progress.say(f"the rows are those of {earlier[-1].folder.name}: it stays")
-        return earlier[-1].manifest
+        raise DataError(_nothing(plan.run, dataset))
+    if newest and _stands(newest, plan.parameters, dataset):
+        progress.say(f"the rows are those of {newest.folder.name}: it stays")
+        return newest.manifest, False
     number = 0 if not earlier else earlier[-1].number + (0 if force else 1)
-    title = f"{version}+{number}" if number else version
-    stage = Stage.open("release", run.release(name, title), parameters, inputs, force=True)
+    title = f"{plan.version}+{number}" if number else plan.version
+    return _published(plan, dataset, title, progress), True
+
+
+def _published(plan: _Plan, dataset: Dataset, title: str, progress: Progress) -> Manifest:
+    """Write a release's folder."""
+    run = plan.run
+    stage = Stage.open("release", run.release(plan.name, title), plan.parameters, plan.inputs, force=True)
     progress.begin("release", dataset.table.num_rows, "rows")
-    demo_models = any(manifest.facts.get("demo_models", False) for manifest in manifests.values())
-    steps = [*(step for step in funnel(run) if step.label != "released"), _last_step(dataset)]
-    facts = CardFacts(
-        name=name,
-        version=title,
-        config=config,
-        steps=steps,
-        demo_models=demo_models,
-        models=_models(manifests),
-        lists_digest=lists.digest,
-        manifests={each: manifest.digest for each, manifest in manifests.items()},
-        selection_facts=manifests["selection"].facts,
-    )
-    pixels = write_tars(stage.folder, dataset.table, progress) if config.release.pixels else {}
+    facts = plan.card_facts(title, dataset)
+    pixels = write_tars(stage.folder, dataset.table, progress) if plan.config.release.pixels else {}
     _publish(stage, dataset, facts)
+    _publish_report(stage, plan, dataset, facts)
     progress.advance(0 if pixels else dataset.table.num_rows)
-    counts = {"selected": dataset.table.num_rows + sum(dataset.left_out.values())}
-    counts |= {"released": dataset.table.num_rows}
-    counts |= {f"left_out_{reason}": count for reason, count in dataset.left_out.items()}
-    counts |= pixels
+    counts = {
+        "selected": dataset.table.num_rows + sum(dataset.left_out.values()),
+        "released": dataset.table.num_rows,
+        **{f"left_out_{reason}": count for reason, count in dataset.left_out.items()},
+        **pixels,
+    }
     manifest = stage.finish(
         counts,
         {
-            "demo_models": demo_models,
+            "demo_models": plan.demo_models,
             "folder": f"{run.releases.name}/{stage.folder.name}",
-            "lists": lists.digest,
+            "lists": plan.lists.digest,
             "models": facts.models,
-            "settings": shown_settings(config),
+            "settings": shown_settings(plan.config),
         },
     )
     progress.end()
-    for line in _still_there(run, lists):
-        progress.say(line)
     return manifest
 
 
@@ -169,6 +237,19 @@ def _publish(stage: Stage, dataset: Dataset, facts: CardFacts) -> None:
         ),
     )
     publish_text(stage.folder / "README.md", card_text(dataset.table, facts))
+
+
+def _publish_report(stage: Stage, plan: _Plan, dataset: Dataset, facts: CardFacts) -> None:
+    report = resemblance_report(
+        plan.run,
+        column(dataset.table, "id"),
+        plan.config,
+        plan.verdicts,
+        title=facts.title,
+        demo_models=facts.demo_models,
+    )
+    publish_json(stage.folder / "report.json", report.content)
+    publish_text(stage.folder / "report.html", report.page)
 
 
 def _last_step(dataset: Dataset) -> FunnelStep:

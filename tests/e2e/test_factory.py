@@ -115,6 +115,16 @@ def test_the_samples_page_loads_nothing_from_elsewhere_and_shows_the_captions(de
     page.close()
 
 
+def test_the_report_tells_the_release_from_a_random_sample_of_the_pool(demo_run):
+    report = json.loads((_release(demo_run) / "report.json").read_text())
+    release, by_chance = (report["sets"][name] for name in ("release", "random sample of the pool"))
+
+    assert release["pictures"] == by_chance["pictures"] >= 20
+    assert release["frechet"] < by_chance["frechet"]
+    assert release["similarity"] > by_chance["similarity"]
+    assert release["coverage"] >= by_chance["coverage"]
+
+
 def test_a_second_demo_and_a_second_run_do_nothing_and_say_so(demo_run, popfactory):
     before = {path: path.stat().st_mtime_ns for path in demo_run.folder.rglob("manifest.json")}
     again = popfactory("run", demo_run.folder)
