@@ -188,6 +188,7 @@ def _plan(index: IndexFolder, n_queries: int, nprobe: int) -> tuple[SearchPlan, 
         if lists is not None and lists.lists.on_disk
         else 0,
         memory_bytes=_memory_bytes(),
+        screens=lists is not None and lists.screens,
     )
     return plan, lists
 

@@ -17,10 +17,11 @@ import numpy as np
 
 from index_builder.best_k import BestK, Similarities
 from index_builder.faiss_library import load_faiss
+from index_builder.integer_products import has_fast_integers
 from index_builder.inverted_lists import InvertedLists
 from index_builder.list_codes import ListDecoder, list_decoder
 from index_builder.list_pairs import Numbers, Pairs, Wanted, pair_up
-from index_builder.list_screen import open_screen
+from index_builder.list_screen import SCREENED_FROM, Screen
 from index_builder.list_tiles import Scored, Tile, TileScorer
 from index_builder.matrix_threads import one_matrix_thread, one_torch_thread
 from index_builder.metadata_rows import Rows
@@ -29,11 +30,8 @@ from index_builder.row_mask import RowMask
 from spine.progress import SILENT, Progress
 from spine.tables import Vectors
 
-GROWN = 4
+GROWN = 16
 """Rows that pass a predicate, for each of k neighbours, that a query looks for before it goes to no further list."""
-
-SCREENED_FROM = 2e10
-"""Multiplications of a pass from which whole numbers save more than loading what multiplies them takes."""
 
 _VECTORS, _VECTORS_LEAST = 2_048, 64  # of a list, decoded at once: 6 MB at d = 768
 _SCORES = 2**20  # of them with the list's queries, unless these alone are more
@@ -49,6 +47,7 @@ class ListPass:
     Attributes:
         lists: The inverted lists it goes through.
         codes: What they hold: "flat", "scalar" or "product".
+        screens: Whether whole numbers may rule rows out, if there is enough to do.
     """
 
     def __init__(self, index: Any, path: Path) -> None:
@@ -61,6 +60,7 @@ class ListPass:
         if decoder is None:
             raise ValueError("FAISS alone can score these codes")
         self._decoder: ListDecoder = decoder
+        self.screens = not self._l2 and has_fast_integers()
         self.codes = decoder.kind
         self.lists = InvertedLists(self._ivf, path)
 
@@ -118,7 +118,7 @@ class ListPass:
         progress: Progress,
     ) -> None:
         """Offer each pair's rows; `first` is the number of the first query in `best`."""
-        screen = open_screen(self._decoder, queries) if self._worth_screening(pairs) else None
+        screen = Screen(self._decoder, queries) if self._worth_screening(pairs) else None
 
         scorer = TileScorer(self._ivf, self._decoder, queries, screen, l2=self._l2)
 
@@ -142,7 +142,7 @@ class ListPass:
 
     def _worth_screening(self, pairs: Pairs) -> bool:
         """Whether whole numbers would save more than the time it takes to load what multiplies them."""
-        if self._l2:
+        if not self.screens:
             return False
         sizes = self.lists.sizes[pairs.numbers]
         return float(sizes @ np.diff(pairs.starts)) * int(self._ivf.d) >= SCREENED_FROM

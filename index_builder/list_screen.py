@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.integer_products import has_fast_integers
 from index_builder.inverted_lists import Codes
 from index_builder.list_codes import ListDecoder
 from spine.tables import Vectors
+
+SCREENED_FROM = 2e10
+"""Multiplications of a pass from which whole numbers save more than loading what multiplies them takes."""
 
 WORTH = 8_000_000
 """Multiplications from which a tile is screened: below, the calls take longer than they save."""
@@ -110,11 +112,6 @@ class Screen:
         products = torch._int_mm(asked, torch.from_numpy(rounded.numbers).T).numpy()
         may: npt.NDArray[np.bool_] = products >= bounds[:, None]
         return may
-
-
-def open_screen(decoder: ListDecoder, queries: Vectors) -> Screen | None:
-    """A screen for these queries; None where the CPU gains nothing by whole numbers."""
-    return Screen(decoder, queries) if has_fast_integers() else None
 
 
 def _norms(rows: Vectors) -> Vectors:

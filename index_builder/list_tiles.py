@@ -15,7 +15,7 @@ from index_builder.list_screen import WORTH, Screen
 from index_builder.metadata_rows import Rows
 from spine.tables import Vectors
 
-_DENSE = 0.06  # of a tile's rows left to a query, from which it costs less to score them all
+_DENSE = 0.12  # of a tile's rows left to a query, from which it costs less to score them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +125,14 @@ class TileScorer:
         self, tile: Tile, asking: npt.NDArray[np.intp], places: npt.NDArray[np.intp], vectors: Vectors | None
     ) -> Similarities:
         """Similarities of single pairs of a query and a vector of a tile."""
+        if not len(asking):
+            return np.empty(0, dtype=np.float32)
         if vectors is None:
             needed, places = np.unique(places, return_inverse=True)
             vectors = self._decoder.decode(tile.codes[needed])
-        scores = pair_products(self._queries, tile.queries[asking], vectors, places)
+        some, counts = np.unique(asking, return_counts=True)
+        queries = np.take(self._queries, tile.queries[some], axis=0)
+        scores = pair_products(queries, counts, vectors, places)
         if self._decoder.residual:
             scores += tile.middles[asking]
         return scores

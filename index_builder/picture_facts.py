@@ -18,7 +18,7 @@ JUDGED_BY = pa.schema(
     [
         *[NEIGHBOURS.field(name) for name in ("centroid_id", "rank", "similarity")],
         pa.field("row", pa.int64()),
-        *[NEIGHBOURS.field(name) for name in ("id", "width", "height", "aesthetic")],
+        *[NEIGHBOURS.field(name) for name in ("id", "width", "height", "aesthetic", "sha256")],
     ]
 )
 """The columns of what was found that the facts are told from."""
@@ -43,11 +43,12 @@ class PictureFacts:
 def picture_facts(
     found: pa.Table, near_duplicate: float, vectors: Callable[[Rows], Vectors | None]
 ) -> PictureFacts:
-    """Tell best centroids and near-duplicates.
+    """Tell best centroids and duplicates.
 
-    Of near-duplicates the one with the larger area stands for the others, then the more beautiful, the
-    nearer, the lower id. Of more than COMPARED_AT_ONCE pictures only those with the same best centroid
-    are compared: what that misses is found later, on the pictures themselves.
+    Pictures whose bytes have one SHA-256 are duplicates whatever their vectors say. Of duplicates the one with
+    the larger area stands for the others, then the more beautiful, the nearer, the lower id. Of more than
+    COMPARED_AT_ONCE pictures only those with the same best centroid are compared by their vectors: what that
+    misses is found later, on the pictures themselves.
 
     Args:
         found: JUDGED_BY, sorted by centroid_id and rank.
@@ -82,16 +83,30 @@ def _duplicates(
     pictures: pa.Table, near_duplicate: float, vectors: Callable[[Rows], Vectors | None]
 ) -> npt.NDArray[np.int64]:
     """Of each picture the one that stands for it, by place in the table."""
-    stands = np.arange(pictures.num_rows, dtype=np.int64)
+    best_first = _best_first(pictures)
+    of_one_content = _first_of_content(pictures, best_first)
+    stands = of_one_content.copy()
     if near_duplicate >= 1:
         return stands
     rows = pictures.column("row").to_numpy()
-    best_first = _best_first(pictures)
-    for members in _compared(pictures, best_first):
+    alone = of_one_content == np.arange(len(stands))
+    for members in _compared(pictures, best_first[alone[best_first]]):
         stored = vectors(rows[members])
         if stored is None:
             break
         stands[members] = members[near_duplicate_groups(stored, near_duplicate)]
+    return stands[of_one_content]
+
+
+def _first_of_content(pictures: pa.Table, best_first: Order) -> npt.NDArray[np.int64]:
+    """Of each picture the best with the same bytes, itself where there is none or they aren't known; by place."""
+    stands = np.arange(pictures.num_rows, dtype=np.int64)
+    content = pictures.column("sha256")
+    known = best_first[content.is_valid().to_numpy()[best_first]]
+    if len(known):
+        codes = content.take(pa.array(known)).combine_chunks().dictionary_encode().indices.to_numpy()
+        _, first, group = np.unique(codes, return_index=True, return_inverse=True)
+        stands[known] = known[first[group]]
     return stands
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index_builder import list_pairs, list_pass, list_screen, list_tiles
+from index_builder import list_pairs, list_pass, list_tiles
 from index_builder.index_folder import in_order
 from index_builder.list_pass import GROWN, open_list_pass
 from index_builder.ordered_threads import mapped_in_order
@@ -97,7 +97,7 @@ def screened(monkeypatch):
     """Every tile is screened by whole numbers, also on a CPU that gains nothing by it."""
     monkeypatch.setattr(list_pass, "SCREENED_FROM", 0)
     monkeypatch.setattr(list_tiles, "WORTH", 0)
-    monkeypatch.setattr(list_screen, "has_fast_integers", lambda: True)
+    monkeypatch.setattr(list_pass, "has_fast_integers", lambda: True)
 
 
 def assert_same(ours, theirs, tolerance=2e-6):
@@ -286,7 +286,7 @@ def test_with_a_predicate_each_query_goes_on_until_k_rows_pass(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(list_pass, "SCREENED_FROM", 0 if screens else np.inf)
         patch.setattr(list_tiles, "WORTH", 0)
-        patch.setattr(list_screen, "has_fast_integers", lambda: True)
+        patch.setattr(list_pass, "has_fast_integers", lambda: True)
         similarities, rows, lists = open_list_pass(index, path).search(queries, k, nprobe, mask)
 
     assert ((rows >= 0).sum(axis=1) == min(k, passes.sum())).all()

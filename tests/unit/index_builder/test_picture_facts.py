@@ -13,11 +13,11 @@ def unit(vectors):
 
 
 def found(rows):
-    """Rows (centroid_id, id, similarity[, width, height, aesthetic]); the row number is the id here."""
+    """Rows (centroid_id, id, similarity[, width, height, aesthetic, sha256]); the row number is the id here."""
     rows = sorted(rows, key=lambda row: (row[0], -row[2]))
     columns = {name: [] for name in JUDGED_BY.names}
     for centroid, picture, similarity, *rest in rows:
-        width, height, aesthetic = (*rest, None, None, None)[:3]
+        width, height, aesthetic, sha256 = (*rest, None, None, None, None)[:4]
         values = (
             centroid,
             columns["centroid_id"].count(centroid),
@@ -27,6 +27,7 @@ def found(rows):
             width,
             height,
             aesthetic,
+            sha256,
         )
         for name, value in zip(JUDGED_BY.names, values, strict=True):
             columns[name].append(value)
@@ -72,6 +73,28 @@ def test_of_near_duplicates_the_better_one_stands_for_the_other(values, stands):
 
     expected = {0: None, 1: None, 2: None} | {3 - stands: stands}
     assert dict(zip(table.column("id").to_pylist(), facts.duplicate_of.to_pylist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("near_duplicate", [0.94, 1.0])
+def test_pictures_of_the_same_bytes_are_duplicates_whatever_their_vectors(near_duplicate):
+    # 1, 2 and 3 are one file; 4 nearly repeats the 2 that stands for it; 5 and 6 have no known bytes.
+    vectors = unit(
+        np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [0, 0.05, 1], [1, 1, 0], [1, 0, 1.0]])
+    )
+    rows = [
+        (1, 100, 9.0, "a"),
+        (2, 200, 1.0, "a"),
+        (3, 100, 5.0, "a"),
+        (4, 50, 5.0, "b"),
+        (5, 9, 9.0),
+        (6, 8, 9.0),
+    ]
+    table = found([(0, picture, 0.9 - picture / 10, side, side, *rest) for picture, side, *rest in rows])
+
+    facts = picture_facts(table, near_duplicate, lambda asked: vectors[asked])
+
+    of = dict(zip(table.column("id").to_pylist(), facts.duplicate_of.to_pylist(), strict=True))
+    assert of == {1: 2, 2: None, 3: 2, 4: 2 if near_duplicate < 1 else None, 5: None, 6: None}
 
 
 def test_a_threshold_of_one_asks_for_no_vectors():

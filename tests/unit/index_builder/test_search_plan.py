@@ -5,9 +5,17 @@ from index_builder.search_plan import plan_search
 GB = 2**30
 
 
-def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_bytes=0):
+def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_bytes=0, screens=False):
     return plan_search(
-        n, 768, nlist, queries, nprobe, codes=codes, disk_bytes=disk_bytes, memory_bytes=16 * GB
+        n,
+        768,
+        nlist,
+        queries,
+        nprobe,
+        codes=codes,
+        disk_bytes=disk_bytes,
+        memory_bytes=16 * GB,
+        screens=screens,
     )
 
 
@@ -21,6 +29,14 @@ def test_an_index_larger_than_memory_is_read_once_rather_than_for_each_query():
     assert not plan(3_000).list_major
     assert plan(3_000, disk_bytes=100 * GB).list_major
     assert plan(3_000, disk_bytes=100 * GB).reason.startswith("list-major")
+
+
+def test_whole_numbers_make_a_pass_worth_while_for_fewer_queries():
+    assert not plan(8_000).list_major
+    assert plan(8_000, screens=True).list_major
+    assert plan(10, n=10_000, nlist=16, screens=True).reason == plan(10, n=10_000, nlist=16).reason, (
+        "too little"
+    )
 
 
 def test_what_a_pass_can_not_do_is_left_to_faiss():

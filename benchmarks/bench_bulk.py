@@ -1,0 +1,372 @@
+"""Centroid queries in bulk: beside FAISS one by one, faiss.contrib.big_batch_search and the real clip-retrieval.
+
+Same file, same nprobe, same k, in turn. Warm is CPU time of one thread with everything in memory. Cold is wall time
+with the index memory-mapped and its pages put out of the cache by posix_fadvise before each way. clip-retrieval runs
+in an environment of its own, PEER_PYTHON or .venv-peer of `make peer`; without one its figures are left out.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+
+from benchmarks.bulk_indices import KINDS, Pool, build, evict, for_the_peer
+from benchmarks.bulk_plot import cost_plot
+from benchmarks.drawn_vectors import Floats
+from benchmarks.report import report
+from index_builder.bulk_query import bulk_query, explain
+from index_builder.faiss_library import load_faiss
+from index_builder.index_folder import INDEX_FILE, IndexFolder
+from index_builder.inverted_lists import InvertedLists
+from index_builder.matrix_threads import one_matrix_thread, one_torch_thread
+from index_builder.pools import IndexPool, Question
+from index_builder.predicates import Predicate, rows_that_pass
+from index_builder.row_mask import RowMask
+from spine.settings import AestheticMin, FiltersConfig
+
+COLUMNS = ("url", "caption", "width", "height")
+NPROBE = 32
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Build one pool in every code, and ask it in every way."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--plot", type=Path, help="write the cost per centroid to this SVG file")
+    parser.add_argument("--memory", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.memory is not None:
+        print(peak_memory(given.memory))
+        return
+    n, q, nlist = (200_000, 4_000, 1_024) if given.quick else (1_000_000, 10_000, 4_096)
+    with tempfile.TemporaryDirectory() as temporary:
+        pool = build(Path(temporary), n, 768, q, nlist)
+        with one_thread():
+            for kind in KINDS:
+                for k in (40, 100) if given.quick else (40, 100, 1_000):
+                    warm(pool, kind, k)
+            filtered(pool)
+            curve(pool, given.plot)
+        cold(pool)
+        for kind in ("SQ8", "PQ"):
+            count_bytes(pool, kind)
+        memory(pool)
+        against_peer(pool)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """FAISS, NumPy and torch work with one thread inside."""
+    threads = load_faiss().omp_get_max_threads()
+    load_faiss().omp_set_num_threads(1)
+    with one_matrix_thread(), one_torch_thread():
+        yield
+    load_faiss().omp_set_num_threads(threads)
+
+
+def warm(pool: Pool, kind: str, k: int) -> None:
+    """CPU time of a query by each way, the better of two; one query at a time 300 stand for all."""
+    with pool.open(kind) as index:
+        raw, some = index.faiss_index(), pool.queries[:: len(pool.queries) // 300]
+        single = load_faiss().SearchParametersIVF(nprobe=NPROBE)
+        if kind == "RaBitQ":
+            single = load_faiss().SearchParametersPreTransform(index_params=single)
+        ways: dict[str, tuple[Floats, Callable[[Floats], object]]] = {
+            "faiss_single": (some, lambda asked: [raw.search(one[None], k, params=single) for one in asked]),
+            "folder_single": (
+                some,
+                lambda asked: [index.search(one[None], k, nprobe=NPROBE) for one in asked],
+            ),
+            "faiss_batch": (pool.queries, lambda asked: raw.search(asked, k, params=single)),
+            "bulk": (pool.queries, lambda asked: in_bulk(index, asked, k)),
+            "bulk_with_metadata": (pool.queries, lambda asked: in_bulk(index, asked, k, COLUMNS)),
+        }
+        micro = {name: spent_us(ask, asked) for name, (asked, ask) in ways.items()}
+        # Where candidates are ranked on the vectors themselves, one query of the folder does so too.
+        base = "folder_single" if index.exact_vectors is not None else "faiss_single"
+        report(
+            f"bulk_speedup_{kind}_k{k}",
+            micro[base] / micro["bulk"],
+            f"x {base} (one query at a time), CPU seconds",
+            at_least=5.0,
+            k=k,
+            nprobe=NPROBE,
+            threads=1,
+            recall_at_k=recall(in_bulk(index, pool.queries[:500], k), pool.exact[:, :k])
+            if k <= 100
+            else None,
+            cpu_us_a_query=micro,
+            plan=explain(index, len(pool.queries), k, NPROBE),
+            load=round(os.getloadavg()[0], 1),
+            **pool.sizes,
+        )
+
+
+def spent_us(ask: Callable[[Floats], object], asked: Floats) -> float:
+    """Microseconds of CPU a query, the better of two."""
+    best = np.inf
+    for _ in range(2):
+        start = time.process_time()
+        ask(asked)
+        best = min(best, (time.process_time() - start) / len(asked) * 1e6)
+    return round(best, 1)
+
+
+def in_bulk(
+    index: IndexFolder, queries: Floats, k: int, columns: tuple[str, ...] = (), mask: RowMask | None = None
+) -> np.ndarray:
+    """Rows (q, k) by the bulk call; -1 where there are fewer."""
+    rows = np.full((len(queries), k), -1, dtype=np.int64)
+    for answers in bulk_query(index, queries, k, nprobe=NPROBE, columns=columns, mask=mask):
+        table = answers.neighbours
+        rows[table.column("query").to_numpy(), table.column("rank").to_numpy()] = table.column(
+            "row"
+        ).to_numpy()
+    return rows
+
+
+def recall(rows: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the exact nearest that were found."""
+    found = [len(np.intersect1d(a, b)) / len(b) for a, b in zip(rows, exact, strict=False)]
+    return round(float(np.mean(found)), 4)
+
+
+def filtered(pool: Pool) -> None:
+    """1 % of the rows pass: time to that of everything, k filled, recall; and what asking ten times as deep fills."""
+    predicate = Predicate(
+        filters=FiltersConfig(
+            min_side_px=0, pwatermark_max=None, aesthetic_min=AestheticMin(value=9.9), unknown="drop"
+        )
+    )
+    k = 100
+    with pool.open("SQ8") as index:
+        mask = rows_that_pass(index.rows, predicate)
+        rows = mask.rows(0, mask.n)
+        whole = spent_us(lambda asked: in_bulk(index, asked, k), pool.queries)
+        own = spent_us(
+            lambda asked: in_bulk(index, asked, k, mask=rows_that_pass(index.rows, predicate)), pool.queries
+        )
+        found = in_bulk(index, pool.queries[:500], k, mask=mask)
+        nearest = np.argsort(-(pool.queries[:500] @ pool.vectors[rows].T), axis=1)[:, :k]
+        deep = in_bulk(index, pool.queries[:500], 10 * k)
+    left = np.where(deep >= 0, mask.has(np.maximum(deep, 0)), False).sum(axis=1)
+    conditions = {
+        "k": k,
+        "nprobe": NPROBE,
+        "passing": mask.count,
+        "filled": round(float((found >= 0).mean()), 4),
+        "recall_at_k": recall(found, rows[nearest]),
+        "filled_by_asking_10_times_as_deep": round(float(np.minimum(left, k).mean() / k), 4),
+        "cpu_us_a_query": {"filtered": own, "unfiltered": whole},
+    }
+    report(
+        "bulk_filtered_1_percent",
+        own / whole,
+        "x unfiltered, CPU seconds",
+        at_most=3.0,
+        **conditions,
+        **pool.sizes,
+    )
+    report("bulk_filtered_filled", conditions["filled"], "of the k that exist", at_least=1.0, **conditions)
+
+
+def one_by_one(index: IndexFolder, queries: Floats) -> None:
+    """FAISS's own search, a query a call, k = 100."""
+    single = load_faiss().SearchParametersIVF(nprobe=NPROBE)
+    for query in queries:
+        index.faiss_index().search(query[None], 100, params=single)
+
+
+def curve(pool: Pool, plot: Path | None) -> None:
+    """CPU time of a centroid when 100 to 10,000 are asked together."""
+    random = np.random.default_rng(3)
+    many = pool.queries[random.integers(len(pool.queries), size=10_000)]
+    many = many + 0.02 * random.standard_normal(many.shape).astype(np.float32)
+    many /= np.linalg.norm(many, axis=1, keepdims=True)
+    costs: dict[str, dict[int, float]] = {}
+    for kind in ("SQ8", "PQ"):
+        with pool.open(kind) as index:
+            alone = spent_us(partial(one_by_one, index), many[:300])
+            costs[f"{kind}, FAISS one by one"] = dict.fromkeys((100, 10_000), alone)
+            costs[f"{kind}, together"] = {
+                q: spent_us(partial(in_bulk, index, k=100), many[:q])
+                for q in (100, 300, 1_000, 3_000, 10_000)
+            }
+        together = costs[f"{kind}, together"]
+        report(
+            f"bulk_cost_falls_{kind}",
+            together[100] / together[10_000],
+            "x as much CPU a centroid for 100 as for 10,000",
+            at_least=1.0,
+            k=100,
+            nprobe=NPROBE,
+            threads=1,
+            cpu_us_a_centroid=together,
+            faiss_single_us=alone,
+            **{name: pool.sizes[name] for name in ("n", "d", "nlist")},
+        )
+    if plot is not None:
+        n, d = pool.vectors.shape
+        plot.write_text(cost_plot(costs, f"{n:,} x {d}, {pool.nlist:,} lists, nprobe {NPROBE}, k = 100"))
+
+
+def cold(pool: Pool) -> None:
+    """Wall time of all queries, k = 100 with metadata, none of the index in memory at the start."""
+    from faiss.contrib.big_batch_search import big_batch_search
+
+    k, few = 100, 12
+    file = pool.folder / "SQ8" / INDEX_FILE
+    took: dict[str, float] = {}
+    with pool.open("SQ8", memory_map=True) as index:
+        evict(file)
+        begin = time.perf_counter()
+        in_bulk(index, pool.queries, k, COLUMNS)
+        took["bulk"] = time.perf_counter() - begin
+    with pool.open("SQ8", memory_map=True) as index:
+        evict(file)
+        index.faiss_index().nprobe = NPROBE
+        begin = time.perf_counter()
+        # Its search has threads of its own; with more for computation its default function doesn't work (1.15.1).
+        _, rows = big_batch_search(index.faiss_index(), pool.queries, k, threaded=2, prefetch_threads=2)
+        for start in range(0, len(rows), 256):
+            index.metadata(rows[start : start + 256][rows[start : start + 256] >= 0], COLUMNS)
+        took["big_batch_search"] = time.perf_counter() - begin
+    alone = 0.0
+    for query in pool.queries[:: len(pool.queries) // few][:few]:
+        with pool.open("SQ8", memory_map=True) as index:  # anew: pages that are mapped can't be put out
+            evict(file)
+            begin = time.perf_counter()
+            _, found, _ = index.faiss_index().search_and_reconstruct(
+                query[None], k, params=load_faiss().SearchParametersIVF(nprobe=NPROBE)
+            )
+            index.metadata(found[0], COLUMNS)
+            alone += time.perf_counter() - begin
+    took["one_by_one"] = alone / few * len(pool.queries)
+    conditions = {"k": k, "nprobe": NPROBE, "threads": os.cpu_count(), "wall_s": took, "with": "metadata"}
+    conditions |= {
+        "one_by_one_from_queries": few,
+        "evicted": "posix_fadvise",
+        "load": round(os.getloadavg()[0], 1),
+    }
+    for name, goal in (("big_batch_search", 3.0), ("one_by_one", 30.0)):
+        value = took[name] / took["bulk"]
+        report(f"bulk_cold_{name}", value, f"x {name}, wall", at_least=goal, **conditions, **pool.sizes)
+
+
+def count_bytes(pool: Pool, kind: str) -> None:
+    """Bytes fetched from the device for one pass, to the bytes of the lists that any query wants."""
+    with pool.open(kind, memory_map=True) as index:
+        lists = InvertedLists(index.faiss_index(), index.path)
+        wanted = np.unique(index.faiss_index().quantizer.search(pool.queries, NPROBE)[1])
+        evict(index.path)
+        before = fetched_bytes()
+        in_bulk(index, pool.queries, 40)
+        value = (fetched_bytes() - before) / lists.bytes_of(wanted)
+    touched = {"lists": len(wanted), "lists_bytes": lists.bytes_of(wanted), "nprobe": NPROBE}
+    report(f"bulk_bytes_{kind}", value, "x bytes of the lists touched", at_most=1.05, **touched, **pool.sizes)
+
+
+def fetched_bytes() -> int:
+    """What the device has given this process so far; what lay in the page cache doesn't count."""
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("read_bytes:")))
+
+
+def memory(pool: Pool) -> None:
+    """Peak memory of a process that asks for 10,000 x 3,000 neighbours with metadata, index on disk."""
+    command = [sys.executable, "-m", "benchmarks.bench_bulk", "--memory", str(pool.folder / "SQ8")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    value = float(done.stdout.split()[-1])
+    conditions = {name: pool.sizes[name] for name in ("n", "d", "nlist")}
+    report("bulk_peak_memory", value, "GB", at_most=4.0, k=3_000, queries=10_000, nprobe=NPROBE, **conditions)
+
+
+def peak_memory(folder: Path) -> float:
+    """GB that this process had at most."""
+    import resource
+
+    with IndexPool(folder) as source:
+        d = source.d or 0
+        queries = np.random.default_rng(0).standard_normal((10_000, d)).astype(np.float32)
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+        for _ in source.search(queries, Question(k=3_000, nprobe=NPROBE, columns=COLUMNS)):
+            pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def against_peer(pool: Pool) -> None:
+    """Wall time for all queries, 40 results with metadata, everything in memory, beside clip-retrieval's."""
+    from tests.peer.__main__ import running_peer
+
+    peer = os.environ.get("PEER_PYTHON", str(ROOT / ".venv-peer" / "bin" / "python"))
+    if not Path(peer).is_file():
+        print(f"no {peer}: `make peer` makes it, or PEER_PYTHON names one; left out", file=sys.stderr)
+        return
+    k, some = 40, pool.queries[:: max(1, len(pool.queries) // 800)]
+    with pool.open("SQ8") as index:
+        in_bulk(index, pool.queries[:100], k, COLUMNS)
+        begin = time.perf_counter()
+        rows = in_bulk(index, pool.queries, k, COLUMNS)
+        ours_s = time.perf_counter() - begin
+    index_path = for_the_peer(pool, "SQ8", pool.folder / "peer")
+    load_faiss().write_index(_with_nprobe(pool), str(pool.folder / "SQ8" / INDEX_FILE))
+    with running_peer(peer, index_path) as http:
+
+        def ask(query: Floats) -> list[int]:
+            body = {
+                "embedding_input": query.tolist(),
+                "modality": "image",
+                "num_images": k,
+                "num_result_ids": k,
+                "indice_name": "pool",
+                "deduplicate": False,
+                "use_safety_model": False,
+                "use_violence_detector": False,
+            }
+            return [row["id"] for row in http.post("/knn-service", json=body).raise_for_status().json()]
+
+        ask(some[0])
+        with ThreadPoolExecutor(4) as clients:
+            begin = time.perf_counter()
+            theirs = list(clients.map(ask, some))
+            theirs_s = (time.perf_counter() - begin) / len(some) * len(pool.queries)
+    padded = np.array([found + [-1] * (k - len(found)) for found in theirs])
+    numbers = np.arange(len(pool.queries))[:: max(1, len(pool.queries) // 800)]
+    inside = numbers < len(pool.exact)
+    report(
+        "bulk_warm_clip_retrieval",
+        theirs_s / ours_s,
+        "x clip-retrieval 2.45, same index, Arrow, four clients, wall",
+        at_least=50.0,
+        k=k,
+        nprobe=NPROBE,
+        wall_s={"bulk": ours_s, "clip_retrieval": theirs_s},
+        peer_from_queries=len(some),
+        recall_at_k=recall(rows[:500], pool.exact[:, :k]),
+        recall_at_k_peer=recall(padded[inside], pool.exact[numbers[inside], :k]),
+        load=round(os.getloadavg()[0], 1),
+        **pool.sizes,
+    )
+
+
+def _with_nprobe(pool: Pool) -> object:
+    """The index with nprobe in its file: clip-retrieval takes it from there."""
+    index = load_faiss().read_index(str(pool.folder / "SQ8" / INDEX_FILE))
+    index.nprobe = NPROBE
+    return index
+
+
+if __name__ == "__main__":
+    main()
