@@ -1,227 +1,255 @@
-"""What the server adds to FAISS: CPU and requests a second over HTTP, beside FAISS alone in the same run.
+"""Our server beside clip-retrieval 2.45 and beside FAISS alone, in one run, over the same vectors.
 
-One index file and the same search parameters for both. The server is a process of its own, its CPU time is
-read from the system; clients are threads of this one, so that requests a second are a lower bound.
+Both serve the same index file, the one that clip-retrieval's indexer would make; ours serves the planner's index too.
+clip-retrieval runs in an environment of its own (scripts/set_up_peer.sh); where there is none, ours is measured alone.
 """
 
 import argparse
 import os
-import re
-import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import numpy as np
 import orjson
 import pyarrow as pa
 
+from benchmarks.closed_loop import Load, load, post, resident_bytes
 from benchmarks.report import report
+from benchmarks.served_pool import COLUMNS, K, ServedPool, build, indices_paths, recall_at_k
 from index_builder.faiss_library import load_faiss
 from index_builder.index_folder import IndexFolder
-from index_builder.metadata_rows import write_metadata
+from index_builder.metadata_rows import MetadataRows
 from spine.protocol import RetrievalClient
+from tests.peer.servers import ROOT, Server, running_ours, running_peer
 
-D, NPROBE = 768, 96  # of 4 sqrt(n) lists: enough for 3,000 results
-SIZES = ((40, 40, False), (200, 200, False), (40, 3000, True))
-_START = """
-from pathlib import Path
-from retrieval_server.serving import serve
-from retrieval_server.settings import IndexSettings, ServerSettings
-import sys
-folder, port = Path(sys.argv[1]), int(sys.argv[2])
-serve(ServerSettings(indices=(IndexSettings(name="pool", folder=folder, memory_map=False),)), port=port)
-"""
+CLIENTS = 16
+SIZES = {"40_40": (40, 40, False), "200_200": (200, 200, False), "40_3000_dedup": (40, 3000, True)}
+OVER_FAISS_MS = {"40_40": 1.0, "200_200": 2.0, "40_3000_dedup": 30.0}
+TIMES_PARQUET = {"40_40": 10.0, "200_200": 10.0, "40_3000_dedup": 4.0}
+TIMES_ARROW = {"40_40": 2.5, "200_200": 2.5, "40_3000_dedup": 4.0}
+PLANNED_CPU = {"40_40": 0.1, "200_200": 0.1, "40_3000_dedup": 0.2}
+PLANNED_TIMES = {"40_40": 8.0, "200_200": 8.0, "40_3000_dedup": 4.0}
+
+Loads = dict[tuple[str, str], Load]
+"""By index and size."""
 
 
 def main() -> None:
-    """Build an index, then measure single requests and batches."""
+    """Build the indices, then measure single requests, batches, metadata and the start."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    n, seconds = (50_000, 4.0) if quick else (1_000_000, 10.0)
+    n, seconds = (200_000, 3.0) if quick else (1_000_000, 10.0)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "pool"
-        queries = build(folder, n)
-        process, address = start(folder)
-        try:
-            for num_images, k, deduplicate in SIZES:
-                single(folder, address, process.pid, queries, n, num_images, k, deduplicate, seconds)
-            batch(folder, address, queries, n)
-        finally:
-            process.terminate()
-            process.wait(30)
+        pool = build(Path(temporary), n)
+        conditions = {"n": n, "d": pool.queries.shape[1], "clients": CLIENTS, "index": "HNSW32, as autofaiss"}
+        peer = peer_python()
+        theirs = measure_peer(peer, pool, seconds) if peer else {}
+        ours = measure_ours(pool, seconds, conditions)
+        compare(pool, ours, theirs, conditions)
+        measure_batch(pool, peer, conditions)
+        measure_metadata(pool, conditions)
+        measure_codec(conditions)
 
 
-def build(folder: Path, n: int) -> np.ndarray:
-    """Write an index of n clustered vectors; 1,000 held-out queries."""
-    faiss = load_faiss()
-    generator = np.random.default_rng(0)
-    centres = generator.standard_normal((500, D), dtype=np.float32)
-
-    def draw(count: int) -> np.ndarray:
-        rows = centres[generator.integers(500, size=count)]
-        rows = rows + 0.8 * generator.standard_normal((count, D), dtype=np.float32)
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-    index = faiss.index_factory(D, f"IVF{int(4 * n**0.5)},SQ8", faiss.METRIC_INNER_PRODUCT)
-    index.cp.niter = 5
-    index.train(draw(min(n, 40_000)))
-    for start_row in range(0, n, 50_000):
-        index.add(draw(min(50_000, n - start_row)))
-    index.nprobe = NPROBE
-    folder.mkdir()
-    faiss.write_index(index, str(folder / "image.index"))
-    columns = {
-        "url": [f"https://pictures.example/{row:012d}.jpg" for row in range(n)],
-        "caption": [f"a picture with the number {row} and some words about it" for row in range(n)],
-        "width": np.arange(n) % 2000,
-        "height": np.arange(n) % 1500,
-        "NSFW": ["UNLIKELY"] * n,
-        "punsafe": generator.random(n, dtype=np.float32),
-        "pwatermark": generator.random(n, dtype=np.float32),
-        "aesthetic": generator.random(n, dtype=np.float32),
-        "similarity": generator.random(n, dtype=np.float32),
-    }
-    write_metadata(folder / "metadata" / "0.arrow", pa.table(columns))
-    return draw(1000)
+def peer_python() -> str:
+    """clip-retrieval's interpreter; empty where there is none."""
+    found = os.environ.get("PEER_PYTHON") or str(ROOT / ".venv-peer" / "bin" / "python")
+    if Path(found).exists():
+        return found
+    print("no clip-retrieval here (scripts/set_up_peer.sh): ours is measured alone", file=sys.stderr)
+    return ""
 
 
-def start(folder: Path) -> tuple["subprocess.Popen[str]", str]:
-    """Start the server in a process of its own; it and its address."""
-    command = [sys.executable, "-c", _START, str(folder), "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if found := re.search(r"serving on (http://\S+)", line):
-            threading.Thread(target=process.stderr.read, daemon=True).start()
-            return process, found[1]
-    raise SystemExit("the server did not start")
-
-
-def single(
-    folder: Path,
-    address: str,
-    pid: int,
-    queries: np.ndarray,
-    n: int,
-    num_images: int,
-    k: int,
-    deduplicate: bool,
-    seconds: float,
-) -> None:
-    """Closed loop of 1 and 16 clients; CPU a request beside FAISS's own."""
-    faiss_ms = faiss_cpu_ms(folder, queries, k, reconstruct=deduplicate)
-    bodies = [
-        orjson.dumps(
-            {
-                "embedding_input": query.tolist(),
-                "num_images": num_images,
-                "num_result_ids": k,
-                "deduplicate": deduplicate,
-                "modality": "image",
-                "indice_name": "pool",
-            }
-        )
-        for query in queries
-    ]
-    for clients in (1, 16):
-        ask(address, bodies, clients, 0.5)
-        before = cpu_s(pid)
-        times = ask(address, bodies, clients, seconds)
-        cpu_ms = (cpu_s(pid) - before) * 1000 / len(times)
-        conditions = {
-            "n": n,
-            "d": D,
-            "k": k,
-            "num_images": num_images,
-            "deduplicate": deduplicate,
-            "clients": clients,
-            "nprobe": NPROBE,
-            "index": "IVF,SQ8",
-            "load": round(os.getloadavg()[0], 1),
+def measure_peer(peer: str, pool: ServedPool, seconds: float) -> Loads:
+    """clip-retrieval's default set-up and its best."""
+    with running_peer(peer, indices_paths(pool), threads=0) as server:
+        return {
+            (index, size): asked(server, pool, index, size, seconds)
+            for index in ("parquet", "arrow")
+            for size in SIZES
         }
-        name = f"{num_images}_{k}_{clients}"
-        goal = {40: 1.0, 200: 2.0, 3000: 30.0}[k]
+
+
+def measure_ours(pool: ServedPool, seconds: float, conditions: dict[str, object]) -> Loads:
+    """Ours on the same file, then on the planner's index; how it starts, and what memory it takes."""
+    loads: Loads = {}
+    with running_ours(indices_paths(pool)) as server:
+        for size in SIZES:
+            loads["arrow", size] = asked(server, pool, "arrow", size, seconds)
+    for size in SIZES:  # FAISS alone under the same load: as many threads as the server has
+        loads["faiss", size] = faiss_alone(pool.folder / "peer-arrow", pool, size, seconds)
+    with running_run(pool) as (server, boot_s):
+        for size in SIZES:
+            loads["planned", size] = asked(server, pool, "run", size, seconds)
+        index_bytes = sum(path.stat().st_size for path in pool.planned.rglob("*") if path.is_file())
+        own = resident_bytes(server.pid) - index_bytes  # all of it is mapped, and most of it was read
+        report("server_boot", boot_s, "s", at_most=3, **conditions)
+        report("server_memory_over_index", max(0, own) / 1e6, "MB", at_most=400, **conditions)
+    return loads
+
+
+@contextmanager
+def running_run(pool: ServedPool) -> Iterator[tuple[Server, float]]:
+    """Our server over the planner's index, and the seconds until it listened."""
+    paths = pool.folder / "planned.json"
+    entry = {"indice_folder": str(pool.planned), "clip_model": "", "enable_faiss_memory_mapping": True}
+    columns = {"columns_to_return": list(COLUMNS)}
+    paths.write_bytes(orjson.dumps({"run": entry | columns}))
+    begin = time.perf_counter()
+    with running_ours(paths) as server:
+        yield server, time.perf_counter() - begin
+
+
+def asked(server: Server, pool: ServedPool, index: str, size: str, seconds: float) -> Load:
+    """A closed loop of CLIENTS with embedding queries of one size."""
+    num_images, k, deduplicate = SIZES[size]
+    fields = {"num_images": num_images, "num_result_ids": k, "deduplicate": deduplicate}
+    fields |= {"modality": "image", "indice_name": index}
+    requests = [
+        post("/knn-service", orjson.dumps(fields | {"embedding_input": query.tolist()}))
+        for query in pool.queries
+    ]
+    done = load(int(server.http.base_url.port or 0), server.pid, requests, CLIENTS, seconds)
+    print(f"{index} {size}: {done.per_second:.1f}/s, {done.cpu_ms:.2f} CPU ms", file=sys.stderr, flush=True)
+    return done
+
+
+def faiss_alone(folder: Path, pool: ServedPool, size: str, seconds: float) -> Load:
+    """FAISS's own part of such requests, one query a call in as many threads as the server's."""
+    _, k, deduplicate = SIZES[size]
+    faiss = load_faiss()
+    with IndexFolder.open(folder, memory_map=False) as opened:
+        index = opened.faiss_index()
+        end = time.perf_counter() + seconds
+
+        def loop(number: int) -> int:
+            faiss.omp_set_num_threads(1)
+            done = 0
+            while time.perf_counter() < end:
+                query = pool.queries[(number * 37 + done) % len(pool.queries)][None]
+                (index.search_and_reconstruct if deduplicate else index.search)(query, k)
+                done += 1
+            return done
+
+        cpu, begin = time.process_time(), time.perf_counter()
+        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+            done = sum(threads.map(loop, range(os.cpu_count() or 1)))
+        return Load(done, time.perf_counter() - begin, time.process_time() - cpu, [])
+
+
+def compare(pool: ServedPool, ours: Loads, theirs: Loads, conditions: dict[str, object]) -> None:
+    """Report ours beside FAISS and clip-retrieval."""
+    recall = {name: recall_at_k(folder, pool) for name, folder in _folders(pool).items()}
+    for size in SIZES:
+        same, faiss, planned = ours["arrow", size], ours["faiss", size], ours["planned", size]
+        measured = conditions | {"recall_at_40": recall["arrow"], "load": round(os.getloadavg()[0], 1)}
         report(
-            f"server_cpu_over_faiss_{name}",
-            cpu_ms - faiss_ms,
+            f"server_cpu_over_faiss_{size}",
+            same.cpu_ms - faiss.cpu_ms,
             "ms",
-            at_most=goal,
-            faiss_ms=faiss_ms,
-            **conditions,
+            at_most=OVER_FAISS_MS[size],
+            faiss_ms=faiss.cpu_ms,
+            **measured,
         )
-        report(f"server_requests_{name}", len(times) / seconds, "1/s", **conditions)
-        p50, p99 = np.percentile(times, [50, 99]) * 1000
-        report(f"server_p99_{name}", p99, "ms", p50_ms=float(p50), **conditions)
+        p50, p99 = same.percentile_ms(50), same.percentile_ms(99)
+        report(f"server_p99_{size}", p99 / p50, "x p50", at_most=3, p50_ms=p50, p99_ms=p99, **measured)
+        for name, goal in (("parquet", TIMES_PARQUET[size]), ("arrow", TIMES_ARROW[size])):
+            if (name, size) in theirs:
+                peer = theirs[name, size]
+                facts = {"ours": same.per_second, "theirs": peer.per_second}
+                facts |= {"our_cpu_ms": same.cpu_ms, "their_cpu_ms": peer.cpu_ms}
+                facts |= {"their_p50_ms": peer.percentile_ms(50), "their_p99_ms": peer.percentile_ms(99)}
+                ratio = same.per_second / peer.per_second
+                unit = f"x clip-retrieval's requests/s, {name}"
+                report(f"server_requests_{name}_{size}", ratio, unit, at_least=goal, **facts, **measured)
+        if ("arrow", size) in theirs:
+            peer = theirs["arrow", size]
+            facts = {"our_recall_at_40": recall["planned"], "their_recall_at_40": recall["arrow"]}
+            facts |= {"our_cpu_ms": planned.cpu_ms, "their_cpu_ms": peer.cpu_ms}
+            facts |= {"ours": planned.per_second, "theirs": peer.per_second}
+            unit = "x clip-retrieval's CPU, arrow"
+            ratio = planned.cpu_ms / peer.cpu_ms
+            report(f"planned_cpu_{size}", ratio, unit, at_most=PLANNED_CPU[size], **facts, **conditions)
+            unit = "x clip-retrieval's requests/s, arrow"
+            ratio = planned.per_second / peer.per_second
+            report(
+                f"planned_requests_{size}", ratio, unit, at_least=PLANNED_TIMES[size], **facts, **conditions
+            )
 
 
-def faiss_cpu_ms(folder: Path, queries: np.ndarray, k: int, *, reconstruct: bool) -> float:
-    """CPU of one search, one thread, one query a call; with the vectors of what is found where asked."""
-    load_faiss().omp_set_num_threads(1)
-    with IndexFolder.open(folder, memory_map=False) as index:
-        index.search(queries[:5], k)
-        start_s = time.process_time()
-        for query in queries[:200]:
-            _, rows = index.search(query[None], k)
-            assert (rows >= 0).all(), "fewer rows than asked for: more lists must be searched"
-            if reconstruct:
-                index.reconstruct(rows[0][rows[0] >= 0])
-        return (time.process_time() - start_s) * 1000 / 200
-
-
-def ask(address: str, bodies: list[bytes], clients: int, seconds: float) -> list[float]:
-    """Ask in a closed loop; seconds of each answer."""
-    end = time.perf_counter() + seconds
-
-    def loop(number: int) -> list[float]:
-        times: list[float] = []
-        with httpx.Client(base_url=address, timeout=60) as client:
-            at = number * 37
-            while (begin := time.perf_counter()) < end:
-                response = client.post("/knn-service", content=bodies[at % len(bodies)])
-                assert response.status_code == 200, response.text
-                times.append(time.perf_counter() - begin)
-                at += 1
-        return times
-
-    with ThreadPoolExecutor(clients) as threads:
-        return [each for times in threads.map(loop, range(clients)) for each in times]
-
-
-def batch(folder: Path, address: str, queries: np.ndarray, n: int) -> None:
-    """1,000 queries with metadata through the client, beside FAISS's own batch search."""
-    load_faiss().omp_set_num_threads(os.cpu_count() or 1)
-    with IndexFolder.open(folder, memory_map=False) as index:
-        index.search(queries, 40)
+def measure_batch(pool: ServedPool, peer: str, conditions: dict[str, object]) -> None:
+    """1,000 queries x 40 with metadata: one call of ours beside four clients of clip-retrieval's."""
+    queries = np.concatenate([pool.queries, pool.queries])
+    with running_run(pool) as (server, _), RetrievalClient(str(server.http.base_url)) as client:
+        client.knn_batch(queries[:10], K)
         begin = time.perf_counter()
-        index.search(queries, 40)
-        faiss_s = time.perf_counter() - begin
-    with RetrievalClient(address) as client:
-        client.knn_batch(queries[:10], 40)
-        begin = time.perf_counter()
-        table = client.knn_batch(queries, 40)
+        table = client.knn_batch(queries, K)
         batch_s = time.perf_counter() - begin
-    assert table.num_rows == 40_000
-    conditions = {
-        "n": n,
-        "d": D,
-        "k": 40,
-        "queries": 1000,
-        "nprobe": NPROBE,
-        "load": round(os.getloadavg()[0], 1),
-    }
-    report("server_batch", batch_s, "s", faiss_s=faiss_s, **conditions)
+    assert table.num_rows == K * len(queries)
+    if not peer:
+        report("server_batch", batch_s, "s", **conditions)
+        return
+    with running_peer(peer, indices_paths(pool), threads=0) as theirs:
+
+        def ask(query: np.ndarray) -> None:
+            body = {"embedding_input": query.tolist(), "num_images": K, "num_result_ids": K}
+            body |= {"modality": "image", "indice_name": "arrow"}
+            theirs.http.post("/knn-service", content=orjson.dumps(body)).raise_for_status()
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(ask, queries[:50]))
+            begin = time.perf_counter()
+            list(threads.map(ask, queries))
+            peer_s = time.perf_counter() - begin
+    facts = {"queries": len(queries), "k": K, "our_s": batch_s, "their_s": peer_s}
+    report("server_batch", batch_s / peer_s, "x clip-retrieval's time", at_most=1 / 40, **facts, **conditions)
 
 
-def cpu_s(pid: int) -> float:
-    """User and system seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def measure_metadata(pool: ServedPool, conditions: dict[str, object]) -> None:
+    """Metadata of 40 rows, from one record batch and from thousands as LAION-5B's files have."""
+    one = MetadataRows.open(pool.folder / "peer-arrow" / "metadata")
+    many = pool.folder / "many" / "0.arrow"
+    many.parent.mkdir()
+    everything = one.take(np.arange(one.n))
+    with pa.ipc.new_file(str(many), everything.schema) as writer:
+        writer.write_table(everything, max_chunksize=max(1, one.n // 4000))
+    random = np.random.default_rng(0)
+    wanted = [random.integers(one.n, size=40) for _ in range(500)]
+    for name, rows in (("one", one), ("4000", MetadataRows.open(many.parent))):
+        for each in wanted[:50]:
+            rows.take(each)
+        begin = time.process_time()
+        for each in wanted:
+            rows.take(each)
+        taken = (time.process_time() - begin) / len(wanted)
+        report(f"metadata_40_rows_{name}", taken * 1e6, "us", at_most=100, columns=12, **conditions)
+
+
+def measure_codec(conditions: dict[str, object]) -> None:
+    """A batch's way in and out: 1,000 x 768 as .npy, 1,000 x 100 rows of ids and similarities as Arrow."""
+    from retrieval_server.bodies import parse_npy
+    from spine.protocol import npy
+
+    queries = np.random.default_rng(0).random((1000, 768), dtype=np.float32)
+    table = pa.table({name: np.arange(100_000) for name in ("query", "rank", "id", "similarity")})
+    begin = time.process_time()
+    for _ in range(50):
+        parse_npy(npy(queries), 768)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        pa.ipc.open_stream(sink.getvalue()).read_all()
+    report("batch_codec", (time.process_time() - begin) / 50 * 1000, "ms", at_most=1, **conditions)
+
+
+def _folders(pool: ServedPool) -> dict[str, Path]:
+    return {"arrow": pool.folder / "peer-arrow", "planned": pool.planned}
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ class RetrievalClient:
             parameters["indice_name"] = index
         if columns is not None:
             parameters["columns"] = list(columns) or [""]
-        body = _npy(np.ascontiguousarray(embeddings, dtype=np.float32))
+        body = npy(np.ascontiguousarray(embeddings, dtype=np.float32))
         headers = {"Content-Type": NPY}
         response = self._send("POST", "/knn-batch", params=parameters, content=body, headers=headers)
         # Ours says by a code what it did not find; a server without the route has none to tell.
@@ -321,7 +321,8 @@ def _object(response: httpx.Response) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _npy(array: Vectors) -> bytes:
+def npy(array: Vectors) -> bytes:
+    """An array as the body of a request: a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

@@ -5,17 +5,11 @@ python -m tests.peer PEER_PYTHON record     draw the data of tests/data/clip_ret
 """
 
 import base64
-import contextlib
 import io
 import json
-import os
-import re
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +22,8 @@ from PIL import Image, ImageDraw
 from tests.peer.cases import Case, cases, defects
 from tests.peer.comparison import difference
 from tests.peer.indices import INDICES, draw, lay_out, stored_vectors
+from tests.peer.servers import ROOT, running_ours, running_peer
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data" / "clip_retrieval"
 CLIENTS: tuple[dict[str, Any], ...] = (
     {},  # as it comes: aesthetic 9, deduplicate, safety and violence
@@ -53,7 +47,8 @@ def record(peer: str, temporary: Path) -> None:
     """Keep what clip-retrieval answers."""
     queries = np.load(DATA / "vectors.npz")["queries"]
     asked = list(cases(INDICES, n=800, queries=queries, words=[]))
-    with running_peer(peer, lay_out(DATA, temporary / "indices")) as http:
+    with running_peer(peer, lay_out(DATA, temporary / "indices")) as server:
+        http = server.http
         answers = [http.post(case.route, json=case.body) for case in asked]
         listed = http.get("/indices-list").text
         for defect in defects(INDICES, d=16):
@@ -86,7 +81,8 @@ def compare(peer: str, temporary: Path) -> int:
     vectors = stored_vectors(temporary / "data")
     indices = lay_out(temporary / "data", temporary / "indices", clip_model="demo")
     wrong = asked = swapped = 0
-    with running_peer(peer, indices) as theirs, running_ours(indices) as ours:
+    with running_peer(peer, indices) as peer_server, running_ours(indices) as our_server:
+        theirs, ours = peer_server.http, our_server.http
         for case in cases(INDICES, n, queries, words):
             a, b = (http.post(case.route, json=case.body) for http in (theirs, ours))
             words_, equals = difference(case, a.json(), b.json(), vectors[case.index])
@@ -150,72 +146,6 @@ def compare_clients(
             wrong += 1
             print(f"DIFFERENT ClipClient {each['client']} {list(each['query'])}: {words}")
     return wrong, len(asked)
-
-
-@contextlib.contextmanager
-def running_peer(peer: str, indices: Path) -> Iterator[httpx.Client]:
-    """clip-retrieval's back end over these indices."""
-    port = free_port()
-    command = [peer, str(ROOT / "tests/peer/peer_server.py"), str(indices), str(port)]
-    log = indices.parent / "peer.log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "2"}
-        )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as http:
-            deadline = time.monotonic() + 180
-            while True:
-                try:
-                    http.get("/indices-list")
-                    break
-                except httpx.ConnectError:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        raise SystemExit(
-                            f"clip-retrieval did not start:\n{log.read_text()[-3000:]}"
-                        ) from None
-                    time.sleep(0.2)
-            yield http
-    finally:
-        process.kill()
-        process.wait(30)
-
-
-@contextlib.contextmanager
-def running_ours(indices: Path) -> Iterator[httpx.Client]:
-    """Our server over these indices, by the command."""
-    command = [
-        sys.executable,
-        "-m",
-        "popfactory",
-        "serve",
-        "--indices",
-        str(indices),
-        "--port",
-        str(free_port()),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if found := re.search(r"serving on (http://\S+)", line):
-                break
-            print(line, end="")
-        else:
-            raise SystemExit("our server did not start")
-        with httpx.Client(base_url=found[1], timeout=120, trust_env=False) as http:
-            yield http
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def drawn_picture() -> bytes:

@@ -62,9 +62,8 @@ def load_clip(clip_model: str, **_: object) -> tuple[object, object, object]:
 def main(indices: Path, port: int) -> None:
     """Serve until killed."""
     models = indices.parent / "models"
-    ratings = {k: np.load(models / f"rating{k}.npy")[None] for k in range(10)}
     all_clip.load_clip = load_clip
-    back.get_aesthetic_embedding = lambda _: ratings
+    back.get_aesthetic_embedding = lambda _: {k: np.load(models / f"rating{k}.npy")[None] for k in range(10)}
     back.load_violence_detector = lambda _: np.load(models / "violence.npy")
     back.load_safety_model = lambda _: LinearSafety(models / "unsafe.npz")
     run = flask.Flask.run
