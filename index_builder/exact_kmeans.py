@@ -5,11 +5,15 @@ since FAISS's own k-means splits an empty cluster by chance and returns the same
 where embeddings repeat.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from index_builder.faiss_library import load_faiss
 from index_builder.near_duplicates import near_duplicate_groups
+from index_builder.stored_vectors import VectorSource, block_rows
 from spine.progress import Progress
 from spine.tables import Vectors
 
@@ -19,16 +23,32 @@ Labels = npt.NDArray[np.int64]
 TOLD_APART = 1e-6
 """Embeddings nearer to each other, as 1 - similarity, are one point to float32."""
 
+_STARTED_BY = 2**18  # embeddings that the first centroids are drawn from, at most
 _TRIED = 8  # embeddings drawn for each of the first centroids, of which the best is kept
 
 
+@dataclass(frozen=True)
+class Clusters:
+    """Centroids, and which of them each embedding belongs to."""
+
+    centroids: Vectors
+    """Shape (k, d), rows of L2 norm 1; each is the nearest of one embedding at least."""
+
+    labels: Labels
+    """Shape (n,)."""
+
+    similarities: npt.NDArray[np.float32]
+    """Of each embedding to the centroid it belongs to, shape (n,)."""
+
+
 def exact_kmeans(
-    embeddings: Vectors, k: int, *, iterations: int, seed: int, spherical: bool, progress: Progress
-) -> Vectors:
+    embeddings: VectorSource, k: int, *, iterations: int, seed: int, spherical: bool, progress: Progress
+) -> Clusters:
     """Unit centroids by Lloyd's k-means; `fit_centroids` says what the parameters mean.
 
-    Starts from k embeddings drawn as k-means++ draws them, so that small concepts are found too. The
-    start and each iteration cost 2·n·k·d operations.
+    Starts from k embeddings drawn as k-means++ draws them, so that small concepts are found too, from 262,144
+    of them at most. The start and each iteration cost 2·n·k·d operations. Embeddings on disk are read twice an
+    iteration, 32 MiB at a time.
 
     Args:
         embeddings: Shape (n, d), float32, rows of L2 norm 1 in C order.
@@ -40,7 +60,8 @@ def exact_kmeans(
 
     Source: the start: Bahmani et al., "Scalable k-means++", PVLDB 5, 2012.
     """
-    centroids, before = _start(embeddings, k, np.random.default_rng(seed)), np.empty(0, dtype=np.int64)
+    random = np.random.default_rng(seed)
+    centroids, before = _start(_drawn(embeddings, random), k, random), np.empty(0, dtype=np.int64)
     for done in range(iterations):
         labels, nearness = _nearest(embeddings, centroids, spherical=spherical)
         labels = fill_empty(labels, nearness, len(centroids))
@@ -52,7 +73,7 @@ def exact_kmeans(
     return all_served(embeddings, scaled(centroids, centroids))
 
 
-def assign(embeddings: Vectors, centroids: Vectors) -> tuple[Labels, npt.NDArray[np.float32]]:
+def assign(embeddings: VectorSource, centroids: Vectors) -> tuple[Labels, npt.NDArray[np.float32]]:
     """The most similar centroid of each embedding.
 
     Args:
@@ -62,7 +83,23 @@ def assign(embeddings: Vectors, centroids: Vectors) -> tuple[Labels, npt.NDArray
     Returns:
         Numbers of the centroids (n,), and the similarities to them (n,).
     """
-    return _nearest(np.ascontiguousarray(embeddings), np.ascontiguousarray(centroids), spherical=True)
+    return _nearest(embeddings, np.ascontiguousarray(centroids), spherical=True)
+
+
+def _drawn(embeddings: VectorSource, random: np.random.Generator) -> Vectors:
+    """The embeddings, or as many of them, drawn evenly, as the start takes."""
+    n = len(embeddings)
+    if n <= _STARTED_BY:
+        return embeddings[:]
+    return embeddings[np.sort(random.choice(n, _STARTED_BY, replace=False))]
+
+
+def _blocks(embeddings: VectorSource) -> Iterator[tuple[slice, Vectors]]:
+    """All embeddings in order, 32 MiB at a time, with their numbers."""
+    n, d = embeddings.shape
+    for start in range(0, n, block_rows(d)):
+        rows = slice(start, min(start + block_rows(d), n))
+        yield rows, np.ascontiguousarray(embeddings[rows])
 
 
 def _start(embeddings: Vectors, k: int, random: np.random.Generator) -> Vectors:
@@ -98,13 +135,16 @@ def _distances(embeddings: Vectors, drawn: Vectors) -> npt.NDArray[np.float32]:
 
 
 def _nearest(
-    embeddings: Vectors, centroids: Vectors, *, spherical: bool
+    embeddings: VectorSource, centroids: Vectors, *, spherical: bool
 ) -> tuple[Labels, npt.NDArray[np.float32]]:
     """The nearest centroid of each embedding, and how near it is: higher is nearer."""
     faiss = load_faiss()
     metric = faiss.METRIC_INNER_PRODUCT if spherical else faiss.METRIC_L2
-    nearness, labels = faiss.knn(embeddings, centroids, 1, metric=metric)
-    return labels[:, 0], nearness[:, 0] if spherical else -nearness[:, 0]
+    labels, nearness = np.empty(len(embeddings), np.int64), np.empty(len(embeddings), np.float32)
+    for rows, block in _blocks(embeddings):
+        near, numbers = faiss.knn(block, centroids, 1, metric=metric)
+        labels[rows], nearness[rows] = numbers[:, 0], near[:, 0] if spherical else -near[:, 0]
+    return labels, nearness
 
 
 def fill_empty(labels: Labels, nearness: npt.NDArray[np.float32], k: int) -> Labels:
@@ -129,11 +169,14 @@ def fill_empty(labels: Labels, nearness: npt.NDArray[np.float32], k: int) -> Lab
     return labels
 
 
-def _means(embeddings: Vectors, labels: Labels, before: Vectors, *, spherical: bool) -> Vectors:
+def _means(embeddings: VectorSource, labels: Labels, before: Vectors, *, spherical: bool) -> Vectors:
     """The mean of each cluster's embeddings; none is empty."""
-    order = np.argsort(labels, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(labels, minlength=len(before)))[:-1])
-    means = np.stack([embeddings[rows].mean(axis=0, dtype=np.float64) for rows in members])
+    means = np.zeros(before.shape)
+    for rows, block in _blocks(embeddings):
+        order = np.argsort(labels[rows], kind="stable")
+        numbers, starts = np.unique(labels[rows][order], return_index=True)
+        means[numbers] += np.add.reduceat(block[order].astype(np.float64), starts)
+    means /= np.bincount(labels, minlength=len(before))[:, None]
     return scaled(means, before) if spherical else means.astype(np.float32)
 
 
@@ -149,7 +192,7 @@ def scaled(means: npt.NDArray[np.floating], before: Vectors) -> Vectors:
     return scaled
 
 
-def all_served(embeddings: Vectors, centroids: Vectors) -> Vectors:
+def all_served(embeddings: VectorSource, centroids: Vectors) -> Clusters:
     """The same centroids, those without an embedding moved to the worst served embeddings.
 
     A moved centroid may leave another without its last embedding, so this goes on until all have one.
@@ -166,8 +209,11 @@ def all_served(embeddings: Vectors, centroids: Vectors) -> Vectors:
         empty = np.flatnonzero(sizes == 0)
         worst = np.argsort(similarities, kind="stable")[: empty.size]
         worst = worst[similarities[worst] < 1 - TOLD_APART]
+        if not worst.size and empty.size:
+            centroids = _apart(centroids[sizes > 0])
+            return Clusters(centroids, *assign(embeddings, centroids))
         if not worst.size:
-            return _apart(centroids[sizes > 0]) if empty.size else centroids
+            return Clusters(centroids, labels, similarities)
         centroids = centroids.copy()
         centroids[empty[: worst.size]] = embeddings[worst]
 

@@ -179,7 +179,7 @@ def _trained(folder: Path, plan: IndexPlan, vectors: StoredVectors, memory_bytes
     if path.exists():
         return faiss.read_index(str(path))
     sample = _sample(folder / _SAMPLE, vectors, plan.training_rows)
-    middles = fit_centroids(sample[:], plan.nlist, iterations=_ROUNDS)
+    middles = fit_centroids(sample, plan.nlist, iterations=_ROUNDS)
     # Where vectors repeat there may be fewer lists than planned.
     key = plan.factory.replace(f"IVF{plan.nlist}", f"IVF{len(middles)}")
     trained = faiss.index_factory(plan.d, key, faiss.METRIC_INNER_PRODUCT)

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from index_builder.blas import cpu_flags
+from index_builder.stored_vectors import VectorSource
 from spine.tables import Vectors
 
 Codes = npt.NDArray[np.int8]
@@ -23,6 +25,8 @@ Codes = npt.NDArray[np.int8]
 _REACH = 8.0  # standard deviations that the grid spans to each side; what lies beyond is cut off
 _FINEST = 1e-4  # least step: keeps a centroid's constant part within 32 bits
 _SAMPLED = 16_384  # vectors that the grid is laid by
+_BLOCK_VALUES = 2**26  # of a block of embeddings
+_READ = 2_048  # embeddings that a thread reads at once
 _CACHED = 256  # vectors rounded at once: they stay in the CPU's cache
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}  # CPUs that multiply 8-bit numbers faster than floats
 
@@ -91,22 +95,80 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Consecutive embeddings, and the whole numbers that stand for them."""
+
+    start: int
+    """Number of the first."""
+
+    vectors: Vectors
+    """Shape (m, d)."""
+
+    codes: Codes
+    """Shape (m, d)."""
+
+    @property
+    def rows(self) -> slice:
+        """Their numbers."""
+        return slice(self.start, self.start + len(self.vectors))
+
+
+@dataclass(frozen=True)
 class Space:
     """Embeddings, and the whole numbers that stand for them in products."""
 
-    embeddings: Vectors
+    embeddings: VectorSource
     """Shape (n, d), float32, rows of L2 norm 1."""
-
-    codes: Codes
-    """Shape (n, d)."""
 
     grid: Grid
 
+    kept: Codes | None
+    """Shape (n, d), of embeddings in memory. Those on disk are rounded whenever they are read."""
+
+    room: Block
+    """Where a block of embeddings on disk is read to; memory that is new each time costs more than reading."""
+
     @classmethod
-    def of(cls, embeddings: Vectors) -> "Space":
-        """Round the embeddings to a grid laid for them; n·d bytes."""
-        grid = Grid.of(embeddings)
-        return cls(embeddings, grid.codes(embeddings), grid)
+    def of(cls, embeddings: VectorSource) -> "Space":
+        """Lay a grid for the embeddings; n·d bytes where they are in memory."""
+        n, d = embeddings.shape
+        grid = Grid.of(embeddings[np.arange(0, n, max(1, n // _SAMPLED))])
+        kept = grid.codes(embeddings) if isinstance(embeddings, np.ndarray) else None
+        rows = min(n, _block_rows(d)) if kept is None else 0
+        return cls(
+            embeddings, grid, kept, Block(0, np.empty((rows, d), np.float32), np.empty((rows, d), np.int8))
+        )
+
+    def codes(self, rows: npt.NDArray[np.integer[Any]]) -> Codes:
+        """The whole numbers of some embeddings, shape (m, d)."""
+        return (
+            self.kept.take(rows, axis=0) if self.kept is not None else self.grid.codes(self.embeddings[rows])
+        )
+
+    def blocks(self, pool: ThreadPoolExecutor) -> Iterator[Block]:
+        """All embeddings in order, 5 bytes a value at once: 335 MB whatever n and d are. A block ends with the next.
+
+        Args:
+            pool: Threads that read what is on disk.
+        """
+        n, d = self.embeddings.shape
+        for start in range(0, n, _block_rows(d)):
+            stop = min(start + _block_rows(d), n)
+            if self.kept is not None:
+                yield Block(start, self.embeddings[start:stop], self.kept[start:stop])
+                continue
+            block = Block(start, self.room.vectors[: stop - start], self.room.codes[: stop - start])
+            list(pool.map(partial(self._read, block), range(0, stop - start, _READ)))
+            yield block
+
+    def _read(self, block: Block, first: int) -> None:
+        inside = slice(first, min(first + _READ, len(block.vectors)))
+        block.vectors[inside] = self.embeddings[block.start + inside.start : block.start + inside.stop]
+        block.codes[inside] = self.grid.codes(block.vectors[inside])
+
+
+def _block_rows(d: int) -> int:
+    return max(_READ, _BLOCK_VALUES // d)
 
 
 def products(codes: Codes, others: Codes) -> npt.NDArray[np.int32]:

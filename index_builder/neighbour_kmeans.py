@@ -6,14 +6,16 @@ is near enough is the same everywhere, so that a group in a crowd gets many cand
 open few. The products are of 8-bit whole numbers, the means of the embeddings themselves.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.exact_kmeans import Labels, fill_empty, scaled
-from index_builder.integer_products import Codes, Grid, Space, product_threads, products
+from index_builder.exact_kmeans import Clusters, Labels, fill_empty, scaled
+from index_builder.integer_products import Block, Codes, Grid, Space, product_threads, products
+from index_builder.stored_vectors import VectorSource
 from index_builder.witnesses import Assigned, with_witnesses
 from spine.progress import Progress
 from spine.tables import Vectors
@@ -28,29 +30,70 @@ _LEAST_GROUPS = 1_000
 _LEAST_ROWS = 48  # members of a group on average, at least: else products are too small to be fast
 _SAMPLED_ROWS = 48  # embeddings for each group that the groups are found from
 _GROUPING_ROUNDS = 3
+_TASK = 16  # groups that a thread takes at once
 _BLOCK = 512  # members compared at once
 _ROUND_ROWS, _ROUND_CANDIDATES = 32, 64  # products come in few shapes: each new one costs a kernel's making
 _CELLS = 2**22  # similarities held at once
+_MULTIPLIED = 4_096  # pairs of vectors multiplied at once
 
 
 @dataclass(frozen=True)
 class Groups:
     """Embeddings that lie together."""
 
-    rows: list[Rows]
-    """Members of each; none is empty, each embedding is in one."""
+    labels: Labels
+    """Group of each embedding, shape (n,)."""
+
+    sizes: npt.NDArray[np.int64]
+    """Members of each; none is empty."""
 
     means: Vectors
     """Shape (groups, d)."""
 
 
+class Sums:
+    """What the means of clusters are made of, added up block by block."""
+
+    def __init__(self, k: int, d: int) -> None:
+        self.sums = np.zeros((k, d), dtype=np.float32)
+        self.sizes = np.zeros(k, dtype=np.int64)
+
+    def add(self, vectors: Vectors, labels: Labels) -> None:
+        """Add vectors (m, d) to their clusters."""
+        import torch
+
+        sizes = np.bincount(labels, minlength=len(self.sizes))
+        # One thread adds up one cluster, its rows in their order: as many threads as there are change nothing.
+        self.sums += torch.nn.functional.embedding_bag(
+            torch.from_numpy(np.argsort(labels, kind="stable")),
+            torch.from_numpy(vectors),
+            torch.from_numpy(np.cumsum(sizes) - sizes),
+            mode="sum",
+        ).numpy()
+        self.sizes += sizes
+
+    def move(self, vectors: Vectors, before: Labels, after: Labels) -> None:
+        """Take vectors (m, d) out of their clusters before and put them into those after."""
+        np.subtract.at(self.sums, before, vectors)
+        np.add.at(self.sums, after, vectors)
+        self.sizes += np.bincount(after, minlength=len(self.sizes)) - np.bincount(
+            before, minlength=len(self.sizes)
+        )
+
+    def means(self) -> Vectors:
+        """Shape (k, d); of an empty cluster zeros."""
+        means: Vectors = np.divide(self.sums, np.maximum(self.sizes, 1)[:, None], dtype=np.float32)
+        return means
+
+
 def neighbour_kmeans(
-    embeddings: Vectors, k: int, *, iterations: int, seed: int, spherical: bool, progress: Progress
-) -> Vectors:
-    """Unit centroids, each embedding compared with those near it; `fit_centroids` says the parameters' meaning.
+    embeddings: VectorSource, k: int, *, iterations: int, seed: int, spherical: bool, progress: Progress
+) -> Clusters:
+    """Unit centroids, each embedding compared with those near it; `fit_clusters` says the parameters' meaning.
 
     Cost in products: n·d for each group once, n·d·384 or a little more an iteration; docs/centroids.md has
-    it in seconds. Holds n·d bytes beside the embeddings.
+    it in seconds. Embeddings are read in order, once an iteration. Holds n·d bytes beside embeddings in memory;
+    of embeddings on disk a block of 335 MB and 24 bytes each. Either way the centroids are the same.
 
     Args:
         embeddings: Shape (n, d), float32, rows of L2 norm 1 in C order.
@@ -61,82 +104,131 @@ def neighbour_kmeans(
         progress: Told of each iteration.
     """
     random = np.random.default_rng(seed)
-    space = Space.of(embeddings)
+    space, (n, d) = Space.of(embeddings), embeddings.shape
     wanted = max(_LEAST_GROUPS, k // _CENTROIDS_A_GROUP)
     with product_threads() as pool:
-        groups = _groups(space, max(1, min(wanted, len(embeddings) // _LEAST_ROWS)), random, pool)
+        groups, offsets = _groups(space, max(1, min(wanted, n // _LEAST_ROWS)), random, pool)
         centroids, before = _start(embeddings, groups, k, random), np.empty(0, dtype=np.int64)
-        offsets = space.grid.offsets(embeddings)
         for done in range(iterations):
-            found = _assign_near(space, groups, centroids, pool, spherical=spherical)
+            sums = Sums(k, d)
+            found = _assign_near(
+                space,
+                groups,
+                centroids,
+                pool,
+                lambda block, labels: sums.add(block.vectors, labels),
+                spherical=spherical,
+            )
             labels = fill_empty(found.labels, space.grid.nearness(found.products, offsets), k)
             if np.array_equal(labels, before):
                 progress.advance(iterations - done)
                 break
-            means, before = _means(embeddings, labels, k), labels
-            centroids = scaled(means, centroids) if spherical else means
+            moved = np.flatnonzero(labels != found.labels)
+            sums.move(embeddings[moved], found.labels[moved], labels[moved])
+            before = labels
+            centroids = scaled(sums.means(), centroids) if spherical else sums.means()
             progress.advance(1)
-        centroids = scaled(centroids, centroids)
-        found = _assign_near(space, groups, centroids, pool, spherical=True)
-        return with_witnesses(space, centroids, found)
+        centroids, similarities = scaled(centroids, centroids), np.empty(n, dtype=np.float32)
+
+        def compare(block: Block, labels: Labels) -> None:
+            similarities[block.rows] = _similarities(block.vectors, centroids, labels)
+
+        found = _assign_near(space, groups, centroids, pool, compare, spherical=True)
+        return with_witnesses(space, centroids, found, similarities)
 
 
-def _groups(space: Space, count: int, random: np.random.Generator, pool: ThreadPoolExecutor) -> Groups:
-    """Up to `count` groups, by a rough k-means of a sample."""
-    embeddings, codes = space.embeddings, space.codes
-    sample = np.sort(random.choice(len(codes), min(len(codes), _SAMPLED_ROWS * count), replace=False))
-    middles = embeddings[np.sort(random.choice(sample, count, replace=False))]
+def _groups(
+    space: Space, count: int, random: np.random.Generator, pool: ThreadPoolExecutor
+) -> tuple[Groups, Vectors]:
+    """Up to `count` groups, by a rough k-means of a sample; and the grid's offsets of all embeddings."""
+    n, d = space.embeddings.shape
+    rows = np.sort(random.choice(n, min(n, _SAMPLED_ROWS * count), replace=False))
+    sample, codes = space.embeddings[rows], space.codes(rows)
+    middles = sample[np.sort(random.choice(len(sample), count, replace=False))]
     for _ in range(_GROUPING_ROUNDS):
-        labels = _nearest(space, sample, middles, pool)
-        sums, sizes = _sums(embeddings, sample, labels, count)
-        middles = scaled(sums / np.maximum(sizes, 1)[:, None], middles)
-    labels = _nearest(space, np.arange(len(codes)), middles, pool)
+        sums = Sums(count, d)
+        sums.add(sample, _nearest(space.grid, codes, middles, pool))
+        middles = scaled(sums.means(), middles)
+    labels, offsets, sums = np.empty(n, np.int64), np.empty(n, np.float32), Sums(count, d)
+    for block in space.blocks(pool):
+        labels[block.rows] = _nearest(space.grid, block.codes, middles, pool)
+        offsets[block.rows] = space.grid.offsets(block.vectors)
+        sums.add(block.vectors, labels[block.rows])
     filled, labels = np.unique(labels, return_inverse=True)
-    rows = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
-    return Groups(rows, _means(embeddings, labels, len(filled)))
+    return Groups(labels, sums.sizes[filled], sums.means()[filled]), offsets
 
 
-def _start(embeddings: Vectors, groups: Groups, k: int, random: np.random.Generator) -> Vectors:
+def _start(embeddings: VectorSource, groups: Groups, k: int, random: np.random.Generator) -> Vectors:
     """Embeddings drawn one from each stretch of n / k rows, groups in order: each group gives its share."""
-    in_order = np.concatenate(groups.rows)
+    in_order = np.argsort(groups.labels, kind="stable")
     ends = np.arange(k + 1) * len(in_order) // k
     return embeddings[in_order[random.integers(ends[:-1], ends[1:])]]
 
 
-def _nearest(space: Space, rows: Rows, middles: Vectors, pool: ThreadPoolExecutor) -> Labels:
-    """The most similar of some unit vectors to each of the rows, all compared with all."""
-    codes, constants = space.grid.codes(middles), space.grid.constants(middles, spherical=True)
-    labels, block = np.empty(len(rows), dtype=np.int64), max(64, _CELLS // len(middles))
+def _nearest(grid: Grid, codes: Codes, middles: Vectors, pool: ThreadPoolExecutor) -> Labels:
+    """The most similar of some unit vectors to each embedding, all compared with all."""
+    others, constants = grid.codes(middles), grid.constants(middles, spherical=True)
+    labels, block = np.empty(len(codes), dtype=np.int64), max(64, _CELLS // len(middles))
 
     def compare(start: int) -> None:
-        compared = products(space.codes.take(rows[start : start + block], axis=0), codes)
+        compared = products(codes[start : start + block], others)
         compared += constants
         labels[start : start + block] = compared.argmax(axis=1)
 
-    list(pool.map(compare, range(0, len(rows), block)))
+    list(pool.map(compare, range(0, len(codes), block)))
     return labels
 
 
 def _assign_near(
-    space: Space, groups: Groups, centroids: Vectors, pool: ThreadPoolExecutor, *, spherical: bool
+    space: Space,
+    groups: Groups,
+    centroids: Vectors,
+    pool: ThreadPoolExecutor,
+    each: Callable[[Block, Labels], None],
+    *,
+    spherical: bool,
 ) -> Assigned:
-    """The nearest of the candidates of each embedding's group."""
+    """The nearest of the candidates of each embedding's group; `each` is given every block with its labels."""
     codes, constants = space.grid.codes(centroids), space.grid.constants(centroids, spherical=spherical)
-    found = Assigned.none(len(space.codes))
+    candidates = _candidates(space.grid, groups, codes, constants)
+    found = Assigned.none(len(space.embeddings))
 
-    def compare(members: Rows, near: npt.NDArray[np.intp]) -> None:
-        candidates = codes.take(near, axis=0)
+    def compare(block: Block, members: Rows, near: npt.NDArray[np.intp]) -> None:
+        others = codes.take(near, axis=0)
         for start in range(0, len(members), _BLOCK):
             rows = members[start : start + _BLOCK]
-            padded = space.codes.take(_rounded(rows, _ROUND_ROWS), axis=0)
-            compared = products(padded, candidates)[: len(rows)]
+            padded = block.codes.take(_rounded(rows, _ROUND_ROWS), axis=0)
+            compared = products(padded, others)[: len(rows)]
             compared += constants[near]
             best = compared.argmax(axis=1)
-            found.labels[rows] = near[best]
-            found.products[rows] = compared[np.arange(len(rows)), best]
+            found.labels[block.start + rows] = near[best]
+            found.products[block.start + rows] = compared[np.arange(len(rows)), best]
 
-    list(pool.map(compare, groups.rows, _candidates(space.grid, groups, codes, constants)))
+    for block in space.blocks(pool):
+        in_order = np.argsort(groups.labels[block.rows], kind="stable")
+        numbers, starts = np.unique(groups.labels[block.rows][in_order], return_index=True)
+        members = np.split(in_order, starts[1:])
+
+        def compare_some(
+            first: int, block: Block = block, numbers: Labels = numbers, members: list[Rows] = members
+        ) -> None:
+            for number, rows in zip(
+                numbers[first : first + _TASK], members[first : first + _TASK], strict=True
+            ):
+                compare(block, rows, candidates[number])
+
+        list(pool.map(compare_some, range(0, len(numbers), _TASK)))
+        each(block, found.labels[block.rows])
     return found
+
+
+def _similarities(vectors: Vectors, centroids: Vectors, labels: Labels) -> Vectors:
+    """Of each embedding to the centroid of its label, shape (m,)."""
+    similarities = np.empty(len(labels), dtype=np.float32)
+    for start in range(0, len(labels), _MULTIPLIED):
+        part = slice(start, start + _MULTIPLIED)
+        similarities[part] = np.einsum("ij,ij->i", vectors[part], centroids[labels[part]])
+    return similarities
 
 
 def _candidates(
@@ -144,8 +236,7 @@ def _candidates(
 ) -> list[npt.NDArray[np.intp]]:
     """The centroids near each group's mean, their numbers rising; the last ones may repeat."""
     means, found = grid.codes(groups.means), []
-    sizes = np.array([len(rows) for rows in groups.rows])
-    gap, block = _gap(means, sizes, codes, constants), max(1, _CELLS // len(codes))
+    gap, block = _gap(means, groups.sizes, codes, constants), max(1, _CELLS // len(codes))
     for start in range(0, len(means), block):
         compared = products(means[start : start + block], codes)
         compared += constants
@@ -176,25 +267,3 @@ def _rounded(rows: Rows, multiple: int) -> Rows:
     """The rows, the last one repeated until their number is a multiple."""
     missing = -len(rows) % multiple
     return np.concatenate([rows, np.repeat(rows[-1:], missing)]) if missing else rows
-
-
-def _means(embeddings: Vectors, labels: Labels, k: int) -> Vectors:
-    """The mean of each cluster's embeddings, none of them empty; shape (k, d)."""
-    sums, sizes = _sums(embeddings, np.arange(len(labels)), labels, k)
-    sums /= sizes[:, None].astype(np.float32)
-    return sums
-
-
-def _sums(embeddings: Vectors, rows: Rows, labels: Labels, k: int) -> tuple[Vectors, npt.NDArray[np.int64]]:
-    """The sum (k, d) of each cluster's rows, and its size (k,)."""
-    import torch
-
-    sizes = np.bincount(labels, minlength=k)
-    # One thread adds up one cluster, its rows in their order: as many threads as there are change nothing.
-    sums: Vectors = torch.nn.functional.embedding_bag(
-        torch.from_numpy(rows[np.argsort(labels, kind="stable")]),
-        torch.from_numpy(embeddings),
-        torch.from_numpy(np.cumsum(sizes) - sizes),
-        mode="sum",
-    ).numpy()
-    return sums, sizes

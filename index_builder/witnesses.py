@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.exact_kmeans import TOLD_APART, Labels, all_served
+from index_builder.exact_kmeans import TOLD_APART, Clusters, Labels, all_served, assign
 from index_builder.integer_products import Codes, Space, products
 from spine.tables import Vectors
 
@@ -78,7 +78,7 @@ class Contest:
 
     def _doubtful(self, rows: Labels, own: Labels, rivals: Labels) -> Flags:
         """Pairs of embedding and rival that whole numbers can't tell to be won; shape (rows, rivals)."""
-        codes, grid = self.space.codes[rows], self.space.grid
+        codes, grid = self.space.codes(rows), self.space.grid
         compared = products(codes, self.codes[rivals])
         compared += self.constants[rivals]
         mine = np.einsum("ij,ij->i", codes, self.codes[own], dtype=np.int32) + self.constants[own]
@@ -107,37 +107,49 @@ class Contest:
         return lost
 
 
-def with_witnesses(space: Space, centroids: Vectors, found: Assigned) -> Vectors:
+def with_witnesses(space: Space, centroids: Vectors, found: Assigned, similarities: Vectors) -> Clusters:
     """The same centroids, each the nearest of some embedding: those that aren't move to the worst served.
 
     Args:
         space: The embeddings.
         centroids: Shape (k, d), float32, rows of L2 norm 1.
         found: The nearest centroid of each embedding, or one almost as near.
+        similarities: Of each embedding to it, shape (n,).
 
     Returns:
-        Shape (k, d). Fewer where the embeddings don't hold k points that float32 can tell apart.
+        k centroids; fewer where the embeddings don't hold k points that float32 can tell apart. Embeddings belong
+        to what was found for them; those of a centroid that moved, to the nearest of all.
     """
     contest, everyone = Contest(space, centroids), np.arange(len(centroids))
     witnesses = _witnesses(contest, found)
-    labels = found.labels.copy()
-    similarities = np.empty(0, dtype=np.float32)
+    labels, similarities, gone = found.labels.copy(), similarities.copy(), np.zeros(len(centroids), np.bool_)
     for _ in range(_MOVES):
         idle = np.flatnonzero(witnesses < 0)
         if not idle.size:
-            return contest.centroids
-        if not similarities.size:
-            similarities = _similarities(space.embeddings, contest.centroids, labels)
+            return _settled(space, contest.centroids, labels, similarities, gone, witnesses)
         rows = _worst_served(labels, similarities)[: idle.size]
         if not rows.size:
             break
         moved = idle[: rows.size]
         contest.move(moved, space.embeddings[rows])
+        gone[moved] = True
         labels[rows], similarities[rows], witnesses[moved] = moved, 1, rows
         witnesses[moved[~contest.won(rows, moved, everyone)]] = -1
         held = np.flatnonzero(witnesses >= 0)
         witnesses[held[~contest.won(witnesses[held], held, moved)]] = -1
     return all_served(space.embeddings, contest.centroids)
+
+
+def _settled(
+    space: Space, centroids: Vectors, labels: Labels, similarities: Vectors, gone: Flags, witnesses: Labels
+) -> Clusters:
+    """The clusters, with what a moved centroid left behind compared with all centroids."""
+    left = gone[labels]
+    left[witnesses] = False
+    rows = np.flatnonzero(left)
+    if rows.size:
+        labels[rows], similarities[rows] = assign(space.embeddings[rows], centroids)
+    return Clusters(centroids, labels, similarities)
 
 
 def _witnesses(contest: Contest, found: Assigned) -> Labels:
@@ -161,12 +173,3 @@ def _worst_served(labels: Labels, similarities: Vectors) -> Labels:
     first = in_order[np.flatnonzero(np.diff(labels[in_order], prepend=-1))]
     first = first[similarities[first] < 1 - TOLD_APART]
     return first[np.argsort(similarities[first], kind="stable")]
-
-
-def _similarities(embeddings: Vectors, centroids: Vectors, labels: Labels) -> Vectors:
-    """Of each embedding to the centroid of its label, shape (n,)."""
-    similarities = np.empty(len(labels), dtype=np.float32)
-    for start in range(0, len(labels), _PAIRS):
-        part = slice(start, start + _PAIRS)
-        similarities[part] = np.einsum("ij,ij->i", embeddings[part], centroids[labels[part]])
-    return similarities

@@ -48,7 +48,7 @@ def test_products_with_their_constants_find_a_nearest_centroid_but_for_rounding(
     centroids = unit(centroids) if spherical else centroids
     space = Space.of(vectors)
 
-    compared = products(space.codes, space.grid.codes(centroids))
+    compared = products(space.kept, space.grid.codes(centroids))
     compared += space.grid.constants(centroids, spherical=spherical)
 
     nearness = vectors @ centroids.T - (0 if spherical else (centroids**2).sum(axis=1) / 2)
@@ -63,7 +63,7 @@ def test_vectors_that_are_all_one_have_a_grid():
 
     space = Space.of(vectors)
 
-    assert not space.codes.any() and space.grid.step > 0
+    assert not space.kept.any() and space.grid.step > 0
 
 
 def test_product_threads_multiply_alone_and_leave_torchs_number_as_it_was():

@@ -24,6 +24,15 @@ def assigned(space, centroids, among=None):
     return Assigned(labels, (similarities.max(axis=1) * 1e6).astype(np.int32))
 
 
+def served_by(space, centroids, found):
+    similarities = np.einsum("ij,ij->i", space.embeddings, centroids[found.labels])
+    clusters = with_witnesses(space, centroids.copy(), found, similarities)
+    own = np.einsum("ij,ij->i", space.embeddings, clusters.centroids[clusters.labels])
+    np.testing.assert_allclose(clusters.similarities, own, atol=1e-5)
+    assert np.bincount(clusters.labels, minlength=len(clusters.centroids)).min() > 0
+    return clusters.centroids
+
+
 def sizes(space, centroids):
     return np.bincount((space.embeddings @ centroids.T).argmax(axis=1), minlength=len(centroids))
 
@@ -47,16 +56,14 @@ def test_centroids_that_all_serve_an_embedding_stay_where_they_are(space):
     centroids = unit(np.random.default_rng(2).standard_normal((20, 24)) + 0.3)
     assert sizes(space, centroids).min() > 0
 
-    np.testing.assert_array_equal(
-        with_witnesses(space, centroids.copy(), assigned(space, centroids)), centroids
-    )
+    np.testing.assert_array_equal(served_by(space, centroids, assigned(space, centroids)), centroids)
 
 
 def test_idle_centroids_move_to_embeddings_that_were_served_badly(space):
     centroids = np.concatenate([space.embeddings[:50], np.repeat(-space.embeddings[:1], 30, axis=0)])
     worst = np.sort((space.embeddings @ centroids.T).max(axis=1))[:300].mean()
 
-    served = with_witnesses(space, centroids.copy(), assigned(space, centroids))
+    served = served_by(space, centroids, assigned(space, centroids))
 
     assert served.shape == centroids.shape and sizes(space, served).min() > 0
     assert np.sort((space.embeddings @ served.T).max(axis=1))[:300].mean() > worst + 0.01
@@ -67,7 +74,7 @@ def test_what_was_assigned_to_a_centroid_that_is_not_the_nearest_is_no_proof(spa
     centroids = np.concatenate([space.embeddings[:50], space.embeddings[:30]])
     found = assigned(space, centroids, among=np.arange(20, 80))
 
-    served = with_witnesses(space, centroids.copy(), found)
+    served = served_by(space, centroids, found)
 
     assert len(served) == 80 and sizes(space, served).min() > 0
     assert len(np.unique(served, axis=0)) == 80
@@ -78,7 +85,7 @@ def test_a_centroid_too_many_is_left_out():
     space = Space.of(np.repeat(points, 50, axis=0))
     centroids = np.concatenate([points, points[:3]])
 
-    served = with_witnesses(space, centroids.copy(), assigned(space, centroids))
+    served = served_by(space, centroids, assigned(space, centroids))
 
     assert len(served) == 6
     np.testing.assert_allclose(np.sort(served, axis=0), np.sort(points, axis=0), atol=1e-6)
