@@ -1,5 +1,6 @@
 """The stage that finds the concepts: k-means over the embedded concept pictures."""
 
+import itertools
 from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
@@ -7,16 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from index_builder.kmeans import Labels, assign, fit_centroids
-from index_builder.labels import cluster_labels
-from index_builder.unit_vectors import unit_rows
+from index_builder.kmeans import Clusters, Labels, fit_clusters
+from index_builder.labels import cluster_labels, terms_of
+from index_builder.stored_vectors import StoredVectors
+from index_builder.vocabulary import named_by_vocabulary, read_vocabulary
 from spine.config import load_config
-from spine.errors import DataError
 from spine.progress import SILENT, Progress
 from spine.publish import publish_json, publish_table
 from spine.run import Run
-from spine.shards import read_shards
+from spine.settings import Config
+from spine.shards import shards
 from spine.stage import Manifest, Stage, read_manifest
 from spine.tables import METADATA, Vectors, centroids_schema, list_column
 
@@ -31,8 +34,9 @@ def centroids(run: Run, *, force: bool = False, progress: Progress = SILENT) -> 
     """Cluster the concept pictures into centroids.
 
     Reads concepts/, writes centroids/: centroids.parquet, the largest cluster first, and report.json.
-    Holds all embeddings in memory, 8·n·d bytes. Where there are fewer pictures than [centroids] k, or
-    fewer that differ, k is lowered, and said.
+    Embeddings stay on disk: memory holds some 30 bytes a picture, 20 k·d for the centroids, 200 captions a
+    centroid, and a gigabyte for all else. Where there are fewer pictures than [centroids] k, or fewer that
+    differ, k is lowered, and said.
 
     Args:
         run: Its [centroids] settings count.
@@ -41,37 +45,43 @@ def centroids(run: Run, *, force: bool = False, progress: Progress = SILENT) -> 
 
     Raises:
         ConfigError: A setting is wrong.
-        DataError: concepts/ isn't finished, or holds no usable picture.
+        DataError: concepts/ isn't finished or holds no usable picture, or the vocabulary can't be read.
     """
-    config = load_config(run.config).centroids
+    config = load_config(run.config)
     source = read_manifest(run.concepts)
-    stage = Stage.open("centroids", run.centroids, asdict(config), {"concepts": source.digest}, force=force)
+    stage = Stage.open(
+        "centroids", run.centroids, asdict(config.centroids), {"concepts": source.digest}, force=force
+    )
     if stage.published is not None:
         return stage.published
-    embeddings, rows = _concepts(run)
-    progress.begin("centroids", config.iterations, "iterations")
-    found = fit_centroids(
+    if config.centroids.vocabulary:
+        read_vocabulary(config.centroids.vocabulary)  # before the long work
+    embeddings, model = StoredVectors.of_collection(run.concepts), source.facts.get("model")
+    k, iterations = config.centroids.k, config.centroids.iterations
+    progress.begin("centroids", iterations, "iterations")
+    found = fit_clusters(
         embeddings,
-        min(config.k, len(embeddings)),
-        iterations=config.iterations,
-        seed=config.seed,
-        spherical=config.spherical,
+        min(k, len(embeddings)),
+        method=config.centroids.method,
+        iterations=iterations,
+        seed=config.centroids.seed,
+        spherical=config.centroids.spherical,
+        exact_assignment=config.centroids.exact_assignment,
         progress=progress,
     )
-    if len(found) < config.k:
-        differ = "" if len(found) == len(embeddings) else " that differ"
-        progress.say(f"k lowered from {config.k:,} to {len(found):,}: there are no more pictures{differ}")
-    table, report = _described(embeddings, rows, found)
+    if len(found.centroids) < k:
+        differ = "" if len(found.centroids) == len(embeddings) else " that differ"
+        progress.say(f"k lowered from {k:,} to {len(found.centroids):,}: there are no more pictures{differ}")
+    table, report = _described(run, found, config, model, progress)
     publish_table(run.centroids_table, table)
-    publish_json(
-        run.centroids / "report.json", report | {"k_asked": config.k, "iterations": config.iterations}
-    )
+    asked = {"k_asked": k, "iterations_asked": iterations, "method": config.centroids.method}
+    publish_json(run.centroids / "report.json", report | asked)
     manifest = stage.finish(
-        {"pictures": len(embeddings), "centroids": len(found)},
+        {"pictures": len(embeddings), "centroids": len(found.centroids)},
         {
-            "k": len(found),
-            "d": embeddings.shape[1],
-            "model": source.facts.get("model"),
+            "k": len(found.centroids),
+            "d": embeddings.d,
+            "model": model,
             "demo_models": bool(source.facts.get("demo_models", False)),
         },
     )
@@ -79,54 +89,67 @@ def centroids(run: Run, *, force: bool = False, progress: Progress = SILENT) -> 
     return manifest
 
 
-def _concepts(run: Run) -> tuple[Vectors, pa.Table]:
-    pairs = [(unit_rows(vectors), rows) for vectors, rows in read_shards(run.concepts, _READ) if len(vectors)]
-    if not pairs:
-        raise DataError(
-            f"{run.concepts}: no picture could be embedded; look at its statuses/ for the reasons"
-        )
-    if len({vectors.shape[1] for vectors, _ in pairs}) > 1:
-        raise DataError(f"{run.concepts}: shards of different dimension; embed again with --force")
-    rows = pa.concat_tables([rows for _, rows in pairs])
-    return np.concatenate([vectors for vectors, _ in pairs]), rows
-
-
-def _described(embeddings: Vectors, rows: pa.Table, found: Vectors) -> tuple[pa.Table, dict[str, Any]]:
+def _described(
+    run: Run, found: Clusters, config: Config, model: str | None, progress: Progress
+) -> tuple[pa.Table, dict[str, Any]]:
     """The centroids' table, largest first, and the report on them."""
-    labels, similarities = assign(embeddings, found)
-    sizes = np.bincount(labels, minlength=len(found))
+    k = len(found.centroids)
+    sizes = np.bincount(found.labels, minlength=k)
     by_size = np.argsort(-sizes, kind="stable")
-    found, sizes, labels = found[by_size], sizes[by_size], np.argsort(by_size)[labels]
-    members = _nearest_first(labels, similarities, len(found))
-    spread = np.bincount(labels, weights=1 - np.minimum(similarities, 1), minlength=len(found))
+    centroids, sizes, labels = found.centroids[by_size], sizes[by_size], np.argsort(by_size)[found.labels]
+    members = _nearest_first(labels, found.similarities, k)
+    spread = np.bincount(labels, weights=1 - np.minimum(found.similarities, 1), minlength=k)
     total = spread.sum()
-    places = flat_map(found)
+    places = flat_map(centroids)
+    rows, place = _rows_of(run, np.concatenate([near[:_LABELLED_BY] for near in members]))
+    nearest = [place[near[:_LABELLED_BY]] for near in members]
     ids = rows.column("id").to_numpy()
     columns = {
-        "centroid_id": np.arange(len(found), dtype=np.int32),
-        "embedding": list_column(found, pa.float32()),
+        "centroid_id": np.arange(k, dtype=np.int32),
+        "embedding": list_column(centroids, pa.float32()),
         "size": sizes,
-        "label": _labels(rows, members),
-        "exemplar_ids": [ids[near[:EXEMPLARS]] for near in members],
+        "label": _labels(rows, nearest, centroids, config, model, progress),
+        "exemplar_ids": [ids[near[:EXEMPLARS]] for near in nearest],
         "inertia_share": (spread / total if total > 0 else spread).astype(np.float32),
         "map_x": places[:, 0],
         "map_y": places[:, 1],
     }
-    report = {
-        "k": len(found),
-        "n": len(embeddings),
-        "objective": round(float(similarities.mean(dtype=np.float64)), 6),
+    return pa.table(columns, schema=centroids_schema(centroids.shape[1])), _report(found, sizes)
+
+
+def _report(found: Clusters, sizes: npt.NDArray[np.int64]) -> dict[str, Any]:
+    percentiles = np.percentile(sizes, [0, 10, 50, 90, 100])
+    bounds = 2 ** np.arange(int(sizes.max()).bit_length() + 1)
+    return {
+        "k": len(sizes),
+        "n": len(found.labels),
+        "objective": round(float(found.similarities.mean(dtype=np.float64)), 6),
         "empty": int((sizes == 0).sum()),
+        "iterations": found.iterations,
         "sizes": {
             name: float(value)
-            for name, value in zip(
-                ("min", "p10", "median", "p90", "max"),
-                np.percentile(sizes, [0, 10, 50, 90, 100]),
-                strict=True,
-            )
+            for name, value in zip(("min", "p10", "median", "p90", "max"), percentiles, strict=True)
         },
+        "histogram": [
+            {"from": int(low), "to": int(high) - 1, "centroids": int(((sizes >= low) & (sizes < high)).sum())}
+            for low, high in itertools.pairwise(bounds)
+        ],
     }
-    return pa.table(columns, schema=centroids_schema(found.shape[1])), report
+
+
+def _rows_of(run: Run, wanted: npt.NDArray[np.int64]) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """The metadata of some concept pictures, and the place of each row in it (-1 for the others')."""
+    parts, start = [], 0
+    n = sum(pq.read_metadata(shard.metadata_path).num_rows for shard in shards(run.concepts))
+    place = np.full(n, -1, dtype=np.int64)
+    place[wanted] = 0
+    for shard in shards(run.concepts):
+        table = shard.metadata(_READ)
+        inside = np.flatnonzero(place[start : start + table.num_rows] >= 0)
+        parts.append(table.take(pa.array(inside)))
+        start += table.num_rows
+    place[place >= 0] = np.arange(np.count_nonzero(place >= 0))
+    return pa.concat_tables(parts), place
 
 
 def _nearest_first(
@@ -137,15 +160,32 @@ def _nearest_first(
     return np.split(order, np.cumsum(np.bincount(labels, minlength=k))[:-1])
 
 
-def _labels(rows: pa.Table, members: list[npt.NDArray[np.intp]]) -> list[str]:
-    captions, names = [], []
-    for number, near in enumerate(members):
-        texts = rows.column("caption").take(pa.array(near[:_LABELLED_BY])).to_pylist()
+def _labels(
+    rows: pa.Table,
+    nearest: list[npt.NDArray[np.int64]],
+    centroids: Vectors,
+    config: Config,
+    model: str | None,
+    progress: Progress,
+) -> list[str]:
+    """By the pictures' captions, else by a vocabulary, else by the nearest picture's name, else a number."""
+    captions = []
+    for near in nearest:
+        texts = rows.column("caption").take(pa.array(near)).to_pylist()
         captions.append([text for text in texts if text])
-        exemplar = {name: rows.column(name)[int(near[0])].as_py() for name in ("key", "image_path")}
+    names = [""] * len(nearest)
+    silent = [number for number, texts in enumerate(captions) if not any(terms_of(text) for text in texts)]
+    named = None
+    if silent:
+        named = named_by_vocabulary(centroids, config.clip, config.centroids.vocabulary, model, progress)
+    for number in silent:
+        exemplar = {
+            name: rows.column(name)[int(nearest[number][0])].as_py() for name in ("key", "image_path")
+        }
         stem = PurePath(exemplar["key"] or exemplar["image_path"] or "").stem
         # A running number is no label: 000000123 says less than the centroid's own.
-        names.append(stem if any(sign.isalpha() for sign in stem) else f"centroid {number}")
+        plain = stem if any(sign.isalpha() for sign in stem) else f"centroid {number}"
+        names[number] = plain if named is None else named[number]
     return cluster_labels(captions, names)
 
 

@@ -6,7 +6,7 @@ where embeddings repeat.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ Labels = npt.NDArray[np.int64]
 TOLD_APART = 1e-6
 """Embeddings nearer to each other, as 1 - similarity, are one point to float32."""
 
-_STARTED_BY = 2**18  # embeddings that the first centroids are drawn from, at most
+_STARTED_BY = 2**16  # embeddings that the first centroids are drawn from, at most
 _TRIED = 8  # embeddings drawn for each of the first centroids, of which the best is kept
 
 
@@ -40,14 +40,17 @@ class Clusters:
     similarities: npt.NDArray[np.float32]
     """Of each embedding to the centroid it belongs to, shape (n,)."""
 
+    iterations: int = 0
+    """Rounds that were worked before nothing changed any more, or as many as were asked for."""
+
 
 def exact_kmeans(
     embeddings: VectorSource, k: int, *, iterations: int, seed: int, spherical: bool, progress: Progress
 ) -> Clusters:
     """Unit centroids by Lloyd's k-means; `fit_centroids` says what the parameters mean.
 
-    Starts from k embeddings drawn as k-means++ draws them, so that small concepts are found too, from 262,144
-    of them at most. The start and each iteration cost 2·n·k·d operations. Embeddings on disk are read twice an
+    Starts from k embeddings drawn as k-means++ draws them, so that small concepts are found too, from 65,536
+    of them or 8·k at most. The start and each iteration cost 2·n·k·d operations. Embeddings on disk are read twice an
     iteration, 32 MiB at a time.
 
     Args:
@@ -61,16 +64,18 @@ def exact_kmeans(
     Source: the start: Bahmani et al., "Scalable k-means++", PVLDB 5, 2012.
     """
     random = np.random.default_rng(seed)
-    centroids, before = _start(_drawn(embeddings, random), k, random), np.empty(0, dtype=np.int64)
+    centroids, before = _start(_drawn(embeddings, k, random), k, random), np.empty(0, dtype=np.int64)
+    worked = iterations
     for done in range(iterations):
         labels, nearness = _nearest(embeddings, centroids, spherical=spherical)
         labels = fill_empty(labels, nearness, len(centroids))
         if np.array_equal(labels, before):
             progress.advance(iterations - done)
+            worked = done
             break
         centroids, before = _means(embeddings, labels, centroids, spherical=spherical), labels
         progress.advance(1)
-    return all_served(embeddings, scaled(centroids, centroids))
+    return replace(all_served(embeddings, scaled(centroids, centroids)), iterations=worked)
 
 
 def assign(embeddings: VectorSource, centroids: Vectors) -> tuple[Labels, npt.NDArray[np.float32]]:
@@ -86,12 +91,10 @@ def assign(embeddings: VectorSource, centroids: Vectors) -> tuple[Labels, npt.ND
     return _nearest(embeddings, np.ascontiguousarray(centroids), spherical=True)
 
 
-def _drawn(embeddings: VectorSource, random: np.random.Generator) -> Vectors:
+def _drawn(embeddings: VectorSource, k: int, random: np.random.Generator) -> Vectors:
     """The embeddings, or as many of them, drawn evenly, as the start takes."""
-    n = len(embeddings)
-    if n <= _STARTED_BY:
-        return embeddings[:]
-    return embeddings[np.sort(random.choice(n, _STARTED_BY, replace=False))]
+    n, size = len(embeddings), max(_STARTED_BY, 8 * k)
+    return embeddings[:] if n <= size else embeddings[np.sort(random.choice(n, size, replace=False))]
 
 
 def _blocks(embeddings: VectorSource) -> Iterator[tuple[slice, Vectors]]:

@@ -20,7 +20,7 @@ from index_builder.index_report import Measured, measure
 from index_builder.kmeans import fit_centroids
 from index_builder.metadata_rows import METADATA_ROWS, metadata_paths, write_metadata
 from index_builder.planner import IndexPlan, plan_index
-from index_builder.stored_vectors import StoredVectors
+from index_builder.stored_vectors import StoredVectors, block_rows
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.progress import SILENT, Progress
@@ -203,8 +203,8 @@ def _sample(path: Path, vectors: StoredVectors, size: int) -> StoredVectors:
     """`size` of the vectors, drawn evenly, always the same ones, in a file of their own."""
     if not path.exists():
         rows = np.sort(np.random.default_rng(0).choice(vectors.n, size=size, replace=False))
-        steps = range(0, size, _CODES_TRAINED_BY)
-        _copy_vectors(path, size, vectors.d, (vectors[rows[at : at + _CODES_TRAINED_BY]] for at in steps))
+        step = block_rows(vectors.d)
+        _copy_vectors(path, size, vectors.d, (vectors[rows[at : at + step]] for at in range(0, size, step)))
     return StoredVectors([path])
 
 

@@ -1,5 +1,6 @@
 """Spherical k-means: concepts as unit centroids, none of them empty."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def fit_clusters(
     fit = neighbour_kmeans if method == "neighbours" else exact_kmeans
     found = fit(embeddings, k, iterations=iterations, seed=seed, spherical=spherical, progress=progress)
     if method == "neighbours" and exact_assignment:
-        return all_served(embeddings, found.centroids)
+        return replace(all_served(embeddings, found.centroids), iterations=found.iterations)
     return found
 
 
@@ -112,4 +113,4 @@ def _by_faiss(
     kmeans.train(embeddings[:])
     progress.advance(iterations)
     centroids: Vectors = np.ascontiguousarray(kmeans.centroids)
-    return all_served(embeddings, scaled(centroids, centroids))
+    return replace(all_served(embeddings, scaled(centroids, centroids)), iterations=iterations)

@@ -59,11 +59,12 @@ def _counts(captions: Sequence[str]) -> Counter[str]:
     """In how many captions each term is."""
     counts: Counter[str] = Counter()
     for caption in captions:
-        counts.update(_terms(caption))
+        counts.update(terms_of(caption))
     return counts
 
 
-def _terms(caption: str) -> set[str]:
+def terms_of(caption: str) -> set[str]:
+    """The words of a caption, and pairs of them, that may be part of a label."""
     words = [word.lower() for word in _WORD.findall(_NOISE.sub(" , ", caption))]
     pairs = {
         f"{first} {second}"

@@ -8,7 +8,7 @@ open few. The products are of 8-bit whole numbers, the means of the embeddings t
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,10 @@ class Sums:
         ).numpy()
         self.sizes += sizes
 
+    def add_block(self, block: Block, labels: Labels) -> None:
+        """Add a block's vectors to their clusters."""
+        self.add(block.vectors, labels)
+
     def move(self, vectors: Vectors, before: Labels, after: Labels) -> None:
         """Take vectors (m, d) out of their clusters before and put them into those after."""
         np.subtract.at(self.sums, before, vectors)
@@ -109,19 +113,14 @@ def neighbour_kmeans(
     with product_threads() as pool:
         groups, offsets = _groups(space, max(1, min(wanted, n // _LEAST_ROWS)), random, pool)
         centroids, before = _start(embeddings, groups, k, random), np.empty(0, dtype=np.int64)
+        worked = iterations
         for done in range(iterations):
             sums = Sums(k, d)
-            found = _assign_near(
-                space,
-                groups,
-                centroids,
-                pool,
-                lambda block, labels: sums.add(block.vectors, labels),
-                spherical=spherical,
-            )
+            found = _assign_near(space, groups, centroids, pool, sums.add_block, spherical=spherical)
             labels = fill_empty(found.labels, space.grid.nearness(found.products, offsets), k)
             if np.array_equal(labels, before):
                 progress.advance(iterations - done)
+                worked = done
                 break
             moved = np.flatnonzero(labels != found.labels)
             sums.move(embeddings[moved], found.labels[moved], labels[moved])
@@ -134,7 +133,7 @@ def neighbour_kmeans(
             similarities[block.rows] = _similarities(block.vectors, centroids, labels)
 
         found = _assign_near(space, groups, centroids, pool, compare, spherical=True)
-        return with_witnesses(space, centroids, found, similarities)
+        return replace(with_witnesses(space, centroids, found, similarities), iterations=worked)
 
 
 def _groups(
@@ -193,31 +192,24 @@ def _assign_near(
     candidates = _candidates(space.grid, groups, codes, constants)
     found = Assigned.none(len(space.embeddings))
 
-    def compare(block: Block, members: Rows, near: npt.NDArray[np.intp]) -> None:
-        others = codes.take(near, axis=0)
-        for start in range(0, len(members), _BLOCK):
-            rows = members[start : start + _BLOCK]
-            padded = block.codes.take(_rounded(rows, _ROUND_ROWS), axis=0)
-            compared = products(padded, others)[: len(rows)]
-            compared += constants[near]
-            best = compared.argmax(axis=1)
-            found.labels[block.start + rows] = near[best]
-            found.products[block.start + rows] = compared[np.arange(len(rows)), best]
+    def compare(some: list[tuple[Block, Rows, npt.NDArray[np.intp]]]) -> None:
+        for block, members, near in some:
+            others = codes.take(near, axis=0)
+            for start in range(0, len(members), _BLOCK):
+                rows = members[start : start + _BLOCK]
+                padded = block.codes.take(_rounded(rows, _ROUND_ROWS), axis=0)
+                compared = products(padded, others)[: len(rows)]
+                compared += constants[near]
+                best = compared.argmax(axis=1)
+                found.labels[block.start + rows] = near[best]
+                found.products[block.start + rows] = compared[np.arange(len(rows)), best]
 
     for block in space.blocks(pool):
         in_order = np.argsort(groups.labels[block.rows], kind="stable")
         numbers, starts = np.unique(groups.labels[block.rows][in_order], return_index=True)
         members = np.split(in_order, starts[1:])
-
-        def compare_some(
-            first: int, block: Block = block, numbers: Labels = numbers, members: list[Rows] = members
-        ) -> None:
-            for number, rows in zip(
-                numbers[first : first + _TASK], members[first : first + _TASK], strict=True
-            ):
-                compare(block, rows, candidates[number])
-
-        list(pool.map(compare_some, range(0, len(numbers), _TASK)))
+        work = [(block, rows, candidates[number]) for number, rows in zip(numbers, members, strict=True)]
+        list(pool.map(compare, (work[at : at + _TASK] for at in range(0, len(work), _TASK))))
         each(block, found.labels[block.rows])
     return found
 

@@ -37,6 +37,7 @@ DEMO = "demo"
 
 _PATHS = {
     "concepts": ("source",),
+    "centroids": ("vocabulary",),
     "pool": ("source", "index", "side_tables"),
     "score": (
         "aesthetic_head",
@@ -49,7 +50,10 @@ _PATHS = {
 }
 """Settings that are paths. A model is none: it is a name, or a path as typed."""
 
-_KNOWN_NAME = re.compile(r"zero-shot|laion-[a-z0-9-]+")  # of scorers, where a path would stand
+_KNOWN_NAME = re.compile(r"zero-shot|builtin|laion-[a-z0-9-]+")  # where a path would stand
+
+CENTROID_METHODS = ("auto", "exact", "neighbours", "faiss-kmeans", "faiss-superkmeans")
+"""Values of [centroids] method."""
 
 PRESETS = ("standard", "laion-pop-2023")
 """Names for `popfactory init --preset`."""
@@ -235,6 +239,11 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
         ("centroids.k", config.centroids.k >= 1, "1 or more"),
         ("centroids.iterations", config.centroids.iterations >= 1, "1 or more"),
         ("centroids.seed", config.centroids.seed >= 0, "0 or more"),
+        (
+            "centroids.method",
+            config.centroids.method in CENTROID_METHODS,
+            f"one of {', '.join(CENTROID_METHODS)}",
+        ),
         ("index.memory_budget", _parses(parse_size, config.index.memory_budget), 'a size such as "8GB"'),
         ("index.recall", 0 < config.index.recall <= 1, "more than 0, at most 1"),
         ("index.builder", config.index.builder in ("planner", "autofaiss"), "planner or autofaiss"),

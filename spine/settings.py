@@ -81,6 +81,16 @@ class CentroidsConfig:
     spherical: bool = True
     """Scale centroids to unit length in each round; false is plain k-means, scaled at the end."""
 
+    method: str = "auto"
+    """auto, exact (each picture against every centroid), neighbours (against those near it), faiss-kmeans or
+    faiss-superkmeans (FAISS's own; all embeddings in memory)."""
+
+    exact_assignment: bool = False
+    """Compare each picture with every centroid at the end; without, `neighbours` counts it to the nearest it met."""
+
+    vocabulary: str = "builtin"
+    """What names centroids without captions: builtin, a text file with a word or phrase a line, or empty for none."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexConfig:

@@ -40,11 +40,11 @@ def unit(vectors):
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def concept_run(folder, vectors, captions=None, *, k=5, shards=2, keys=None, **settings):
+def concept_run(folder, vectors, captions=None, *, k=5, shards=2, keys=None, vocabulary="", **settings):
     """A run whose concepts/ is finished, with these vectors."""
     run = Run(folder)
     folder.mkdir(exist_ok=True)
-    write_config(run.config, Config(centroids=CentroidsConfig(k=k, **settings)))
+    write_config(run.config, Config(centroids=CentroidsConfig(k=k, vocabulary=vocabulary, **settings)))
     stage = Stage.open("concepts", run.concepts, {}, {"source": str(len(vectors))})
     for number, rows in enumerate(np.array_split(np.arange(len(vectors)), shards)):
         table = pa.table(
@@ -100,6 +100,9 @@ def test_the_table_describes_the_planted_concepts_largest_first(tmp_path, plante
     assert manifest.facts == {"k": 5, "d": D, "model": "tiny", "demo_models": True}
     report = json.loads((run.centroids / "report.json").read_text())
     assert report["empty"] == 0 and report["sizes"]["max"] == 400
+    bars = [(bar["from"], bar["to"], bar["centroids"]) for bar in report["histogram"] if bar["centroids"]]
+    assert bars == [(16, 31, 1), (32, 63, 1), (64, 127, 1), (128, 255, 1), (256, 511, 1)]
+    assert 1 <= report["iterations"] <= report["iterations_asked"] == 20 and report["method"] == "auto"
     assert report["objective"] == pytest.approx(similarities.max(axis=1).mean(), abs=1e-5)
     assert verify(run.centroids) == []
 
@@ -162,6 +165,40 @@ def test_without_captions_the_label_is_the_exemplars_name_or_the_centroids_numbe
     labels = read(named).column("label").to_pylist()
     exemplars = [(ids[0].as_py() - 1) // 10 for ids in read(named).column("exemplar_ids")]
     assert labels == ["centroid 0", *(f"beach {row}" for row in exemplars[1:])]
+
+
+def test_another_models_embeddings_get_no_names_from_a_vocabulary_and_it_is_told(tmp_path, planted):
+    heard = Heard()
+
+    centroids(concept_run(tmp_path / "run", planted[1], vocabulary="builtin", seed=4), progress=heard)
+
+    assert heard.lines == ["no names from a vocabulary: embeddings are of tiny, [clip] names ViT-L-14/openai"]
+
+
+@pytest.mark.parametrize("content", [None, "# nothing but a remark\n"])
+def test_a_vocabulary_that_can_not_be_read_stops_before_the_work(tmp_path, planted, content):
+    path = tmp_path / "words.txt"
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(DataError, match=r"words\.txt.*(can't be read|0 entries)"):
+        centroids(concept_run(tmp_path / "run", planted[1], vocabulary=str(path)))
+
+
+@pytest.mark.parametrize("method", ["exact", "neighbours", "faiss-kmeans", "faiss-superkmeans"])
+def test_every_method_finds_the_planted_concepts_and_counts_each_picture_once(tmp_path, planted, method):
+    concepts, vectors, labels = planted
+
+    centroids(concept_run(tmp_path / "run", vectors, k=12, method=method, exact_assignment=True))
+
+    run = Run(tmp_path / "run")
+    table = read(run)
+    found = vectors_of(table.column("embedding"))
+    assert (concepts @ found.T).max(axis=1).min() > 0.95
+    nearest = (vectors @ found.T).argmax(axis=1)
+    np.testing.assert_allclose(table.column("size"), np.bincount(nearest, minlength=len(found)), atol=2)
+    assert sum(table.column("size").to_pylist()) == len(labels)
+    assert verify(run.centroids) == []
 
 
 def test_no_picture_or_no_finished_stage_is_one_clear_line(tmp_path, planted):

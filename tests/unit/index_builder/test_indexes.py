@@ -201,8 +201,7 @@ def test_stopped_anywhere_and_started_again_it_is_as_if_never_stopped(
         patch.setattr(indexes, stop_before, stop)
         with pytest.raises(KeyboardInterrupt):
             index(run)
-    with pytest.raises(DataError, match="not finished"):
-        verify(run.index)
+    assert "not finished" in verify(run.index)[0]
 
     assert index(run).digest == whole.digest
 
@@ -228,7 +227,7 @@ def test_a_handful_of_pictures_is_enough(tmp_path, vectors, n):
 
 @pytest.mark.parametrize("name", ["index", "server"])
 def test_with_an_index_or_server_named_there_is_nothing_to_build(tmp_path, vectors, name):
-    with pytest.raises(ConfigError, match=rf"\[pool\] {name} = 'there'.*no index to build"):
+    with pytest.raises(ConfigError, match=rf"\[pool\] {name} = '.*there'.*no index to build"):
         index(pool_run(tmp_path / "run", vectors, **{name: "there"}))
 
 
