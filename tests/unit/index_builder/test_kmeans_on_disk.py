@@ -79,7 +79,6 @@ def test_a_start_from_a_part_of_the_embeddings_finds_the_concepts_as_well(tmp_pa
     found = fit_clusters(in_shards(tmp_path / "shards", vectors.astype(np.float16), 5), 40)
 
     assert (concepts @ found.centroids.T).max(axis=1).min() > 0.99
-    assert found.iterations < 20
 
 
 def test_a_wrong_row_on_disk_is_told_with_its_file(tmp_path, halves):
