@@ -2,12 +2,12 @@
 # Makes .venv, or brings it up to date, for the interpreter named in $1. Does nothing where it is current.
 #
 # Current means: made at this very path (an editable install names its folder, so a copied tree needs its
-# own), from this pyproject.toml and this constraints.txt.
+# own), by this script from this pyproject.toml and this constraints.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python="${1:-}"
-wanted="$PWD $(cat pyproject.toml constraints.txt | cksum)"
+wanted="$PWD $(cat pyproject.toml constraints.txt scripts/set_up_venv.sh | cksum)"
 if [ -x .venv/bin/python ] && [ "$(cat .venv/.stamp 2>/dev/null)" = "$wanted" ]; then
   exit 0
 fi
@@ -38,4 +38,11 @@ else
 fi
 rm -f .venv/.stamp
 .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+# clip-retrieval's own client and web page, to test with: its wheel unpacked, for installed it would want Flask,
+# pandas and an older numpy.
+client=.venv/clip-retrieval-2.45.0
+if [ ! -d "$client" ]; then
+  .venv/bin/python -m pip download -qq --disable-pip-version-check --no-deps -d .venv/wheels clip-retrieval==2.45.0
+  .venv/bin/python -m zipfile -e .venv/wheels/clip_retrieval-2.45.0-py3-none-any.whl "$client"
+fi
 echo "$wanted" > .venv/.stamp
