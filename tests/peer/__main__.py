@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from spine.protocol import RetrievalClient
 from tests.peer.cases import Case, cases, defects
 from tests.peer.comparison import difference
 from tests.peer.indices import INDICES, draw, lay_out, stored_vectors
@@ -103,12 +104,39 @@ def compare(peer: str, temporary: Path) -> int:
             wrong += 1
             print("DIFFERENT /indices-list")
         (temporary / "picture.png").write_bytes(picture)
+        wrong += compare_batches(theirs, ours, queries)
         more, count = compare_clients(peer, theirs, ours, queries, temporary / "picture.png", vectors)
     print(
         f"{asked} requests and {count} queries of ClipClient, {wrong + more} different; "
         f"{swapped} results stand for another row of the same vector"
     )
     return wrong + more
+
+
+def compare_batches(theirs: httpx.Client, ours: httpx.Client, queries: np.ndarray) -> int:
+    """Our client's bulk query against both: one request a query there, the batch route here; indices that differ."""
+    wrong = 0
+    for index in INDICES:
+        found = []
+        for http in (theirs, ours):
+            with RetrievalClient(str(http.base_url)) as client:
+                found.append(client.knn_batch(queries, 30, index=index))
+        a, b = found
+        near = a.num_rows == b.num_rows and np.allclose(
+            a.column("similarity"), b.column("similarity"), atol=1e-5
+        )
+        # Of a hair's difference in similarity the one may put first what the other puts second.
+        rows = [
+            set(zip(*table.select(["query", "row", "url"]).to_pydict().values(), strict=True))
+            for table in found
+        ]
+        missing = len(rows[0] ^ rows[1]) / max(1, len(rows[0]))
+        if not near or missing > 0.005:
+            wrong += 1
+            print(
+                f"DIFFERENT knn_batch {index}: {a.num_rows} and {b.num_rows} rows, {missing:.2%} in one alone"
+            )
+    return wrong
 
 
 def compare_clients(
