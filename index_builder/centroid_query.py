@@ -3,8 +3,9 @@
 The same search as the stage `retrieve`, without the facts that a selection needs.
 """
 
+import hashlib
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ import pyarrow.parquet as pq
 from index_builder.block_search import answer_blocks
 from index_builder.bulk_query import BLOCK
 from index_builder.centroid_files import CentroidFile, read_centroids
+from index_builder.heads import load_rating_vector
 from index_builder.pools import IndexPool, Pool, Question, ServerPool, folder_digest
+from index_builder.unit_vectors import pulled
 from spine.errors import DataError
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table, sha256_of
 from spine.run import part_path
+from spine.settings import AestheticQuery
 from spine.stage import Manifest, Stage, read_plan
 
 STAGE = "centroid-query"
@@ -48,6 +52,8 @@ def retrieve_centroids(
     index: Path | None = None,
     server: str = "",
     indice_name: str = "",
+    aesthetic_query: AestheticQuery | None = None,
+    rating_vectors: str = "",
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Manifest:
@@ -64,6 +70,8 @@ def retrieve_centroids(
         index: An index folder to search.
         server: Address of a server to search, where `index` is None.
         indice_name: Which of the server's indices; empty is its first.
+        aesthetic_query: Pull each centroid towards beautiful pictures, see `spine.settings`; None doesn't.
+        rating_vectors: Folder with rating0.npy to rating9.npy, or "demo"; needed with `aesthetic_query`.
         force: Start over what other work of this kind left in `out`.
         progress: Told of centroids searched.
 
@@ -73,6 +81,7 @@ def retrieve_centroids(
     Raises:
         ConfigError: The pool can't do what is asked.
         DataError: The centroids, the index or `out` isn't what it should be.
+        ModelError: The rating vector can't be read, or doesn't fit.
         ServiceError: The server can't be reached, or refuses.
     """
     asked = read_centroids(centroids)
@@ -81,6 +90,11 @@ def retrieve_centroids(
     parameters |= {"work": STAGE, "server": server, "indice_name": indice_name, "block": BLOCK}
     parameters = json.loads(json.dumps(parameters))
     inputs = {"centroids": sha256_of(centroids)}
+    if aesthetic_query is not None:
+        rating = load_rating_vector(rating_vectors, aesthetic_query.rating, asked.vectors.shape[1])
+        shift = np.float32(aesthetic_query.weight) * rating
+        asked = replace(asked, vectors=pulled(asked.vectors, shift))
+        inputs["shift"] = hashlib.sha256(shift.tobytes()).hexdigest()
     if index is not None:
         inputs["index"] = folder_digest(index)
     begun = _plan_there(out)

@@ -32,7 +32,7 @@ from index_builder.side_tables import (
     side_tables,
     told,
 )
-from index_builder.unit_vectors import unit_rows
+from index_builder.unit_vectors import pulled, unit_rows
 from spine.added_centroids import added_centroids, added_digest, read_centroids
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
@@ -181,11 +181,7 @@ def _queries(run: Run, shift: Vectors | None) -> tuple[list[int], Vectors]:
     table = read_centroids(run, ["centroid_id", "embedding"])
     queries = unit_rows(vectors_of(table.column("embedding")))
     if shift is not None:
-        queries = queries + shift
-        norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        if (norms < 1e-3).any():
-            raise ConfigError("[retrieve] aesthetic_query cancels a centroid out; choose another weight")
-        queries = queries / norms
+        queries = pulled(queries, shift)
     return table.column("centroid_id").to_pylist(), queries
 
 

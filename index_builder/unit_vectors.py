@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from spine.errors import DataError
+from spine.errors import ConfigError, DataError
 from spine.tables import Vectors
 
 _TOLERANCE = 1e-3  # of a norm; float16 storage moves it by a tenth of that
+_CANCELLED = 1e-3  # norm below which nothing of a direction is left
 
 
 def unit_rows(embeddings: Vectors) -> Vectors:
@@ -31,4 +32,22 @@ def unit_rows(embeddings: Vectors) -> Vectors:
             f" {norms[wrong[0]]:.4g}; embed them again with --force"
         )
     unit: Vectors = embeddings / norms[:, None]
+    return unit
+
+
+def pulled(queries: Vectors, shift: Vectors) -> Vectors:
+    """Unit queries moved by one vector and scaled to norm 1 again: clip-retrieval's aesthetic query.
+
+    Args:
+        queries: Shape (q, d), rows of L2 norm 1.
+        shift: Weight times rating vector, shape (d,).
+
+    Raises:
+        ConfigError: A query is cancelled out.
+    """
+    moved = queries + shift
+    norms = np.linalg.norm(moved, axis=1, keepdims=True)
+    if (norms < _CANCELLED).any():
+        raise ConfigError("the aesthetic query cancels a centroid out; choose another weight")
+    unit: Vectors = np.asarray(moved / norms, dtype=np.float32)
     return unit

@@ -32,6 +32,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option("--language", "languages", multiple=True, help="Language of the caption; may be given again.")
 @click.option("--alt-txt-similarity-min", type=float, help="Similarity of picture and caption at least.")
 @click.option("--similarity-min", type=float, help="Similarity to the centroid at least.")
+@click.option(
+    "--rating-vectors", default="", help="Folder with rating0.npy to rating9.npy, for --aesthetic-weight."
+)
+@click.option("--aesthetic-rating", default=9, show_default=True, type=click.IntRange(0, 9))
+@click.option(
+    "--aesthetic-weight", default=0.0, help="Pull centroids towards this rating; LAION-POP's was 0.5."
+)
 @click.option("--allow", type=_FILE, help="Ids that may be found, and no others: .npy, or one a line.")
 @click.option("--deny", type=_FILE, help="Ids that may not be found.")
 @click.option(
@@ -72,6 +79,8 @@ def retrieve(run: Path | None, explain: bool, force: bool, quiet: bool, as_json:
     from index_builder.centroid_query import explain_centroids, retrieve_centroids
     from popfactory.terminal import TerminalProgress
 
+    if asked["aesthetic_weight"] and not asked["rating_vectors"]:
+        raise click.UsageError("--aesthetic-weight needs --rating-vectors FOLDER")
     question = _question(asked)
     source = {name: asked[name] for name in ("index", "server", "indice_name")}
     if explain:
@@ -80,7 +89,13 @@ def retrieve(run: Path | None, explain: bool, force: bool, quiet: bool, as_json:
     terminal = TerminalProgress(quiet=quiet)
     try:
         manifest = retrieve_centroids(
-            asked["centroids"], asked["out"], question, **source, force=force, progress=terminal
+            asked["centroids"],
+            asked["out"],
+            question,
+            **source,
+            **_pull(asked),
+            force=force,
+            progress=terminal,
         )
     finally:
         terminal.close()
@@ -105,6 +120,15 @@ def _retrieve_run(
     with working(run, ["retrieve", str(run)], quiet) as (opened, progress):
         manifest = retrieve_stage(opened, force=force, progress=progress)
     report(manifest, quiet, as_json)
+
+
+def _pull(asked: dict[str, Any]) -> dict[str, Any]:
+    from spine.settings import AestheticQuery
+
+    if not asked["aesthetic_weight"]:
+        return {}
+    query = AestheticQuery(rating=asked["aesthetic_rating"], weight=asked["aesthetic_weight"])
+    return {"aesthetic_query": query, "rating_vectors": asked["rating_vectors"]}
 
 
 def _question(asked: dict[str, Any]) -> "Question":

@@ -19,7 +19,7 @@ from index_builder.pools import Question, ServerPool
 from index_builder.predicates import Predicate
 from retrieval_server.settings import IndexSettings, ServerSettings
 from spine.errors import ConfigError, DataError, ServiceError
-from spine.settings import FiltersConfig
+from spine.settings import AestheticQuery, FiltersConfig
 from tests.integration.server_index import D, draw_pool, running, write_index
 
 N, K = 600, 30
@@ -97,6 +97,40 @@ def test_a_predicate_and_a_least_similarity_hold_for_every_row(tmp_path, pool, i
     assert counts["neighbours"] == table.num_rows == (best >= 0.2).sum()
     assert counts["short"] == ((best >= 0.2).sum(axis=1) < K).sum()
     np.testing.assert_allclose(table.column("similarity").to_numpy(), best[best >= 0.2], atol=1e-6)
+
+
+def test_an_aesthetic_query_pulls_the_centroids_towards_the_rating(tmp_path, pool, index, centroids):
+    path, _, vectors = centroids
+    rating = np.random.default_rng(9).standard_normal(D).astype(np.float32)
+    rating /= np.linalg.norm(rating)
+    np.save(tmp_path / "rating9.npy", rating)
+    query = AestheticQuery(rating=9, weight=0.5)
+
+    retrieve_centroids(
+        path,
+        tmp_path / "out",
+        Question(k=K, nprobe=12),
+        index=index,
+        aesthetic_query=query,
+        rating_vectors=str(tmp_path),
+    )
+
+    moved = vectors + 0.5 * rating
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    known = -np.sort(-(moved @ pool.vectors.T), axis=1)[:, :K]
+    np.testing.assert_allclose(
+        read(tmp_path / "out").column("similarity").to_numpy(), known.ravel(), atol=1e-6
+    )
+    np.save(tmp_path / "rating9.npy", -rating)
+    with pytest.raises(DataError, match="other options gave"):
+        retrieve_centroids(
+            path,
+            tmp_path / "out",
+            Question(k=K, nprobe=12),
+            index=index,
+            aesthetic_query=query,
+            rating_vectors=str(tmp_path),
+        )
 
 
 def test_finished_it_does_nothing_and_other_work_is_never_written_over(tmp_path, index, centroids):
