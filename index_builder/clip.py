@@ -9,15 +9,20 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
-from index_builder.preprocessing import Crop, Pixels, Preprocessing
+from index_builder.preprocessing import Pixels, Preprocessing
 from spine.config import DEMO
 from spine.errors import ModelError
 from spine.settings import ClipConfig
 from spine.tables import Vectors
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+BATCH_SIZE = 64
+"""Pictures a step where nobody says or finds another number."""
 
 DEMO_CLIP = Path(__file__).parent / "models" / "demo-clip"
 """The small model that knows the drawn world."""
@@ -96,19 +101,29 @@ def clip_dimension(config: ClipConfig) -> int:
     return int(described["embed_dim"])
 
 
-def device_of(config: ClipConfig) -> str:
-    """Where models run: cpu or cuda.
+def devices_of(config: ClipConfig) -> list[str]:
+    """Where models run, such as cpu, or cuda:0 and cuda:1.
 
     Raises:
-        ModelError: There is no CUDA device where one was asked for.
+        ModelError: There is no such CUDA device.
     """
     import torch
 
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("[clip] device = cuda, but torch sees no CUDA device; use auto or cpu")
-    return config.device
+        return [f"cuda:{number}" for number in range(count)] or ["cpu"]
+    devices = [name.strip() for name in config.device.split(",")]
+    for name in devices:
+        if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= count:
+            raise ModelError(
+                f"[clip] device = {config.device!r}, but torch sees {count} CUDA devices; use auto or cpu"
+            )
+    return devices
+
+
+def device_of(config: ClipConfig) -> str:
+    """The first of devices_of."""
+    return devices_of(config)[0]
 
 
 class ClipEncoder:
@@ -126,16 +141,23 @@ class ClipEncoder:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._device = device
-        self._batch_size = batch_size
+        self.device = device
+        self.batch_size = batch_size
+        """Pictures a step; halved where memory runs out."""
+        self.precision: Precision = "fp16" if device.startswith("cuda") else "fp32"
+        """What pictures are embedded in; on a CPU it may be set to bf16."""
         self.name = name
         self.is_demo = name == "demo-clip"
         self.preprocess = preprocess
         self.d = len(self._encode_texts(["a"])[0])
 
     @classmethod
-    def load(cls, config: ClipConfig) -> "ClipEncoder":
+    def load(cls, config: ClipConfig, device: str | None = None) -> "ClipEncoder":
         """Load the model that [clip] names.
+
+        Args:
+            config: The [clip] table.
+            device: Where it runs; None is the first of devices_of.
 
         Raises:
             ModelError: The weights aren't here and can't be fetched, the model is unknown, or there is
@@ -150,15 +172,14 @@ class ClipEncoder:
         declare_missing_operators()
         import open_clip
 
-        device = device_of(config)
+        device = device or device_of(config)
         name, pretrained = clip_strings(config)
         weights, extra = _find_weights(name, pretrained)
         try:
             model, _, _ = open_clip.create_model_and_transforms(
                 name,
                 weights,
-                # On CPU float32: bf16 was measured at half its speed with the demo model on AVX-512 cores.
-                precision="fp16" if device == "cuda" else "fp32",
+                precision="fp16" if device.startswith("cuda") else "fp32",
                 device=device,
                 require_pretrained=True,  # or it would go on with random weights
                 **extra,
@@ -170,7 +191,12 @@ class ClipEncoder:
         model.eval()
         preprocess = Preprocessing.from_config(model.visual.preprocess_cfg)
         return cls(
-            model, tokenizer, preprocess, clip_name(config), device=device, batch_size=config.batch_size
+            model,
+            tokenizer,
+            preprocess,
+            clip_name(config),
+            device=device,
+            batch_size=config.batch_size or BATCH_SIZE,
         )
 
     @property
@@ -193,19 +219,19 @@ class ClipEncoder:
         """
         n, start, found = len(pixels), 0, []
         while start < n:
-            batch = pixels[start : start + self._batch_size]
-            if steady and len(batch) < self._batch_size:
-                filling = np.zeros((self._batch_size - len(batch), *batch.shape[1:]), dtype=np.float32)
+            batch = pixels[start : start + self.batch_size]
+            if steady and len(batch) < self.batch_size:
+                filling = np.zeros((self.batch_size - len(batch), *batch.shape[1:]), dtype=np.float32)
                 batch = np.concatenate([batch, filling])
             try:
                 vectors = self._encode_images(batch)
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or self._batch_size == 1:
+                if not is_out_of_memory(error) or self.batch_size == 1:
                     raise
-                self._batch_size //= 2
+                self.batch_size //= 2
                 continue
             found.append(vectors[: n - start])
-            start += self._batch_size
+            start += self.batch_size
         return _unit(np.concatenate(found) if found else np.empty((0, self.d), dtype=np.float32))
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
@@ -214,67 +240,26 @@ class ClipEncoder:
         Returns:
             Shape (n, d), float32, rows of L2 norm 1.
         """
-        found = [self._encode_texts(part) for part in _batches(texts, self._batch_size)]
+        found = [self._encode_texts(part) for part in _batches(texts, self.batch_size)]
         return _unit(np.concatenate(found) if found else np.empty((0, self.d), dtype=np.float32))
 
     def _encode_images(self, pixels: Pixels) -> Vectors:
         import torch
 
-        batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
-        with torch.inference_mode():
-            encoded = self._model.encode_image(batch.half() if self._device == "cuda" else batch)
+        batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        mixed = torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.inference_mode(), mixed:
+            encoded = self._model.encode_image(batch.half() if self.precision == "fp16" else batch)
         vectors: Vectors = encoded.float().cpu().numpy()
         return vectors
 
     def _encode_texts(self, texts: Sequence[str]) -> Vectors:
         import torch
 
-        tokens = self._tokenizer(list(texts)).to(self._device)
+        tokens = self._tokenizer(list(texts)).to(self.device)
         with torch.inference_mode():
             vectors: Vectors = self._model.encode_text(tokens).float().cpu().numpy()
         return vectors
-
-
-class Encodes(Protocol):
-    """A model that makes a row of numbers of each picture."""
-
-    preprocess: Preprocessing
-    d: int
-
-    def encode_images(self, pixels: Pixels, *, steady: bool = False) -> Vectors:
-        """Rows (n, d) for pictures (n, 3, height, width)."""
-
-
-class CropEncoding:
-    """Embeds crops as they come, a full step at a time, so that a shard's pictures needn't lie in memory.
-
-    Steps begin anew with each `take`: the shard's embeddings so depend on the shard alone, and a stage
-    that goes on after a kill makes the same ones.
-    """
-
-    def __init__(self, encoder: "Encodes", batch_size: int) -> None:
-        self._encoder = encoder
-        self._batch_size = batch_size
-        self._crops: list[Crop] = []
-        self._found: list[Vectors] = []
-
-    def add(self, crop: Crop) -> None:
-        """One more picture."""
-        self._crops.append(crop)
-        if len(self._crops) >= self._batch_size:
-            self._encode()
-
-    def take(self) -> Vectors:
-        """Embeddings of all pictures since the last call, in their order: shape (n, d), float32."""
-        if self._crops:
-            self._encode()
-        found, self._found = self._found, []
-        return np.concatenate(found) if found else np.empty((0, self._encoder.d), dtype=np.float32)
-
-    def _encode(self) -> None:
-        pixels = self._encoder.preprocess.normalise(np.stack(self._crops))
-        self._crops = []
-        self._found.append(self._encoder.encode_images(pixels, steady=True))
 
 
 def _find_weights(name: str, pretrained: str) -> tuple[str, dict[str, Any]]:
@@ -351,7 +336,8 @@ def _add_file(digest: Any, path: Path) -> None:
         digest.update(hashlib.file_digest(file, "sha256").digest())
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch failed for want of memory, on whatever device."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

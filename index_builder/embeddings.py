@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from index_builder.clip import ClipEncoder, CropEncoding, clip_dimension, clip_name, clip_parameters
+from index_builder.clip import ClipEncoder, clip_dimension, clip_name, clip_parameters, devices_of
+from index_builder.crop_encoding import CropEncoding
 from index_builder.decoding import Decoded, Refusal, decode
+from index_builder.device_processes import DeviceProcesses
+from index_builder.encoding_choice import EncodingChoice, kept_choice
 from index_builder.given_embeddings import SHARD_ROWS, take_embeddings
 from index_builder.inputs import Downloads, Input, local_inputs
 from index_builder.known_ids import KnownIds
@@ -97,10 +100,11 @@ def embed(
         take_embeddings(folder, found, progress)
     else:
         encoder = ClipEncoder.load(config.clip)
-        d = encoder.d
+        d, choice = encoder.d, kept_choice(folder, encoder, config.clip)
         lists = BlockLists.load(config.lists, run.folder)
         downloads = Downloads(config.fetch, lists, web) if settings.download else None
-        _embed_shards(folder, found, encoder, config, downloads, progress)
+        with _on_all_devices(encoder, choice, config) as everywhere:
+            _embed_shards(folder, found, everywhere, config, downloads, progress)
     counts = counts_of(folder / "statuses")
     if not counts["embedded"]:
         raise DataError(
@@ -146,6 +150,19 @@ def _fitting_dimension(found: VectorFiles, config: Config) -> int:
     return d
 
 
+@contextlib.contextmanager
+def _on_all_devices(
+    encoder: ClipEncoder, choice: EncodingChoice, config: Config
+) -> Iterator[ClipEncoder | DeviceProcesses]:
+    """The model itself on one device; a process for each of several."""
+    devices = devices_of(config.clip)
+    if len(devices) == 1:
+        yield encoder
+        return
+    with DeviceProcesses(config.clip, devices, choice, encoder.preprocess, encoder.d) as processes:
+        yield processes
+
+
 @dataclass(slots=True)
 class _Shard:
     """What one shard's inputs came to."""
@@ -158,7 +175,7 @@ class _Shard:
 def _embed_shards(
     folder: Path,
     found: Survey,
-    encoder: ClipEncoder,
+    encoder: ClipEncoder | DeviceProcesses,
     config: Config,
     downloads: Downloads | None,
     progress: Progress,
@@ -168,7 +185,7 @@ def _embed_shards(
     progress.begin(f"embed {folder.name}", found.total, "images", done * SHARD_INPUTS)
     waiting = itertools.islice(entries(found), done * SHARD_INPUTS, None)
     items = local_inputs(waiting) if downloads is None else downloads.inputs(waiting)
-    encoding = CropEncoding(encoder, config.clip.batch_size)
+    encoding = CropEncoding(encoder, encoder.batch_size)
     with contextlib.ExitStack() as stack:
         pictures = decode(items, encoder.preprocess, workers=config.clip.workers)
         stack.enter_context(contextlib.closing(pictures))

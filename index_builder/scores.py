@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from index_builder.clip import CropEncoding, clip_name, clip_parameters
+from index_builder.clip import clip_name, clip_parameters
+from index_builder.crop_encoding import CropEncoding
 from index_builder.decoding import Decoded, Refusal, decode
 from index_builder.exemplars import exemplar_scores
 from index_builder.near_duplicates import near_duplicate_groups
@@ -248,7 +249,7 @@ def _embedded(pictures: Iterator[tuple[_Image, Decoded | Refusal | None]], score
                 f"images/: picture {image.id} is fetched but has no place; run fetch with --force"
             )
         if picture is not None and image.known is None:
-            encoding = encoding or CropEncoding(scorer.encoder, scorer.config.clip.batch_size)
+            encoding = encoding or CropEncoding(scorer.encoder, scorer.encoder.batch_size)
             encoding.add(picture.crop)
             fresh.append(len(had))
         if (

@@ -55,6 +55,8 @@ _KNOWN_NAME = re.compile(r"zero-shot|builtin|laion-[a-z0-9-]+")  # where a path 
 CENTROID_METHODS = ("auto", "exact", "neighbours", "faiss-kmeans", "faiss-superkmeans")
 """Values of [centroids] method."""
 
+_DEVICES = re.compile(r"auto|(cpu|cuda(:\d+)?)(, ?(cpu|cuda(:\d+)?))*")
+
 PRESETS = ("standard", "laion-pop-2023")
 """Names for `popfactory init --preset`."""
 
@@ -233,8 +235,9 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
     filters: FiltersConfig = config.filters
     query, minimum = config.retrieve.aesthetic_query, filters.aesthetic_min
     return [
-        ("clip.device", config.clip.device in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
-        ("clip.batch_size", config.clip.batch_size >= 1, "1 or more"),
+        ("clip.device", bool(_DEVICES.fullmatch(config.clip.device)), "auto, cpu, cuda, or several of them"),
+        ("clip.precision", config.clip.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16"),
+        ("clip.batch_size", config.clip.batch_size >= 0, "0 or more"),
         ("clip.workers", config.clip.workers >= 0, "0 or more"),
         ("centroids.k", config.centroids.k >= 1, "1 or more"),
         ("centroids.iterations", config.centroids.iterations >= 1, "1 or more"),

@@ -17,10 +17,15 @@ class ClipConfig:
     """open_clip's name of the weights, or a path to them."""
 
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """auto (every CUDA device there is, else the CPU), cpu, cuda, or several such as cuda:0,cuda:1: embed starts a
+    process for each."""
 
-    batch_size: int = 64
-    """Pictures a step; halved by itself when memory runs out."""
+    precision: str = "auto"
+    """What embed calculates in on a CPU: fp32, bf16, or auto for bf16 where that is clearly faster; on CUDA fp16."""
+
+    batch_size: int = 0
+    """Pictures a step; 0 finds it: 64 on a CPU, on CUDA as many as still make it faster. Halved by itself when memory
+    runs out."""
 
     workers: int = 0
     """Processes that decode pictures; 0 is one a core."""

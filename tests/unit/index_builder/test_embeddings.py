@@ -8,6 +8,7 @@ import socket
 import tarfile
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -371,6 +372,20 @@ def test_nothing_to_embed_is_one_clear_line(tmp_path, new_run):
         pass
     with pytest.raises(DataError, match="no pictures in it"):
         embed(run, "pool", str(tmp_path / "x.tar"))
+
+
+def test_several_devices_give_the_same_files_as_one(tmp_path, new_run):
+    source = write_pictures(tmp_path / "source", range(1, 41))
+    one, two = new_run("one"), new_run("two")
+    write_config(two.config, Config(clip=replace(CLIP, device="cpu,cpu")))
+    embed(one, "pool", str(source))
+
+    manifest = embed(two, "pool", str(source))
+
+    assert manifest.counts["embedded"] == 40
+    assert {path: content for path, content in files_of(two.pool).items() if path.name[0] != "."} == {
+        path: content for path, content in files_of(one.pool).items() if path.name[0] != "."
+    }
 
 
 def test_one_picture_is_enough(tmp_path, new_run):
