@@ -46,7 +46,7 @@ REASONS: dict[str, str] = {
     **pictures.REFUSALS,
     "changed": "its bytes are not those that were embedded",
     "opted_out": "its host reserves it",
-    "robots_unknown": "its host's robots.txt could not be read, so nobody knows whether it may be asked",
+    "robots_unknown": "its host's robots.txt or tdmrep.json could not be read, so nobody knows whether it may be taken",
     "placeholder": "its host gives the very same picture for other addresses too",
     **{rule: RULES[rule] for rule in ON_LISTS},
 }

@@ -1,21 +1,25 @@
 """What hosts reserve: whether a picture may be taken, and the words that say so.
 
-Three ways to say it are read: robots.txt before an address is asked, X-Robots-Tag and TDM-Reservation in
-its answer. The directives are those that img2dataset honours, so that a dataset made here leaves out
-what one made with it does.
+Four ways to say it are read: robots.txt before an address is asked, X-Robots-Tag and TDM-Reservation in its
+answer, and then the host's /.well-known/tdmrep.json. The directives are those that img2dataset honours, so
+that a dataset made here leaves out what one made with it does.
 
 Sources: RFC 9309 (robots.txt); rom1504/img2dataset, README, "Opt-out directives"; W3C Community Group,
 "TDM Reservation Protocol", 2024.
 """
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from spine.errors import WebError
 from spine.robots import Robots, parse_robots
 from spine.web import ROBOTS_TOKEN, WebResponse
+
+T = TypeVar("T")
 
 DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 """Of X-Robots-Tag: each keeps a picture out."""
@@ -57,38 +61,16 @@ def _directive(line: str) -> str | None:
     return None
 
 
-class RobotsByHost:
-    """The robots.txt of each host, asked for once; may be asked from many threads."""
+class _ByHost(Generic[T]):
+    """What each host says, asked for once; the hosts asked longest ago are forgotten."""
 
-    def __init__(self, ask: Callable[[str], WebResponse]) -> None:
-        """Nothing is asked yet.
-
-        Args:
-            ask: Gets an address, with whatever retries; raises WebError.
-        """
-        self._ask = ask
+    def __init__(self, read: Callable[[str], T]) -> None:
+        self._read = read
         self._lock = threading.Lock()
-        self._known: dict[str, Future[Robots]] = {}
+        self._known: dict[str, Future[T]] = {}
 
-    def forbids(self, url: str) -> str | None:
-        """The rule of its host's robots.txt that keeps us from an address, None where none does.
-
-        A missing robots.txt forbids nothing.
-
-        Raises:
-            WebError: It can't be had now; whether the address may be asked nobody knows.
-        """
-        try:
-            parts = urlsplit(url)
-            root = f"{parts.scheme}://{parts.netloc.lower()}"
-        except ValueError:
-            return None  # no address: who asks it will be told
-        if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
-            return None
-        rule = self._of(root).forbids(url)
-        return None if rule is None else f"robots.txt: {rule}"
-
-    def _of(self, root: str) -> Robots:
+    def of(self, root: str) -> T:
+        """What this host says; whoever asks meanwhile waits for the same answer."""
         with self._lock:
             found = self._known.get(root)
             asks = found is None
@@ -104,12 +86,107 @@ class RobotsByHost:
                 raise
         return found.result()
 
-    def _read(self, root: str) -> Robots:
-        try:
-            response = self._ask(f"{root}/robots.txt")
-        except WebError as error:
-            said_no = error.status is not None and 400 <= error.status < 500 and error.status != 429
-            if error.reason in _NO_RULES or (error.reason == "http_error" and said_no):
-                return Robots()
-            raise
-        return parse_robots(response.content, ROBOTS_TOKEN)
+
+class RobotsByHost:
+    """The robots.txt of each host, asked for once; may be asked from many threads."""
+
+    def __init__(self, ask: Callable[[str], WebResponse]) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            ask: Gets an address, with whatever retries; raises WebError.
+        """
+        self._hosts = _ByHost(lambda root: _robots(ask, root))
+
+    def forbids(self, url: str) -> str | None:
+        """The rule of its host's robots.txt that keeps us from an address, None where none does.
+
+        A missing robots.txt forbids nothing.
+
+        Raises:
+            WebError: It can't be had now; whether the address may be asked nobody knows.
+        """
+        root = root_of(url)
+        rule = None if root is None else self._hosts.of(root).forbids(url)
+        return None if rule is None else f"robots.txt: {rule}"
+
+    def delay_s(self, url: str) -> float:
+        """Seconds that its host's robots.txt wants between two requests, 0 where it says nothing of it.
+
+        Raises:
+            WebError: As `forbids`.
+        """
+        root = root_of(url)
+        return 0.0 if root is None else self._hosts.of(root).crawl_delay_s
+
+
+class TdmByHost:
+    """The /.well-known/tdmrep.json of each host, asked for once; may be asked from many threads."""
+
+    def __init__(self, ask: Callable[[str], WebResponse]) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            ask: As RobotsByHost's.
+        """
+        self._hosts = _ByHost(lambda root: _tdm_locations(ask, root))
+
+    def reserves(self, url: str) -> str | None:
+        """The location in its host's tdmrep.json that reserves an address, None where none does.
+
+        Raises:
+            WebError: It can't be had now.
+        """
+        root = root_of(url)
+        if root is None:
+            return None
+        robots = Robots(tuple((False, location) for location in self._hosts.of(root)))
+        rule = robots.forbids(url)
+        return None if rule is None else f"tdmrep.json: {rule.removeprefix('Disallow: ')}"
+
+
+def root_of(url: str) -> str | None:
+    """Scheme and host of an address, None where it is none: who asks it will be told."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        return None
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _robots(ask: Callable[[str], WebResponse], root: str) -> Robots:
+    content = _file_of(ask, f"{root}/robots.txt")
+    return Robots() if content is None else parse_robots(content, ROBOTS_TOKEN)
+
+
+def _tdm_locations(ask: Callable[[str], WebResponse], root: str) -> tuple[str, ...]:
+    """The locations that are reserved, as patterns like those of robots.txt."""
+    content = _file_of(ask, f"{root}/.well-known/tdmrep.json")
+    try:
+        entries = json.loads(content or b"[]")
+    except (ValueError, RecursionError):
+        return ()  # no such file: a page that says "not found", for instance
+    return tuple(
+        entry["location"]
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict)
+        and isinstance(entry.get("location"), str)
+        and entry.get("tdm-reservation") in (1, "1")
+    )
+
+
+def _file_of(ask: Callable[[str], WebResponse], url: str) -> bytes | None:
+    """A host's file, None where it says that it has none.
+
+    Raises:
+        WebError: Nobody knows.
+    """
+    try:
+        return ask(url).content
+    except WebError as error:
+        said_no = error.status is not None and 400 <= error.status < 500 and error.status != 429
+        if error.reason in _NO_RULES or (error.reason == "http_error" and said_no):
+            return None
+        raise

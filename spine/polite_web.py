@@ -2,13 +2,14 @@
 
 import hashlib
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from spine.errors import WebError
 from spine.lists import BlockLists
-from spine.opt_out import UNREACHABLE, RobotsByHost, reserved_by_headers
+from spine.opt_out import UNREACHABLE, RobotsByHost, TdmByHost, reserved_by_headers, root_of
 from spine.refused import Refused, md5_of
 from spine.robots import MAX_BYTES as ROBOTS_BYTES
 from spine.settings import FetchConfig
@@ -19,6 +20,9 @@ ATTEMPTS = 3
 
 LATER = frozenset({"timeout", "connect", "dns", "broken_reply", "robots_unknown"})
 """Reasons for which an address may answer another time."""
+
+LONGEST_DELAY_S = 10.0
+"""A Crawl-delay above this counts as this."""
 
 NOTHING_RESERVED = "none"
 """As opt_out: its host was asked, and reserves nothing."""
@@ -72,6 +76,8 @@ class PoliteWeb:
         """
         self._config, self._web, self._attempts, self._wait = config, web, attempts, wait
         self._robots = RobotsByHost(lambda url: self._get(url, ROBOTS_BYTES)[0])
+        self._tdm = TdmByHost(lambda url: self._get(url, ROBOTS_BYTES)[0])
+        self._turns = _Turns(wait)
 
     def ask(self, url: str, lists: BlockLists) -> Reply:
         """What an address gives.
@@ -83,6 +89,7 @@ class PoliteWeb:
         if forbidden is not None:
             return Reply(content=forbidden, attempts=0, opt_out=words)
         try:
+            self._await_turn(url)
             response, attempts = self._get(url)
         except _GaveUp as error:
             gave_up = Refused(error.reason, str(error))
@@ -114,7 +121,22 @@ class PoliteWeb:
         if words is not None:
             return _opted_out(words), words
         refused, words = self._forbidden(response.url) if response.url != url else (None, None)
+        if refused is None:
+            refused, words = self._reserved_by_file(response)
         return refused, words if refused is not None else NOTHING_RESERVED
+
+    def _reserved_by_file(self, response: WebResponse) -> tuple[Refused | None, str | None]:
+        """The same by the host's tdmrep.json; asked for only where the host gave something."""
+        try:
+            words = self._tdm.reserves(response.url)
+        except WebError as error:
+            return Refused("robots_unknown", str(error)), None
+        return (None, None) if words is None else (_opted_out(words), words)
+
+    def _await_turn(self, url: str) -> None:
+        """Leave the host the time between two requests that it asks for."""
+        if self._config.honour_opt_out:
+            self._turns.wait_for(root_of(url), min(self._robots.delay_s(url), LONGEST_DELAY_S))
 
     def _get(self, url: str, max_bytes: int | None = None) -> tuple[WebResponse, int]:
         """What an address gives, and how often it was asked.
@@ -131,6 +153,25 @@ class PoliteWeb:
                     raise _GaveUp(error, attempt) from None
                 self._wait(_pause_s(attempt, error))
                 attempt += 1
+
+
+class _Turns:
+    """When each host may be asked again."""
+
+    def __init__(self, wait: Callable[[float], None]) -> None:
+        self._wait, self._lock = wait, threading.Lock()
+        self._next: dict[str | None, float] = {}
+
+    def wait_for(self, host: str | None, delay_s: float) -> None:
+        """Wait for this host's next turn, and take it."""
+        if not delay_s:
+            return
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next.get(host, now))
+            self._next[host] = turn + delay_s
+        if turn > now:
+            self._wait(turn - now)
 
 
 class _GaveUp(WebError):

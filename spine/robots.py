@@ -7,6 +7,7 @@ Python's own parser knows neither, and takes the first rule that matches.
 Source: Koster et al., "Robots Exclusion Protocol", RFC 9309, 2022.
 """
 
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +23,8 @@ class Robots:
 
     rules: tuple[tuple[bool, str], ...] = ()
     """Whether it allows, and its path pattern; in the order of the file."""
+    crawl_delay_s: float = 0.0
+    """Seconds between two requests, as many hosts ask for though the standard doesn't know it."""
 
     def forbids(self, url: str) -> str | None:
         """The rule that keeps us from an address, as it stands in the file; None where none does."""
@@ -47,6 +50,7 @@ def parse_robots(content: bytes, token: str) -> Robots:
     """
     ours: list[tuple[bool, str]] = []
     everybodys: list[tuple[bool, str]] = []
+    delays = {True: 0.0, False: 0.0}  # ours, everybody's
     named = False
     agents: set[str] = set()
     in_rules = False
@@ -66,7 +70,12 @@ def parse_robots(content: bytes, token: str) -> Robots:
                 rule = (key == "allow", value)
                 ours += [rule] if token.lower() in agents else []
                 everybodys += [rule] if "*" in agents else []
-    return Robots(tuple(ours if named else everybodys))
+        elif key == "crawl-delay" and re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value):
+            in_rules = True
+            for mine, names_us in ((True, token.lower() in agents), (False, "*" in agents)):
+                if names_us:
+                    delays[mine] = max(delays[mine], float(value))
+    return Robots(tuple(ours if named else everybodys), delays[named])
 
 
 def _matches(pattern: str, target: str) -> bool:

@@ -29,11 +29,12 @@ from curation.selection import require_selected, select
 from spine.config import write_config
 from spine.errors import DataError
 from spine.images import FORMATS
-from spine.polite_web import ATTEMPTS
+from spine.lists import BlockLists
+from spine.polite_web import ATTEMPTS, PoliteWeb
 from spine.publish import sha256_of
 from spine.refused import Refused
 from spine.run import Run, part_paths
-from spine.settings import FetchConfig
+from spine.settings import FetchConfig, ListsConfig
 from spine.sources import read_bytes
 from spine.stage import find_manifest, verify
 from spine.tables import IMAGES, NEIGHBOURS, SELECTION, read_parts, read_table
@@ -59,6 +60,7 @@ class Site(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: ClassVar[Counter[str]] = Counter()
     robots: ClassVar[tuple[int, bytes]] = (404, b"")
+    tdm: ClassVar[tuple[int, bytes]] = (404, b"")
     up: ClassVar[bool] = False
     photograph: ClassVar[bytes] = b""
 
@@ -92,6 +94,9 @@ class Site(http.server.BaseHTTPRequestHandler):
             self._give(200, b"")
         elif kind == "robots.txt":
             status, body = Site.robots
+            self._give(status, body)
+        elif kind == ".well-known":
+            status, body = Site.tdm
             self._give(status, body)
         elif kind == "reserved":
             lines = {
@@ -272,6 +277,37 @@ def test_what_a_host_reserves_is_left_out_with_its_evidence_and_taken_only_when_
     assert len(list(run.originals.rglob("*.png"))) == 3
 
 
+def test_a_tdmrep_file_reserves_what_it_names_and_is_asked_for_once(tmp_path, site, monkeypatch):
+    content = b'[{"location": "/p/2", "tdm-reservation": 1}, {"location": "/p/1", "tdm-reservation": 0}]'
+    monkeypatch.setattr(Site, "tdm", (200, content))
+    Site.asked.clear()
+    rows = [Planted(0, rank, by_address(f"{site}/p/{rank}", rank)) for rank in range(1, 4)]
+    run = plant(tmp_path / "run", rows)
+
+    with loopback(site) as web:
+        fetch(run, depths=[9], web=web)
+
+    told = {row["url"].removeprefix(site): row["opt_out"] for row in rows_by_id(run).values()}
+    assert told == {"/p/1": "none", "/p/2": "tdmrep.json: /p/2", "/p/3": "none"}
+    assert Site.asked["/.well-known/tdmrep.json"] == 1
+    assert len(list(run.originals.rglob("*.png"))) == 2
+
+
+def test_a_crawl_delay_is_kept_between_requests_to_its_host(site, monkeypatch):
+    monkeypatch.setattr(Site, "robots", (200, b"User-agent: *\nCrawl-delay: 3\n"))
+    waited: list[float] = []
+    nothing = BlockLists.load(ListsConfig(), Path())
+    with loopback(site) as web:
+        polite = PoliteWeb(CONFIG.fetch, web, wait=waited.append)
+        for number in range(4):
+            assert isinstance(polite.ask(f"{site}/p/{number}", nothing).content, bytes)
+        other = site.replace("127.0.0.1", "localhost")
+        polite.ask(f"{other}/p/1", nothing)
+
+    # Nobody really waited here, so each turn lies 3 s after the one before.
+    assert [round(seconds) for seconds in waited] == [3, 6, 9]
+
+
 @pytest.mark.parametrize(("status", "reason"), [(503, "robots_unknown"), (403, None)])
 def test_a_robots_txt_that_cannot_be_read_stops_the_host_and_one_that_is_not_for_us_does_not(
     tmp_path, site, monkeypatch, status, reason
@@ -305,7 +341,8 @@ def test_a_retry_asks_only_what_may_answer_later_and_ends_as_a_fetch_on_a_good_d
         Site.asked.clear()
         assert fetch(run, web=web) == first
         retried = fetch(run, retry_failed=True, web=web)
-        assert {path for path in Site.asked if path != "/robots.txt"} == {"/later/3", "/later/4"}
+        asked_of_the_host = {"/robots.txt", "/.well-known/tdmrep.json"}
+        assert set(Site.asked) - asked_of_the_host == {"/later/3", "/later/4"}
         expected = fetch(good, depths=[9], web=web)
 
     assert retried.counts == expected.counts

@@ -3,7 +3,7 @@
 import pytest
 
 from spine.errors import WebError
-from spine.opt_out import RobotsByHost, reserved_by_headers
+from spine.opt_out import RobotsByHost, TdmByHost, reserved_by_headers
 from spine.robots import Robots, parse_robots
 from spine.web import WebResponse
 
@@ -101,3 +101,59 @@ def test_a_host_is_asked_once_and_its_failure_is_told_to_all():
     ):
         assert robots.forbids(strange) is None
     assert asked == ["http://one.example/robots.txt", "https://down.example:8443/robots.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "path", "words"),
+    [
+        (b'[{"location": "/photos/*", "tdm-reservation": 1}]', "/photos/a.jpg", "tdmrep.json: /photos/*"),
+        (b'[{"location": "/photos/*", "tdm-reservation": 1}]', "/other/a.jpg", None),
+        (b'[{"location": "*.jpg$", "tdm-reservation": "1"}]', "/a.jpg", "tdmrep.json: *.jpg$"),
+        (
+            b'[{"location": "/", "tdm-reservation": 0}, {"location": "/b", "tdm-reservation": 1}]',
+            "/b",
+            "tdmrep.json: /b",
+        ),
+        (b"<html>not found</html>", "/a", None),
+        (b'{"location": "/", "tdm-reservation": 1}', "/a", None),
+        (b'[1, null, {"location": 5, "tdm-reservation": 1}, {"tdm-reservation": 1}]', "/a", None),
+        (b"[" * 100_000, "/a", None),
+    ],
+)
+def test_tdmrep_json_reserves_the_locations_it_names(content, path, words):
+    asked = []
+
+    def ask(url: str) -> WebResponse:
+        asked.append(url)
+        return WebResponse(content, url, 200, {})
+
+    tdm = TdmByHost(ask)
+    for _ in range(2):
+        assert tdm.reserves(f"http://a.example{path}") == words
+    assert asked == ["http://a.example/.well-known/tdmrep.json"]
+
+
+def test_a_host_without_the_file_reserves_nothing_and_one_that_fails_leaves_it_open():
+    def missing(url: str) -> WebResponse:
+        raise WebError("gone", "404", status=404)
+
+    def failing(url: str) -> WebResponse:
+        raise WebError("http_error", "503", status=503)
+
+    assert TdmByHost(missing).reserves("http://a.example/x") is None
+    with pytest.raises(WebError):
+        TdmByHost(failing).reserves("http://a.example/x")
+
+
+@pytest.mark.parametrize(
+    ("text", "delay"),
+    [
+        ("User-agent: *\nCrawl-delay: 5", 5.0),
+        ("User-agent: x\nCrawl-delay: 5", 0.0),
+        ("User-agent: popfactory\nCrawl-delay: 0.5\n\nUser-agent: *\nCrawl-delay: 60", 0.5),
+        ("User-agent: popfactory\nDisallow: /a\n\nUser-agent: *\nCrawl-delay: 60", 0.0),
+        ("User-agent: *\nCrawl-delay: soon\nCrawl-delay: -1", 0.0),
+    ],
+)
+def test_the_crawl_delay_of_our_group_counts(text, delay):
+    assert parse_robots(text.encode(), "popfactory").crawl_delay_s == delay
