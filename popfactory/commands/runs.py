@@ -130,4 +130,35 @@ def verify(run: Path, remove_damaged: bool) -> None:
     click.echo(verified(run, remove_damaged=remove_damaged))
 
 
-COMMANDS = (init, run, demo, status, verify)
+@click.command()
+@RUN
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--everything", is_flag=True, help="Copy the finished stages and releases too.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def backup(run: Path, target: Path, everything: bool, quiet: bool) -> None:
+    """Copy what people made of RUN to TARGET, a new folder, while they go on working.
+
+    Settings, decisions, added concepts and lists: what no stage can make again. To restore, copy the files
+    back into the run's folder while nothing works on it.
+
+    \b
+    Example:
+        popfactory backup runs/pop-1 backups/pop-1-monday
+    """
+    from curation.backup import backup as copy
+    from popfactory.terminal import TerminalProgress
+    from spine.run import Run
+
+    terminal = TerminalProgress(quiet=quiet)
+    try:
+        made = copy(Run(run), target, everything=everything, progress=terminal)
+    finally:
+        terminal.close()
+    if not quiet:
+        stages = f", {', '.join(made.stages)}" if made.stages else ""
+        click.echo(
+            f"{target}: decisions up to event {made.events:,}, {made.concepts:,} added concepts{stages}"
+        )
+
+
+COMMANDS = (init, run, demo, status, verify, backup)
