@@ -147,7 +147,7 @@ def _released(plan: _Plan, force: bool, progress: Progress) -> tuple[Manifest, b
     newest = earlier[-1] if earlier and not force else None
     if newest and (newest.manifest.parameters, newest.manifest.inputs) == (plan.parameters, plan.inputs):
         return newest.manifest, False
-    for line in _outdated(plan.manifests, plan.verdicts):
+    for line in outdated(plan.manifests, plan.verdicts):
         progress.say(line)
     dataset = assemble(plan.run, plan.lists, plan.verdicts)
     if not dataset.table.num_rows:
@@ -207,7 +207,7 @@ def _still_there(run: Run, lists: BlockLists) -> list[str]:
     ]
 
 
-def _outdated(manifests: dict[str, Manifest], verdicts: Verdicts) -> list[str]:
+def outdated(manifests: dict[str, Manifest], verdicts: Verdicts) -> list[str]:
     """What changed since an earlier stage ran, for who runs this stage by itself."""
     lines = []
     if manifests["selection"].inputs.get("decisions") != verdicts.selection_digest():

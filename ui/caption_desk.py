@@ -20,7 +20,7 @@ from spine.tables import CAPTIONS, read_table
 from ui.board import unsafe_limit
 from ui.caption_cards import card
 from ui.caption_list import NONE, Asked, CaptionList, caption_list, places_of
-from ui.caption_tables import Captions, CaptionTables, flag_bits
+from ui.caption_tables import Captions, flag_bits
 from ui.desk import Desk
 
 MOST_CARDS = 200
@@ -38,7 +38,7 @@ class CaptionDesk:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._tables = CaptionTables(desk.run)
+        self._tables = desk.captions
 
     def page(
         self,

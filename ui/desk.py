@@ -11,6 +11,7 @@ from curation.views import Views
 from spine.config import uses_demo_models
 from spine.run import Run
 from ui.board import centroid_rows, filter_settings, funnel_rows, unsafe_limit
+from ui.caption_tables import CaptionTables
 from ui.claims import Claims
 from ui.decision_log import DecisionLog
 from ui.gallery import Gallery
@@ -35,6 +36,7 @@ class Desk:
         self.views = Views(run.decisions)
         self.claims = Claims()
         self.reveals = Reveals(run.reveals, self.gallery.is_hidden)
+        self.captions = CaptionTables(run)
         self.jobs = JobQueue(run)
         self.job_list = JobList(run)
 

@@ -4,7 +4,7 @@ import "./core/head.js";
 import "./curate/index.js";
 import "./captions/index.js";
 import "./jobs.js";
-import "./release.js";
+import "./release/index.js";
 import "./setup.js";
 import { draw } from "./core/page.js";
 

@@ -1,0 +1,52 @@
+/* What the Release page is made of: funnel, yield, pictures. */
+
+import { button, clip, count, el, words } from "../core/dom.js";
+import { thumbnail, url } from "../core/net.js";
+
+export const size = (bytes) => {
+  for (const [unit, step] of [["GB", 1e9], ["MB", 1e6], ["KB", 1e3]]) if (bytes >= step) return `${(bytes / step).toFixed(bytes / step >= 100 ? 0 : 1)} ${unit}`;
+  return `${count(bytes)} bytes`;
+};
+export const created = (text) => {
+  const time = new Date(text);
+  return Number.isNaN(time.getTime()) ? text : time.toLocaleString("en-GB", { day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
+};
+
+/* A small picture: blurred ones are shown clear when clicked, listed ones never. */
+export const thumb = (picture, label) => {
+  if (picture.state !== "ready") return el("span", { class: "pf-rel-thumb pf-rel-none", title: words(picture.reason), text: picture.state === "blocked" ? "⊘" : "–" });
+  const image = el("img", { src: thumbnail(picture.sha256, picture.blurred), alt: label, width: 96, height: 96, loading: "lazy", decoding: "async" });
+  image.addEventListener("error", () => image.replaceWith(el("span", { class: "pf-muted pf-small", text: "no thumbnail" })));
+  const frame = el("span", { class: "pf-rel-thumb" }, image);
+  if (!picture.blurred) return frame;
+  const reveal = button("Reveal", "", "Probably not safe for work, or not scored", () => { image.src = thumbnail(picture.sha256, false); reveal.remove(); }, "pf-rel-reveal");
+  frame.append(reveal);
+  return frame;
+};
+
+/* Each step of the funnel as a bar as long as its count, on a scale of roots so that small steps are seen. */
+export const funnelNode = (steps) => {
+  const top = Math.max(1, ...steps.map((step) => step.count));
+  return el("ol", { class: "pf-rel-funnel" }, ...steps.map((step) => {
+    const bar = el("span", { class: "pf-rel-bar" });
+    bar.style.width = `${Math.max(0.5, Math.sqrt(step.count / top) * 100)}%`;
+    const lost = step.losses.map((loss) => el("span", { class: "pf-chip", title: loss.meaning, text: `−${count(loss.count)} ${words(loss.reason)}` }));
+    return el("li", {}, el("span", { class: "pf-rel-step", text: step.label }), el("b", { text: count(step.count) }), el("span", { class: "pf-rel-track", "aria-hidden": "true" }, bar),
+      lost.length ? el("div", { class: "pf-rel-lost" }, ...lost) : null);
+  }));
+};
+
+export const yieldNode = (found) => {
+  if (!found) return el("p", { class: "pf-muted", text: "Nothing is selected yet: start “run” or “select” on the Jobs page." });
+  const quota = found.quota.least === found.quota.most ? `of ${count(found.quota.most)}` : `of ${count(found.quota.least)} to ${count(found.quota.most)}`;
+  return el("div", { class: "pf-rel-yield" },
+    el("p", {}, el("b", { text: `${count(found.filled)} of ${count(found.centroids)} centroids` }), ` have their quota ${quota}`,
+      found.short ? `; ${count(found.short)} are short, by ${count(found.missing)} pictures` : "", found.left_out ? `; ${count(found.left_out)} left out by curators` : "", "."),
+    found.shortest.length ? el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Centroids that are short" },
+      el("table", { class: "pf-table" },
+        el("thead", {}, el("tr", {}, ...["Centroid", "Has", "Quota", "Why it is short"].map((text) => el("th", { scope: "col", text })))),
+        el("tbody", {}, ...found.shortest.map((each) => el("tr", {},
+          el("td", {}, el("a", { class: "pf-link", href: url(`/?centroid=${each.centroid}`), text: `${each.centroid} ${clip(each.label, 60)}` })),
+          el("td", { class: "pf-n", text: count(each.selected) }), el("td", { class: "pf-n", text: count(each.quota) }), el("td", { text: each.why })))))) : null,
+    found.short > found.shortest.length ? el("p", { class: "pf-muted pf-small", text: `the ${count(found.shortest.length)} that lack most are listed` }) : null);
+};
