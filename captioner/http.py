@@ -27,6 +27,7 @@ from captioner.checkpoint import DEMO_FOLDER
 from captioner.engine import CaptionFailure, FinishReason, Reply, Sampling
 from captioner.lanes import Lane, Lanes
 from captioner.pictures import PREPROCESSING
+from spine.endpoints import endpoint_base
 from spine.errors import ConfigError, ServiceError
 from spine.prompts import Prompt
 from spine.settings import CaptionConfig
@@ -71,7 +72,7 @@ class HttpSetup:
         Raises:
             ConfigError: An endpoint is no http address, or there is no key where one is to be.
         """
-        endpoints = tuple(_base(address) for address in config.endpoints)
+        endpoints = tuple(endpoint_base(address) for address in config.endpoints)
         key = _key(config.api_key_env)
         return cls(endpoints, config.model, config.revision, config.in_flight, config.image_mode, key)
 
@@ -338,19 +339,6 @@ def _key(variable: str) -> str:
     if not key.isascii() or not key.isprintable() or key != key.strip():
         raise ConfigError(f"[caption] api_key_env: the key in {variable} has signs that no key can have")
     return key
-
-
-def _base(address: str) -> str:
-    try:
-        url = httpx.URL(address)
-    except httpx.InvalidURL:
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(
-            f"[caption] endpoints: {address!r} is no address; one such as http://127.0.0.1:8000/v1 was needed"
-        )
-    path = url.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
-    return str(url.copy_with(path=path, query=None, fragment=None))
 
 
 async def _bounded_body(response: httpx.Response) -> bytes:

@@ -1,4 +1,4 @@
-"""The Setup page: the server, the lists and the settings as they stand."""
+"""The Setup page: servers, index, models, lists, access, disk, and every setting."""
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
@@ -8,16 +8,29 @@ from ui.desk import Desk
 from ui.pages import Page, fresh
 from ui.requests import json_of
 from ui.settings_form import save_settings, setting_rows, settings_digest
+from ui.setup_desk import SetupDesk
 
 
 def _add_routes(app: FastAPI, desk: Desk) -> None:
+    setup = SetupDesk(desk)
+
     @app.get("/api/setup")
-    def setup() -> JSONResponse:
-        lists = desk.snapshot.lists()
-        entries = sum(
-            map(len, (lists.ids, lists.urls, lists.domains, lists.hashes, lists.url_hashes, lists.pdq))
-        )
-        return fresh({"server": desk.server_url, "lists": {"entries": entries}})
+    def about(request: Request) -> JSONResponse:
+        name, may_write = (getattr(request.state, key, None) for key in ("curator", "may_write"))
+        access = {"curator": name, "may_write": may_write is not False}
+        return fresh(setup.about() | {"access": access})
+
+    @app.get("/api/setup/server")
+    def server() -> JSONResponse:
+        return fresh(setup.server())
+
+    @app.get("/api/setup/engines")
+    def engines() -> JSONResponse:
+        return fresh({"engines": setup.engines()})
+
+    @app.get("/api/setup/disk")
+    def disk() -> JSONResponse:
+        return fresh(setup.disk())
 
     @app.get("/api/settings")
     def settings() -> JSONResponse:

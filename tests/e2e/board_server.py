@@ -16,6 +16,9 @@ from curation.decisions import Decisions
 from tests.unit.ui.planted import Planted
 
 WAIT_MS = 20_000
+JOB_MS = 90_000  # a stage as a process of its own, on a machine that does other things too
+
+expect.set_options(timeout=WAIT_MS)
 
 
 @dataclass

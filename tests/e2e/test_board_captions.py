@@ -12,7 +12,7 @@ from curation.caption_choice import chosen_captions
 from curation.decisions import Decisions
 from curation.verdicts import Verdict
 from spine.jobs import list_jobs
-from tests.e2e.board_server import WAIT_MS, Seen, Server, eventually, free_port
+from tests.e2e.board_server import JOB_MS, WAIT_MS, Seen, Server, eventually, free_port
 from tests.unit.ui.planted import HOSTILE, plant
 from tests.unit.ui.planted_captions import BEFORE, plant_captions, row_of
 
@@ -138,7 +138,7 @@ def test_a_try_of_two_prompts_is_shown_side_by_side_and_chosen_for_the_run(page,
 
     form.get_by_role("button", name="Try").click()
     table = page.locator(".pf-cap-table")
-    expect(table.locator("tbody tr")).to_have_count(2, timeout=60_000)
+    expect(table.locator("tbody tr")).to_have_count(2, timeout=JOB_MS)
 
     expect(table.locator("thead th")).to_have_count(3)
     texts = table.locator("tbody tr").first.locator(".pf-cap-text").all_inner_texts()

@@ -12,7 +12,7 @@ from curation.decisions import Decisions, Event
 from spine.run import Run
 from spine.stage import read_manifest
 from spine.tables import DATASET, read_table
-from tests.e2e.board_server import WAIT_MS, Seen, Server, eventually, free_port
+from tests.e2e.board_server import JOB_MS, WAIT_MS, Seen, Server, eventually, free_port
 from tests.unit.ui.planted import Planted
 
 HOSTILE = "<img src=x onerror='window.ran=1'>${window.ran=2}"
@@ -106,7 +106,7 @@ def test_an_edited_caption_and_a_taken_down_picture_make_the_next_release_and_th
     expect(page.locator(".pf-rel-list tbody tr")).to_have_count(1)
     page.get_by_label("Licence").fill("CC0-1.0")
     page.get_by_role("button", name="Save and release").click()
-    expect(page.locator(".pf-rel-list tbody tr")).to_have_count(2)
+    expect(page.locator(".pf-rel-list tbody tr")).to_have_count(2, timeout=JOB_MS)
     assert 'licence = "CC0-1.0"' in run.config.read_text()
 
     page.get_by_role("button", name="Compare").click()
@@ -126,7 +126,7 @@ def test_an_edited_caption_and_a_taken_down_picture_make_the_next_release_and_th
     page.get_by_role("button", name="Check against the lists").click()
     expect(page.get_by_text(f"{first.name}: 1, {newest(server).name}: 1")).to_be_visible()
     page.get_by_role("button", name="Release", exact=True).click()
-    expect(page.locator(".pf-rel-list tbody tr")).to_have_count(3)
+    expect(page.locator(".pf-rel-list tbody tr")).to_have_count(3, timeout=JOB_MS)
     eventually(lambda: read_manifest(newest(server)).counts.get("left_out_takedown") == 1, "the takedown")
     assert page.evaluate("window.ran") is None and seen.errors == []
 

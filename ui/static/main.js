@@ -5,7 +5,7 @@ import "./curate/index.js";
 import "./captions/index.js";
 import "./jobs.js";
 import "./release/index.js";
-import "./setup.js";
+import "./setup/index.js";
 import { draw } from "./core/page.js";
 
 // Gradio mounts its parts before or after this module is run: they wait in a list.

@@ -1,0 +1,131 @@
+/* The Setup page: servers, index, models, lists, access and disk as they stand. */
+
+import { button, clip, count, el, fill, words } from "../core/dom.js";
+import { get } from "../core/net.js";
+import { load, notice, on, page, part, tell } from "../core/page.js";
+import { created, size } from "../release/parts.js";
+import { loadSettings, settingsPart } from "./settings.js";
+
+const state = { about: null, server: null, engines: null, disk: null };
+const section = (title, ...children) => el("section", { class: "pf-rel-section" }, el("h2", { class: "pf-part", text: title }), ...children);
+const facts = (...pairs) => el("dl", { class: "pf-set-facts" }, ...pairs.filter(Boolean).flatMap(([name, ...value]) => [el("dt", { text: name }), el("dd", {}, ...value)]));
+const good = (text) => el("span", { class: "pf-set-good", text: `✓ ${text}` });
+const bad = (text) => el("span", { class: "pf-set-bad", text: `✕ ${text}` });
+const DOCS = [["docs/operations.md", "running it: servers, access, backups"], ["docs/board.md", "these pages"], ["docs/captioning.md", "captioners and prompts"], ["docs/engines.md", "caption servers, with start commands"],
+  ["docs/indexes.md", "the index, recall and nprobe"], ["docs/curation.md", "filters, selection, lists"], ["docs/release.md", "releases and takedowns"], ["docs/rest.md", "the REST protocol"]];
+
+const ask = async (name, path) => {
+  state[name] = await get(path).catch((error) => ({ error: error.message }));
+  tell("setup");
+};
+const refresh = () => Promise.all([ask("about", "/api/setup"), ask("server", "/api/setup/server"), ask("engines", "/api/setup/engines"), ask("disk", "/api/setup/disk")]);
+
+const serverNode = () => {
+  const found = state.server;
+  if (!found) return el("p", { class: "pf-muted", text: "asking …" });
+  if (found.error) return bad(found.error);
+  if (!found.url) return el("div", {}, el("p", { class: "pf-muted", text: "No server: search by text and picture is off. All else works from the run folder." }), el("p", { class: "pf-small", text: found.advice || "" }));
+  return facts(["Address", el("span", { text: found.url })],
+    ["State", found.ready ? good(`answers in ${found.ms_p50.toFixed(1)} ms (slowest of five ${found.ms_worst.toFixed(1)} ms)`) : bad(found.advice || "does not answer")],
+    found.ready ? ["Indices", el("span", { text: (found.indices || []).map((each) => clip(each, 60)).join(", ") || "none" })] : null,
+    found.ready ? ["Model", found.fits ? good("its embeddings fit this run's centroids") : bad(found.trouble)] : null);
+};
+
+const indexNode = () => {
+  const about = state.about;
+  if (!about || about.error) return null;
+  const index = about.index;
+  if (!index) return el("p", { class: "pf-muted", text: "This run has no index of its own: it is searched elsewhere ([pool] index or server), or “index” has not run yet." });
+  const recall = index.recall;
+  return facts(["Index", el("span", { text: `${index.kind}: ${count(index.n)} vectors of ${count(index.d)} dimensions by ${index.model}` })],
+    ["Size", el("span", { text: `${size(index.size_bytes)}, built ${created(index.created)}` })],
+    index.nprobe ? ["nprobe", el("span", { text: count(index.nprobe) })] : null,
+    ["Recall", recall ? el("span", {}, recall.recall_reached === false ? bad(`${recall.recall_at_100} of the ${recall.k} nearest found, ${recall.recall_wanted} was wanted`) : good(`recall@10 ${recall.recall_at_10}, recall@${recall.k} ${recall.recall_at_100}`),
+      el("span", { class: "pf-muted", text: recall.queries_per_s ? ` · ${count(Math.round(recall.queries_per_s))} queries/s when it was built` : "" })) : el("span", { class: "pf-muted", text: "not measured; a flat index finds all, others are measured when “index” runs" })]);
+};
+
+const enginesNode = () => {
+  const found = state.engines;
+  if (!found) return el("p", { class: "pf-muted", text: "asking …" });
+  if (found.error) return bad(found.error);
+  if (!found.engines.length) return el("p", { class: "pf-muted", text: "No caption server is named ([caption] endpoints): captions are made in a process of this machine." });
+  return el("ul", { class: "pf-set-list" }, ...found.engines.map((each) => el("li", {}, el("b", { text: each.address }), " ", each.trouble ? bad(each.trouble) : good(`has ${each.models.map((name) => clip(name, 60)).join(", ")}`))));
+};
+
+const modelsNode = () => el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Models" }, el("table", { class: "pf-table" },
+  el("thead", {}, el("tr", {}, ...["For", "In the settings", "Wrote what is here"].map((text) => el("th", { scope: "col", text })))),
+  el("tbody", {}, ...state.about.models.map((each) => el("tr", {}, el("td", { text: each.does }), el("td", {}, each.setting ? clip(each.setting, 120) : el("span", { class: "pf-muted", text: "none: unknown" })),
+    el("td", {}, each.wrote ? clip(String(each.wrote), 120) : el("span", { class: "pf-muted", text: "–" }), each.demo ? el("span", { class: "pf-chip pf-chip-warn", text: "demo model" }) : null))))));
+
+const age = (time) => {
+  const seconds = Date.now() / 1000 - time;
+  for (const [unit, step] of [["days", 86400], ["hours", 3600], ["minutes", 60]]) if (seconds >= 2 * step) return `${Math.floor(seconds / step)} ${unit} ago`;
+  return "just now";
+};
+const listsNode = () => {
+  const lists = state.about.lists;
+  if (!lists.length) return el("p", { class: "pf-muted", text: "No takedown or hash list is named ([lists] in popfactory.toml): nothing is kept out by a list." });
+  return el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Lists" }, el("table", { class: "pf-table" },
+    el("thead", {}, el("tr", {}, ...["List", "File", "Entries", "Changed", "SHA-256"].map((text) => el("th", { scope: "col", text })))),
+    el("tbody", {}, ...lists.map((each) => el("tr", {}, el("td", { text: words(each.kind) }), el("td", { text: each.path }),
+      ...(each.trouble ? [el("td", { colspan: 3 }, bad(`${each.trouble}. Until it can be read, no page shows pictures.`))]
+        : [el("td", { class: "pf-n", text: count(each.entries) }), el("td", { text: age(each.changed) }), el("td", { class: "pf-rel-id", title: each.digest, text: `${each.digest.slice(0, 16)}…` })]))))));
+};
+
+const accessNode = () => {
+  const access = state.about.access;
+  const told = access.curator ? `You came in as ${access.curator}, who may ${access.may_write ? "decide, start jobs and change settings" : "look and change nothing"}.`
+    : "No token is asked for: the board answers on this machine alone, and whoever sits here may decide. The name at the top of Curate and Captions is recorded with each decision.";
+  return el("p", { text: told });
+};
+
+const diskNode = () => {
+  const found = state.disk;
+  if (!found) return el("p", { class: "pf-muted", text: "counting …" });
+  if (found.error) return bad(found.error);
+  const all = Object.entries(found.folders).sort((a, b) => b[1] - a[1]);
+  const sum = all.reduce((total, [, bytes]) => total + bytes, 0);
+  return el("div", { class: "pf-set-disk" },
+    el("p", {}, el("b", { text: `${found.complete ? "" : "at least "}${size(sum)}` }), ` in this run, ${size(found.free_bytes)} of ${size(found.total_bytes)} free on its disk`),
+    el("ol", { class: "pf-rel-funnel" }, ...all.map(([name, bytes]) => {
+      const bar = el("span", { class: "pf-rel-bar" });
+      bar.style.width = `${Math.max(0.5, (bytes / sum) * 100)}%`;
+      return el("li", {}, el("span", { text: `${name}/${name === "thumbnails" ? " (a cache)" : ""}` }), el("b", { text: size(bytes) }), el("span", { class: "pf-rel-track", "aria-hidden": "true" }, bar));
+    })));
+};
+
+part("setup", (host) => {
+  const places = { run: el("div", {}), server: el("div", {}), index: el("div", {}), engines: el("div", {}), models: el("div", {}), lists: el("div", {}), access: el("div", {}), disk: el("div", {}) };
+  host.append(el("div", { class: "pf-page pf-set" },
+    section("This run", places.run, el("div", { class: "pf-tools" }, button("Look again", "", "Ask the servers and read the files again", refresh))),
+    section("Retrieval server and index", places.server, places.index),
+    section("Caption servers", places.engines),
+    section("Models", places.models),
+    section("Lists in force", places.lists),
+    section("Who may do what", places.access),
+    section("Disk", places.disk),
+    settingsPart(),
+    section("Documents", el("ul", { class: "pf-set-list" }, ...DOCS.map(([name, about]) => el("li", {}, el("code", { text: name }), ` ${about}`))))));
+  on("setup", () => {
+    const about = state.about;
+    fill(places.server, serverNode());
+    fill(places.engines, enginesNode());
+    fill(places.disk, diskNode());
+    if (!about) return;
+    if (about.error) { fill(places.run, bad(about.error)); return; }
+    const preset = about.preset;
+    fill(places.run, facts(["Folder", el("code", { text: about.run })], ["popfactory", el("span", { text: about.version })],
+      ["Preset", el("span", {}, `${preset.name}${preset.demo_models ? " with demo models" : ""}`, el("span", { class: "pf-muted", text: preset.differing.length ? `, but for ${preset.differing.length} settings: ${preset.differing.slice(0, 12).join(", ")}${preset.differing.length > 12 ? " …" : ""}` : ", as it is" }))],
+      page.run && page.run.demo ? ["Stamp", el("span", { class: "pf-set-bad", text: page.run.demo })] : null));
+    fill(places.index, indexNode());
+    fill(places.models, modelsNode());
+    fill(places.lists, listsNode());
+    fill(places.access, accessNode());
+  });
+});
+
+load(["setup"], async () => {
+  on("saved", refresh);
+  await Promise.all([refresh(), loadSettings()]);
+  if (state.about && state.about.error) notice(state.about.error);
+});
