@@ -34,6 +34,8 @@ _TOLD = (
     "speculation",
     "interpretation",
     "retried_for",
+    "clip",
+    "worst",
 )
 
 
@@ -104,7 +106,11 @@ def _picture(image: Row, unsafe: float | None, limit: float) -> Row:
 
 
 def _caption(own: bool, flags: int, row: Row, verdict: Verdict | None, counts: bool) -> Row:
-    told = {name: row[name] for name in _TOLD} | {"own": own, "flags": flag_names(flags), "counts": counts}
+    told = {name: row.get(name) for name in _TOLD} | {
+        "own": own,
+        "flags": flag_names(flags),
+        "counts": counts,
+    }
     said: Row = {"decision": None, "curator": None, "said": None, "edited": None, "event": 0}
     if verdict is not None:
         said = {

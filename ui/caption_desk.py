@@ -20,7 +20,7 @@ from spine.tables import CAPTIONS, read_table
 from ui.board import unsafe_limit
 from ui.caption_cards import card
 from ui.caption_list import NONE, Asked, CaptionList, caption_list, places_of
-from ui.caption_tables import Captions, flag_bits
+from ui.caption_tables import CLIP, Captions, flag_bits
 from ui.desk import Desk
 
 MOST_CARDS = 200
@@ -184,7 +184,10 @@ class CaptionDesk:
             return None
         row_at = dict(zip(every, rows, strict=True))
         said = {
-            number: [(bool(captions.own[at]), int(captions.flags[at]), row_at[at]) for at in each]
+            number: [
+                (bool(captions.own[at]), int(captions.flags[at]), row_at[at] | _agreement(captions, at))
+                for at in each
+            ]
             for number, each in places.items()
         }
         pictures = list(zip(ids.tolist(), found.centroids[shown].tolist(), strict=True))
@@ -243,3 +246,9 @@ def _is_of(sha256: str | None, said: tuple[bool, int, dict[str, Any]]) -> bool:
     if own or sha256 is None or row["captioner"] is None:
         return True
     return bool(caption_id(sha256, row["captioner"], row["take"] or 0) == row["caption_id"])
+
+
+def _agreement(captions: Captions, place: int) -> dict[str, Any]:
+    """What CLIP says of a caption."""
+    value = float(captions.measures[CLIP][place])
+    return {"clip": None if value != value else round(value, 3), "worst": captions.worst.get(place)}

@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 
 from curation.caption_choice import Choice, choose
 from curation.verdicts import Verdict
-from spine.caption_flags import FLAGS
-from ui.caption_tables import MEASURES, Captions
+from ui.caption_tables import CLIP, FLAG_MEANINGS, MEASURES, Captions
 
 STATES = ("new", "kept", "edited", "rejected", "failed", "missing")
 """What a picture's caption has come to: not looked at, kept as it is, written by a curator, rejected without another;
@@ -24,13 +23,13 @@ the captioner failed; it was not asked yet."""
 
 NEW, KEPT, EDITED, REJECTED, FAILED, MISSING = range(len(STATES))
 
-ORDERS = ("centroid", *(sign + name for name in MEASURES for sign in ("", "-")))
+ORDERS = ("centroid", *(sign + name for name in (*MEASURES, CLIP) for sign in ("", "-")))
 """By centroid and rank, or by a measure, with "-" the largest first."""
 
 ANY, NONE = "any", "none"
 """Instead of a flag's name: captions with any flag, and those with none. `retried` alone is no flag then."""
 
-_GRAVE = sum(1 << place for place, name in enumerate(FLAGS) if name != "retried")
+_GRAVE = sum(1 << place for place, name in enumerate(FLAG_MEANINGS) if name != "retried")
 
 Ints = npt.NDArray[np.int64]
 
@@ -42,7 +41,7 @@ class Asked:
     show: str = ""
     """One of STATES, empty for all."""
     flag: str = ""
-    """One of FLAGS, ANY or NONE, empty for all."""
+    """One of FLAG_MEANINGS, ANY or NONE, empty for all."""
     centroid: int | None = None
     sort: str = "centroid"
     """One of ORDERS."""
@@ -117,7 +116,9 @@ def caption_list(
     if asked.show:
         here &= states == STATES.index(asked.show)
     has_text = (own >= 0) & (states != FAILED)
-    flagged = {name: int((bits[here & has_text] >> place & 1).sum()) for place, name in enumerate(FLAGS)}
+    flagged = {
+        name: int((bits[here & has_text] >> place & 1).sum()) for place, name in enumerate(FLAG_MEANINGS)
+    }
     for name in (ANY, NONE):
         flagged[name] = int((here & has_text & _has(bits, name)).sum())
     if asked.flag:
@@ -143,7 +144,7 @@ def places_of(captions: Captions, ids: Ints) -> dict[int, list[int]]:
 
 def flag_names(bits: int) -> list[str]:
     """The flags whose bits are set."""
-    return [name for place, name in enumerate(FLAGS) if bits >> place & 1]
+    return [name for place, name in enumerate(FLAG_MEANINGS) if bits >> place & 1]
 
 
 def state_of(choice: Choice, verdicts: Mapping[str, Verdict]) -> int:
@@ -176,7 +177,7 @@ def _order(own: Ints, captions: Captions, sort: str) -> Ints:
 def _has(bits: Ints, flag: str) -> npt.NDArray[np.bool_]:
     if flag in (ANY, NONE):
         return np.asarray(((bits & _GRAVE) != 0) == (flag == ANY))
-    return np.asarray((bits >> list(FLAGS).index(flag) & 1) == 1)
+    return np.asarray((bits >> list(FLAG_MEANINGS).index(flag) & 1) == 1)
 
 
 def _states(

@@ -6,7 +6,7 @@ works: what has just moved is looked for again.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.caption_choice import shelved_parts
-from spine.caption_flags import COLUMNS, flags
+from spine.caption_flags import COLUMNS, FLAGS, flags
 from spine.errors import DataError
 from spine.run import Run, part_paths
-from spine.tables import CAPTIONS, read_table
+from spine.tables import AGREEMENT, CAPTIONS, read_table
 
 MEASURES = ("words", "repetition", "speculation", "interpretation")
 """Columns of CAPTIONS that captions are sorted by."""
 
+CLIP = "clip"
+"""A further measure, where it was taken: mean similarity of the sentences to the picture."""
+
+UNLIKE = "unlike"
+FLAG_MEANINGS = FLAGS | {UNLIKE: "no nearer to their picture than 95 % of captions are to another, by CLIP"}
+"""Every flag of the page: those of the words, and whether a caption is like its picture."""
+
+_AGREEMENT = pa.schema(
+    [AGREEMENT.field(name) for name in ("caption_id", "clip_mean", "clip_other", "worst_sentence")]
+)
 _BRIEF = pa.schema(
     [CAPTIONS.field(name) for name in dict.fromkeys(("caption_id", "id", "status", *MEASURES, *COLUMNS))]
 )
@@ -43,14 +53,16 @@ class Captions:
     captioned: npt.NDArray[np.bool_]
     """False for one that failed."""
     flags: npt.NDArray[np.int64]
-    """A bit for each of spine.caption_flags.FLAGS, the first the lowest."""
+    """A bit for each of FLAG_MEANINGS, the first the lowest."""
     measures: dict[str, npt.NDArray[np.float64]]
-    """Each of MEASURES, NaN where unknown."""
+    """Each of MEASURES, and CLIP; NaN where unknown."""
     part: npt.NDArray[np.int32]
     """Place in `paths`."""
     row: npt.NDArray[np.int64]
     """Within the part."""
     paths: tuple[Path, ...]
+    worst: dict[int, str]
+    """By the place of an unlike caption, its sentence that is least like the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +131,31 @@ class CaptionTables:
     def _now(self) -> Captions:
         own, others = part_paths(self._run.captions), shelved_parts(self._run)
         keys = [(path, _state(path)) for path in (*own, *others)]
-        signature = (len(own), *keys)
+        measured = self._run.caption_agreement
+        signature = (len(own), *keys, _state(measured) if measured.is_file() else None)
         if self._joined is not None and self._joined[0] == signature:
             return self._joined[1]
         self._parts = {key: self._parts.get(key) or _part(key[0]) for key in keys}
         joined = _join(list(self._parts.values()), [path for path, _ in keys], len(own))
+        if measured.is_file():
+            joined = _with_agreement(joined, _read(measured, _AGREEMENT))
         self._joined = (signature, joined)
         return joined
+
+
+def _with_agreement(captions: Captions, agreement: pa.Table) -> Captions:
+    at = pc.index_in(captions.names, value_set=agreement["caption_id"].combine_chunks())
+    known = agreement.select(["clip_mean", "worst_sentence"]).take(at)
+    means = np.asarray(known["clip_mean"].cast(pa.float64()).to_numpy(), dtype=np.float64)
+    others = np.asarray(agreement["clip_other"].cast(pa.float64()).to_numpy(), dtype=np.float64)
+    limit = np.nanpercentile(others, 95, method="inverted_cdf") if np.isfinite(others).any() else np.nan
+    unlike = np.flatnonzero(means <= limit)
+    bits = captions.flags.copy()
+    bits[unlike] |= 1 << list(FLAG_MEANINGS).index(UNLIKE)
+    worst = dict(
+        zip(unlike.tolist(), known["worst_sentence"].take(pa.array(unlike)).to_pylist(), strict=True)
+    )
+    return replace(captions, flags=bits, measures=captions.measures | {CLIP: means}, worst=worst)
 
 
 def _state(path: Path) -> tuple[int, int, int]:
@@ -164,8 +194,10 @@ def _join(parts: Sequence[_Part], paths: Sequence[Path], own: int) -> Captions:
         flags=np.concatenate([np.zeros(0, dtype=np.int64), *(part.bits for part in parts)]),
         measures={
             name: np.asarray(table[name].cast(pa.float64()).to_numpy(), dtype=np.float64) for name in MEASURES
-        },
+        }
+        | {CLIP: np.full(table.num_rows, np.nan)},
         part=number,
         row=np.arange(table.num_rows) - np.repeat(starts, sizes),
         paths=tuple(paths),
+        worst={},
     )

@@ -8,12 +8,12 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from spine.caption_flags import FLAGS
 from spine.errors import DataError
 from spine.jobs import answer_of
 from spine.prompts import PROMPTS
 from ui.caption_desk import CaptionDesk
 from ui.caption_list import ANY, NONE, ORDERS, STATES, Asked
+from ui.caption_tables import FLAG_MEANINGS
 from ui.desk import Desk
 from ui.pages import Page, fresh
 from ui.requests import json_of
@@ -38,7 +38,7 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
     ) -> JSONResponse:
         asked = _asked(show, flag, centroid, sort)
         places = {"begin": _id(begin), "after": _id(after), "before": _id(before)}
-        return fresh(captions.page(asked, **places, limit=limit) | {"meanings": FLAGS})
+        return fresh(captions.page(asked, **places, limit=limit) | {"meanings": FLAG_MEANINGS})
 
     @app.get("/api/captions/unflagged")
     def unflagged(centroid: str = "", sort: str = "centroid") -> JSONResponse:
@@ -60,7 +60,7 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/api/captions/previews/{name}")
     def preview(name: str) -> JSONResponse:
-        return fresh(captions.preview(name) | {"meanings": FLAGS})
+        return fresh(captions.preview(name) | {"meanings": FLAG_MEANINGS})
 
     @app.post("/api/captions/start")
     async def start(request: Request) -> JSONResponse:
@@ -72,7 +72,7 @@ def _asked(show: str, flag: str, centroid: str, sort: str) -> Asked:
     """What an address asks to see; a word it can't know is an old or mistyped link."""
     for name, value, known in (
         ("show", show, ("", *STATES)),
-        ("flag", flag, ("", ANY, NONE, *FLAGS)),
+        ("flag", flag, ("", ANY, NONE, *FLAG_MEANINGS)),
         ("sort", sort, ORDERS),
     ):
         if value not in known:

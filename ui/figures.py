@@ -1,13 +1,12 @@
 """Figures of a selection for the Release page: distributions, and what each centroid yields and why it lacks. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from curation.unfilled import Unfilled
 from spine.filters import RULES
 
 BINS = 24
@@ -53,74 +52,39 @@ def distribution(values: npt.NDArray[np.float64], *, whole: bool = False) -> dic
 
 
 def yields(
-    selection: pa.Table,
-    *,
-    there: Ints,
-    tried: Ints,
-    quotas: Ints,
-    left_out: frozenset[int],
-    labels: Mapping[int, str | None],
+    selected: Ints, quotas: Ints, left_out: frozenset[int], short: Sequence[Unfilled]
 ) -> dict[str, Any]:
-    """What each centroid yields of its quota, and of those that are short, why.
+    """What the centroids yield of their quota, and of those that are short, why.
 
     Args:
-        selection: Every candidate with its verdict; schema SELECTION.
-        there: Neighbours of each centroid id, shape (k,).
-        tried: Of these, how many fetch went to, shape (k,).
+        selected: Pictures of each centroid id, shape (k,).
         quotas: Pictures each should have, shape (k,).
         left_out: Centroids that curators left out.
-        labels: Of centroids.
+        short: Those that lack pictures.
     """
     k = len(quotas)
-    centroid = np.asarray(selection["centroid_id"].to_numpy(), dtype=np.int64)
-    chosen = np.asarray(pc.equal(selection["verdict"], "selected").to_numpy(), dtype=bool)
-    has = np.bincount(centroid[chosen], minlength=k)[:k]
     counts = ~np.isin(np.arange(k), sorted(left_out))
-    missing = np.where(counts, np.maximum(quotas - has, 0), 0)
-    short = np.flatnonzero(missing)
-    order = short[np.lexsort((short, -missing[short]))][:SHORT_SHOWN]
-    rules = _rules_of(selection, centroid, chosen, order)
+    worst = sorted(short, key=lambda each: (each.selected - each.quota, each.centroid_id))
     return {
         "centroids": k,
         "left_out": int((~counts).sum()),
-        "filled": int((counts & (missing == 0)).sum()),
+        "filled": int(counts.sum()) - len(short),
         "short": len(short),
-        "missing": int(missing.sum()),
+        "missing": sum(each.quota - each.selected for each in short),
         "quota": {"least": int(quotas.min()), "most": int(quotas.max())} if k else None,
-        "selected": distribution(has[counts].astype(np.float64), whole=True),
+        "selected": distribution(selected[counts].astype(np.float64), whole=True),
         "shortest": [
             {
-                "centroid": str(number),
-                "label": labels.get(number) or f"centroid {number}",
-                "selected": int(has[number]),
-                "quota": int(quotas[number]),
-                "why": _why(int(there[number]), int(tried[number]), rules.get(number, {})),
+                "centroid": str(each.centroid_id),
+                "label": each.label or f"centroid {each.centroid_id}",
+                "selected": each.selected,
+                "quota": each.quota,
+                "why": each.why,
+                "lost": [
+                    {"meaning": RULES.get(rule, rule), "count": count}
+                    for rule, count in list(each.lost.items())[:_REASONS]
+                ],
             }
-            for number in order.tolist()
+            for each in worst[:SHORT_SHOWN]
         ],
     }
-
-
-def _rules_of(
-    selection: pa.Table, centroid: Ints, chosen: npt.NDArray[np.bool_], wanted: Ints
-) -> dict[int, dict[str, int]]:
-    """For each of these centroids how many candidates each rule took."""
-    rows = np.flatnonzero(np.isin(centroid, wanted) & ~chosen)
-    found: dict[int, dict[str, int]] = {}
-    for number, rule in zip(
-        centroid[rows].tolist(), selection["rule"].take(pa.array(rows)).to_pylist(), strict=True
-    ):
-        of = found.setdefault(number, {})
-        of[rule] = of.get(rule, 0) + 1
-    return found
-
-
-def _why(there: int, tried: int, rules: Mapping[str, int]) -> str:
-    """Why a centroid lacks pictures, in words."""
-    most = sorted(rules.items(), key=lambda pair: -pair[1])[:_REASONS]
-    lost = "".join(f", {count:,} {RULES[rule]}" for rule, count in most)
-    if not there:
-        return "it has no neighbours"
-    if tried < there:
-        return f"{tried:,} of {there:,} neighbours tried (“run” goes on with the next){lost}"
-    return f"all {there:,} neighbours tried{lost}"

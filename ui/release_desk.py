@@ -1,6 +1,7 @@
 """What the Release page shows of a run: what would be released, what was, and how they differ."""
 
 import random
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from curation.funnel import funnel
 from curation.release import outdated
 from curation.release_diff import blocked_rows, difference
 from curation.revisions import published, revisions
+from curation.unfilled import unfilled_centroids
 from spine.errors import DataError
 from spine.settings import Config
 from spine.stage import find_manifest
@@ -48,6 +50,8 @@ class ReleaseDesk:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._lock = threading.Lock()
+        self._figures: tuple[list[Any], dict[str, Any]] | None = None
 
     def about(self) -> dict[str, Any]:
         """What would be released, and what keeps it from being the whole and the newest.
@@ -104,7 +108,23 @@ class ReleaseDesk:
         return sorted(found, key=lambda each: (each["created"], each["name"]), reverse=True)
 
     def figures(self) -> dict[str, Any]:
-        """Yield, distributions, near-duplicates and agreement of the selection as it stands."""
+        """Yield, distributions, near-duplicates and agreement of the selection as it stands.
+
+        Raises:
+            ConfigError, DataError: The settings or a table can't be read.
+        """
+        run, decisions = self._desk.run, self._desk.decisions
+        states = [settings_digest(run), decisions.last_event()]
+        states += [found and found.digest for found in map(self._desk.snapshot.manifest, self._read())]
+        with self._lock:
+            if self._figures is None or self._figures[0] != states:
+                self._figures = (states, self._counted())
+            return self._figures[1]
+
+    def _read(self) -> list[Path]:
+        return [self._desk.run.folder / name for name in NEEDED]
+
+    def _counted(self) -> dict[str, Any]:
         snapshot, config = self._desk.snapshot, self._desk.snapshot.config()
         table = snapshot.selection()
         chosen = table.filter(pc.equal(table["verdict"], "selected"))
@@ -209,25 +229,16 @@ class ReleaseDesk:
         return found
 
     def _yield(self, table: pa.Table, config: Config) -> dict[str, Any] | None:
-        snapshot, run = self._desk.snapshot, self._desk.run
-        labels = {row["centroid_id"]: row["label"] for row in snapshot.centroids().to_pylist()}
-        if not labels or not table.num_rows:
+        k = self._desk.snapshot.centroids().num_rows
+        if not k or not table.num_rows:
             return None
-        k = max(labels) + 1
-        verdicts = read_verdicts(run)
-        images = snapshot.manifest(run.images)
-        there, tried = np.zeros(k, dtype=np.int64), np.zeros(k, dtype=np.int64)
-        for number, count in snapshot.neighbour_counts().items():
-            there[number] = count
-        depths = images.parameters.get("depths", [])[:k] if images is not None else []
-        tried[: len(depths)] = depths
+        verdicts = read_verdicts(self._desk.run)
+        chosen = table.filter(pc.equal(table["verdict"], "selected"))["centroid_id"]
         return yields(
-            table,
-            there=there,
-            tried=np.minimum(tried, there),
-            quotas=verdicts.quotas(k, config.select.quota_per_centroid),
-            left_out=verdicts.centroids_left_out(),
-            labels=labels,
+            np.bincount(np.asarray(chosen.to_numpy(), dtype=np.int64), minlength=k)[:k],
+            verdicts.quotas(k, config.select.quota_per_centroid),
+            verdicts.centroids_left_out(),
+            unfilled_centroids(self._desk.run, config, verdicts),
         )
 
     def _words(self, ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

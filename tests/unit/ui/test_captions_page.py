@@ -10,7 +10,7 @@ from curation.decisions import Decisions, Event
 from spine.publish import publish_table
 from spine.run import part_path, part_paths
 from spine.stage import MANIFEST, Stage
-from spine.tables import CAPTIONS, SELECTION, read_table
+from spine.tables import AGREEMENT, CAPTIONS, SELECTION, read_table
 from tests.unit.ui.planted import EACH, HOSTILE, plant
 from tests.unit.ui.planted_captions import BEFORE, NOW, PART, fault_of, plant_captions, row_of
 from ui import api, captions_page
@@ -107,7 +107,7 @@ def test_every_order_is_that_of_numpy(planted, numbers, ask):
     rows = [row_of(planted, number) for number in numbers]
     for order in ORDERS[1:]:
         name = order.removeprefix("-")
-        values = np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=float)
+        values = np.array([np.nan if row.get(name) is None else row[name] for row in rows], dtype=float)
         places = np.argsort(-values if order.startswith("-") else values, kind="stable")
 
         assert shown(planted, ask("captions", sort=order, limit=200)) == [numbers[at] for at in places], order
@@ -190,6 +190,27 @@ def test_captions_that_move_to_a_shelf_are_those_of_another_captioner(planted, n
 
     assert answer["counts"]["missing"] == len(numbers)
     assert [each["own"] for each in answer["cards"][0]["captions"]] == [False, False]
+
+
+def test_captions_that_clip_finds_unlike_their_picture_are_flagged(planted, numbers, ask):
+    chosen = numbers[:40]
+    rows = [
+        dict.fromkeys(AGREEMENT.names)
+        | {"caption_id": row_of(planted, number)["caption_id"], "id": planted.ids[number]}
+        | {"clip_mean": 0.2 if number in (chosen[3], chosen[9]) else 0.6, "clip_other": 0.2 + 0.001 * place}
+        | {"worst_sentence": f"sentence {number}"}
+        for place, number in enumerate(chosen)
+    ]
+    publish_table(planted.run.caption_agreement, pa.Table.from_pylist(rows, AGREEMENT))
+
+    answer = ask("captions", flag="unlike")
+
+    assert shown(planted, answer) == [chosen[3], chosen[9]] and answer["flagged"]["unlike"] == 2
+    own = answer["cards"][0]["captions"][0]
+    assert (own["clip"], own["worst"]) == (0.2, f"sentence {chosen[3]}") and "unlike" in own["flags"]
+    least = ask("captions", sort="clip", limit=200)
+    assert shown(planted, least)[:2] == [chosen[3], chosen[9]]
+    assert shown(planted, least)[-1] not in chosen  # not measured: last
 
 
 def test_a_shelved_caption_of_a_picture_that_has_changed_since_is_not_shown(planted, numbers, ask):

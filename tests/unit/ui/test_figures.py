@@ -1,10 +1,9 @@
 from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 
+from curation.unfilled import Unfilled
 from spine.filters import RULES
-from spine.tables import SELECTION
 from ui.figures import BINS, distribution, yields
 
 
@@ -37,31 +36,18 @@ def test_one_value_or_none():
     assert distribution(np.array([np.nan])) is None and distribution(np.array([])) is None
 
 
-def selection(rows):
-    full = [
-        {"rank": 0, "id": 1, "similarity": 0.5, "detail": "", "centroid_id": number} for number, _ in rows
-    ]
-    for row, (_, rule) in zip(full, rows, strict=True):
-        row |= {"rule": rule, "verdict": "selected" if rule in ("selected", "person") else "rejected"}
-    return pa.Table.from_pylist(full, SELECTION)
+def short(number, selected, quota, **lost):
+    return Unfilled(
+        centroid_id=number, label=None, quota=quota, selected=selected, neighbours=9, tried=9, lost=lost
+    )
 
 
-def test_a_centroid_that_is_short_says_why():
-    rows = [(0, "selected")] * 3 + [
-        (1, "selected"),
-        (1, "min_side_px"),
-        (1, "min_side_px"),
-        (1, "near_duplicate"),
-    ]
-    rows += [(2, "centroid_left_out")] * 4 + [(3, "person"), (3, "unfetched")]
-
+def test_centroids_are_filled_short_or_left_out_and_those_that_lack_most_come_first():
     found = yields(
-        selection(rows),
-        there=np.array([9, 4, 4, 9, 0]),
-        tried=np.array([3, 4, 4, 2, 0]),
-        quotas=np.array([3, 3, 3, 4, 2]),
-        left_out=frozenset({2}),
-        labels={1: "rings", 3: None},
+        np.array([3, 1, 0, 1, 0]),
+        np.array([3, 3, 3, 4, 2]),
+        frozenset({2}),
+        [short(1, 1, 3, min_side_px=2), short(3, 1, 4), short(4, 0, 2)],
     )
 
     assert {name: found[name] for name in ("centroids", "left_out", "filled", "short", "missing")} == {
@@ -71,16 +57,6 @@ def test_a_centroid_that_is_short_says_why():
         "short": 3,
         "missing": 2 + 3 + 2,
     }
-    told = {
-        each["centroid"]: (each["label"], each["selected"], each["quota"], each["why"])
-        for each in found["shortest"]
-    }
-    assert list(told) == ["3", "1", "4"]
-    assert told["1"] == (
-        "rings",
-        1,
-        3,
-        f"all 4 neighbours tried, 2 {RULES['min_side_px']}, 1 {RULES['near_duplicate']}",
-    )
-    assert told["3"][3] == f"2 of 9 neighbours tried (“run” goes on with the next), 1 {RULES['unfetched']}"
-    assert told["4"][0] == "centroid 4" and told["4"][3] == "it has no neighbours"
+    assert [each["centroid"] for each in found["shortest"]] == ["3", "1", "4"]
+    assert found["shortest"][1]["lost"] == [{"meaning": RULES["min_side_px"], "count": 2}]
+    assert sum(found["selected"]["counts"]) == 4 and found["quota"] == {"least": 2, "most": 4}

@@ -9,6 +9,7 @@ const MOST_SIGNS = 20_000;
 const WHY = {
   truncated: "cut off at the greatest length", loops: "repeats itself", speculating: "guesses", interpreting: "interprets", refusals: "doesn't describe the picture",
   not_english: "not English, by a cheap guess", prefix_missing: "doesn't begin with the words the prompt asks for", retried: "asked a second time for a loop or a cut",
+  unlike: "by CLIP it is no nearer to this picture than captions are to others",
 };
 const SAID = {
   new: ["", "new"], kept: ["✓", "kept"], edited: ["✎", "edited"], rejected: ["✕", "rejected"], failed: ["!", "failed"], missing: ["…", "not captioned yet"], blocked: ["⊘", "kept out"],
@@ -40,7 +41,7 @@ export const text = (shown, other) => {
   return node;
 };
 
-export const flagChips = (caption) => caption.flags.map((name) => el("span", { class: `pf-chip${name === "retried" ? "" : " pf-chip-bad"}`, title: WHY[name] || "", text: FLAGS[name] || words(name) }));
+export const flagChips = (caption) => caption.flags.map((name) => el("span", { class: `pf-chip${name === "retried" ? "" : " pf-chip-bad"}`, title: name === "unlike" && caption.worst ? `${WHY[name]}; least of all “${clip(caption.worst, 300)}”` : WHY[name] || "", text: FLAGS[name] || words(name) }));
 
 export const measures = (caption) => [
   caption.words === null ? "" : `${count(caption.words)} words`,
@@ -48,6 +49,7 @@ export const measures = (caption) => [
   caption.repetition >= 0.005 ? `${Math.round(caption.repetition * 100)} % repeated` : "",
   caption.speculation ? `${caption.speculation} guessing` : "",
   caption.interpretation ? `${caption.interpretation} interpreting` : "",
+  caption.clip === null ? "" : `CLIP ${caption.clip.toFixed(2)}`,
 ].filter(Boolean).join(" · ");
 
 const shownOf = (caption) => caption.edited || caption.caption || "";

@@ -10,11 +10,11 @@ export const STATES = {
 };
 export const FLAGS = {
   any: "any flag", none: "no flag", loops: "loops", truncated: "cut off", speculating: "speculates", interpreting: "interprets",
-  refusals: "refuses", not_english: "not English", prefix_missing: "other beginning", retried: "asked twice",
+  refusals: "refuses", not_english: "not English", prefix_missing: "other beginning", retried: "asked twice", unlike: "unlike the picture",
 };
 export const ORDERS = {
   centroid: "by centroid", "-repetition": "most repetitive", "-speculation": "most speculating", "-interpretation": "most interpreting",
-  words: "shortest", "-words": "longest",
+  clip: "least like the picture", words: "shortest", "-words": "longest",
 };
 export const REASONS = ["wrong", "misses something", "makes something up", "speculates", "badly written"];
 

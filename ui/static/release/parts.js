@@ -47,6 +47,6 @@ export const yieldNode = (found) => {
         el("thead", {}, el("tr", {}, ...["Centroid", "Has", "Quota", "Why it is short"].map((text) => el("th", { scope: "col", text })))),
         el("tbody", {}, ...found.shortest.map((each) => el("tr", {},
           el("td", {}, el("a", { class: "pf-link", href: url(`/?centroid=${each.centroid}`), text: `${each.centroid} ${clip(each.label, 60)}` })),
-          el("td", { class: "pf-n", text: count(each.selected) }), el("td", { class: "pf-n", text: count(each.quota) }), el("td", { text: each.why })))))) : null,
+          el("td", { class: "pf-n", text: count(each.selected) }), el("td", { class: "pf-n", text: count(each.quota) }), el("td", {}, each.why, each.lost.length ? el("div", { class: "pf-muted pf-small", text: each.lost.map((one) => `${count(one.count)} ${one.meaning}`).join(" · ") }) : null)))))) : null,
     found.short > found.shortest.length ? el("p", { class: "pf-muted pf-small", text: `the ${count(found.shortest.length)} that lack most are listed` }) : null);
 };
