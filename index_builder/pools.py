@@ -1,6 +1,7 @@
 """What `retrieve` searches: the run's own index, another index folder, or a server. All answer alike."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,7 @@ def open_pool(run: Run, config: Config) -> Pool:
     if pool.server:
         if config.retrieve.k > MAX_RESULTS:
             raise ConfigError(f"[retrieve] k = {config.retrieve.k:,}, a server gives {MAX_RESULTS:,} at most")
-        return ServerPool(pool.server, pool.indice_name)
+        return ServerPool(pool.server, pool.indice_name, os.environ.get(pool.token_variable, ""))
     return IndexPool(Path(pool.index).expanduser() if pool.index else run.index)
 
 
@@ -247,8 +248,8 @@ class IndexPool:
 class ServerPool:
     """An index behind a clip-retrieval back end, ours or the original."""
 
-    def __init__(self, url: str, name: str) -> None:
-        self._client = RetrievalClient(url)
+    def __init__(self, url: str, name: str, token: str = "") -> None:
+        self._client = RetrievalClient(url, token=token)
         names = self._client.indices()
         if not names or (name and name not in names):
             raise ServiceError(

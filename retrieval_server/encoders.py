@@ -7,7 +7,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from index_builder.clip import ClipEncoder, clip_name
+from index_builder.multilingual_text import MultilingualText
 from index_builder.preprocessing import Crop, Preprocessing
 from retrieval_server.metrics import Metrics
 from retrieval_server.refusals import Refusal
@@ -28,6 +29,9 @@ TOGETHER = 64
 """Texts or pictures of waiting requests embedded at once."""
 
 T = TypeVar("T")
+
+
+_Encode = Callable[[list[Any]], Vectors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,10 @@ class Encoders:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._loaded: dict[ClipConfig, ClipEncoder | None] = {}
+        self._multilingual: dict[str, MultilingualText | None] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="clip")
         self._lock = threading.Lock()
-        self._waiting: dict[tuple[ClipConfig | None, bool], deque[_Waiting]] = {}
+        self._waiting: dict[Hashable, deque[_Waiting]] = {}
 
     async def texts(self, clip: ClipConfig | None, texts: Sequence[str]) -> Vectors:
         """Embed texts; shape (len(texts), d), rows of L2 norm 1.
@@ -54,7 +59,19 @@ class Encoders:
         Raises:
             Refusal: There is no such model here.
         """
-        return await self._with_others(clip, texts, pictures=False)
+        return await self._with_others((clip, "texts"), texts, lambda inputs: self._texts(clip, inputs))
+
+    async def multilingual_texts(self, source: str, texts: Sequence[str]) -> Vectors:
+        """Embed texts of any language by Multi-CLIP; shape (len(texts), d), rows of L2 norm 1.
+
+        Args:
+            source: Its checkpoint; empty is none.
+            texts: One or more.
+
+        Raises:
+            Refusal: There is no such model here.
+        """
+        return await self._with_others(source, texts, lambda inputs: self._by_multilingual(source, inputs))
 
     async def crops(self, clip: ClipConfig | None, crops: Sequence[Crop]) -> Vectors:
         """Embed pictures at the model's size; shape (len(crops), d), rows of L2 norm 1.
@@ -62,7 +79,7 @@ class Encoders:
         Raises:
             Refusal: There is no such model here, or it gives no embedding for one of them.
         """
-        vectors = await self._with_others(clip, crops, pictures=True)
+        vectors = await self._with_others((clip, "crops"), crops, lambda inputs: self._crops(clip, inputs))
         if not np.isfinite(vectors).all():
             raise Refusal("the model gives no embedding for this picture", code="bad_image")
         return vectors
@@ -82,41 +99,37 @@ class Encoders:
         """Let what runs end, and take no more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def _with_others(
-        self, clip: ClipConfig | None, inputs: Sequence[Any], *, pictures: bool
-    ) -> Vectors:
+    async def _with_others(self, model: Hashable, inputs: Sequence[Any], encode: _Encode) -> Vectors:
         mine = _Waiting(inputs)
         with self._lock:
-            self._waiting.setdefault((clip, pictures), deque()).append(mine)
-        await self._run(lambda: self._encode_until(mine, clip, pictures))
+            self._waiting.setdefault(model, deque()).append(mine)
+        await self._run(lambda: self._encode_until(mine, model, encode))
         return await asyncio.wrap_future(mine.vectors)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _encode_until(self, mine: _Waiting, clip: ClipConfig | None, pictures: bool) -> None:
+    def _encode_until(self, mine: _Waiting, model: Hashable, encode: _Encode) -> None:
         while not mine.vectors.done():  # as a rule an earlier request's turn has done it
             taken: list[_Waiting] = []
             with self._lock:
-                waiting = self._waiting[clip, pictures]
+                waiting = self._waiting[model]
                 while waiting and sum(len(one.inputs) for one in taken) < TOGETHER:
                     taken.append(waiting.popleft())
-            self._encode([one for one in taken if one.vectors.set_running_or_notify_cancel()], clip, pictures)
+            _encode([one for one in taken if one.vectors.set_running_or_notify_cancel()], encode)
 
-    def _encode(self, taken: list[_Waiting], clip: ClipConfig | None, pictures: bool) -> None:
-        inputs = [each for one in taken for each in one.inputs]
-        if not inputs:
-            return
-        try:
-            vectors = self._crops(clip, inputs) if pictures else self._texts(clip, inputs)
-        except BaseException as error:  # noqa: BLE001  # each request raises it as its own
-            for one in taken:
-                one.vectors.set_exception(error)
-            return
-        start = 0
-        for one in taken:
-            one.vectors.set_result(vectors[start : start + len(one.inputs)])
-            start += len(one.inputs)
+    def _by_multilingual(self, source: str, texts: Sequence[str]) -> Vectors:
+        if source and source not in self._multilingual:
+            try:
+                self._multilingual[source] = MultilingualText.load(source)
+            except FactoryError as error:
+                _log.error("%s", error)
+                self._multilingual[source] = None
+        model = self._multilingual.get(source)
+        if model is None:
+            raise Refusal("use_mclip: no multilingual model is served for this index", code="no_model")
+        with self._metrics.time("text_clip_inference_time"):
+            return model.encode_texts(texts)
 
     def _texts(self, clip: ClipConfig | None, texts: Sequence[str]) -> Vectors:
         encoder = self._encoder(clip)
@@ -147,3 +160,19 @@ class Encoders:
                 code="no_model",
             )
         return encoder
+
+
+def _encode(taken: list[_Waiting], encode: _Encode) -> None:
+    inputs = [each for one in taken for each in one.inputs]
+    if not inputs:
+        return
+    try:
+        vectors = encode(inputs)
+    except BaseException as error:  # noqa: BLE001  # each request raises it as its own
+        for one in taken:
+            one.vectors.set_exception(error)
+        return
+    start = 0
+    for one in taken:
+        one.vectors.set_result(vectors[start : start + len(one.inputs)])
+        start += len(one.inputs)

@@ -184,8 +184,9 @@ class Service:
         clip = index.settings.clip
         if query.text:
             if query.use_mclip:
-                raise Refusal("use_mclip: no multilingual model is served here", code="no_model")
-            vectors = await self._encoders.texts(clip, [query.text])
+                vectors = await self._encoders.multilingual_texts(index.settings.mclip, [query.text])
+            else:
+                vectors = await self._encoders.texts(clip, [query.text])
         elif query.image:
             vectors = await self._pictures.embed(clip, [query.image])
         elif query.image_url:

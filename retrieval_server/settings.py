@@ -29,6 +29,7 @@ _OPEN_CLIP = {
     "ViT-g-14": "laion2b_s34b_b88k",
     "ViT-bigG-14": "laion2b_s39b_b160k",
 }
+_MCLIP = {"ViT-L/14": "M-CLIP/XLM-Roberta-Large-Vit-L-14", "ViT-B/32": "M-CLIP/XLM-Roberta-Large-Vit-B-32"}
 _FLAGS = (
     "enable_hdf5",
     "enable_faiss_memory_mapping",
@@ -43,6 +44,7 @@ _FLAGS = (
 _TEXTS = (
     "indice_folder",
     "clip_model",
+    "mclip_model",
     "picture_folder",
     "safety_model",
     "violence_vectors",
@@ -60,6 +62,8 @@ class IndexSettings:
     """Holds image.index and metadata/."""
     clip: ClipConfig | None = None
     """Model for text and picture queries; None: embeddings only."""
+    mclip: str = ""
+    """Multi-CLIP checkpoint for use_mclip, a folder or a name on the hub; empty: there is none."""
     memory_map: bool = True
     """Leave the index on disk and let the system bring in what is read."""
     columns: tuple[str, ...] | None = None
@@ -181,6 +185,7 @@ def _entry(path: Path, name: str, entry: object) -> IndexSettings:
         name=name,
         folder=folder,
         clip=_clip(place, options.get("clip_model", "ViT-B/32")),
+        mclip=_mclip(place, options),
         picture_folder=_picture_folder(place, options.get("picture_folder", "")),
         memory_map=options.get("enable_faiss_memory_mapping", False),
         columns=tuple(options.get("columns_to_return", DEFAULT_COLUMNS)),
@@ -188,6 +193,19 @@ def _entry(path: Path, name: str, entry: object) -> IndexSettings:
         violence_vectors=options.get("violence_vectors", ""),
         aesthetic_vectors=options.get("aesthetic_vectors", ""),
     )
+
+
+def _mclip(place: str, options: Mapping[str, Any]) -> str:
+    """The checkpoint named, or the one clip-retrieval takes for this clip_model."""
+    if not options.get("enable_mclip_option"):
+        return ""
+    clip_model = options.get("clip_model", "ViT-B/32")
+    found = str(options.get("mclip_model") or _MCLIP.get(clip_model, ""))
+    if not found:
+        raise ConfigError(
+            f"{place}: enable_mclip_option: there is no Multi-CLIP known for {clip_model}; name one as mclip_model"
+        )
+    return found
 
 
 def _picture_folder(place: str, folder: str) -> Path | None:

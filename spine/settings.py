@@ -65,6 +65,10 @@ class PoolConfig:
     indice_name: str = ""
     """Which of the server's indices; empty is its first."""
 
+    token_variable: str = "POPFACTORY_POOL_TOKEN"
+    """Environment variable that holds the server's bearer token; where it isn't set none is sent. The token itself
+    never stands in a run."""
+
     side_tables: tuple[str, ...] = ()
     """Parquet files, or folders of them, that tell punsafe, pwatermark, aesthetic or size by LAION's hash (or by url
     and text), and LAION's sorted records of these: retrieve fills in what the pool doesn't say."""

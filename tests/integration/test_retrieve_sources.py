@@ -137,9 +137,12 @@ def test_a_server_gives_the_same_neighbours_as_the_index_it_serves(tmp_path, who
     )
     if not batch:  # as the original back end: one request a query
         monkeypatch.setattr("spine.protocol.RetrievalClient._batch_or_none", lambda *_: None)
-    with running(settings) as address:
+    with running(settings, token="geheim") as address:
         run = collections_run(tmp_path / "run", server=address, indice_name="theirs")
         centroids(run)
+        with pytest.raises(ServiceError, match="401"):
+            retrieve(run)
+        monkeypatch.setenv("POPFACTORY_POOL_TOKEN", "geheim")
 
         manifest = retrieve(run)
 
