@@ -20,6 +20,7 @@ from index_builder.clip import ClipEncoder, clip_dimension, clip_name, clip_para
 from index_builder.crop_encoding import CropEncoding
 from index_builder.decoding import Decoded, Refusal, decode
 from index_builder.device_processes import DeviceProcesses
+from index_builder.earlier_embeddings import EarlierEmbeddings, forget_aside, put_aside
 from index_builder.encoding_choice import EncodingChoice, kept_choice
 from index_builder.given_embeddings import SHARD_ROWS, take_embeddings
 from index_builder.inputs import Downloads, Input, local_inputs
@@ -36,7 +37,7 @@ from spine.settings import Config
 from spine.shards import write_shard
 from spine.sources import Survey, entries, survey
 from spine.stage import Manifest, Stage, find_manifest
-from spine.tables import METADATA, STATUSES
+from spine.tables import METADATA, STATUSES, Vectors
 from spine.web import Web
 
 SHARD_INPUTS = 4096
@@ -83,11 +84,17 @@ def embed(
     given = find_vector_files(named, config.clip)
     found = given if given is not None else survey(named)
     # The digest is over names, sizes and times of the source's files. A new or changed file makes the
-    # whole stage stale: which picture is the first of its kind can then be another anywhere.
+    # whole stage stale: which picture is the first of its kind can then be another anywhere. What is
+    # embedded already is put aside for it.
+    model = clip_parameters(config.clip)
+    if force or given is not None:
+        forget_aside(folder)
+    else:
+        put_aside(folder, model, found.digest)
     stage = Stage.open(
         collection,
         folder,
-        parameters=clip_parameters(config.clip)
+        parameters=model
         | {"source": found.source, "shard_inputs": SHARD_ROWS if given is not None else SHARD_INPUTS}
         | ({} if settings.download else {"download": False}),
         inputs={"source": found.digest},
@@ -99,12 +106,13 @@ def embed(
         d = _fitting_dimension(found, config)
         take_embeddings(folder, found, progress)
     else:
+        earlier = EarlierEmbeddings.of(folder, model)
         encoder = ClipEncoder.load(config.clip)
         d, choice = encoder.d, kept_choice(folder, encoder, config.clip)
         lists = BlockLists.load(config.lists, run.folder)
         downloads = Downloads(config.fetch, lists, web) if settings.download else None
         with _on_all_devices(encoder, choice, config) as everywhere:
-            _embed_shards(folder, found, everywhere, config, downloads, progress)
+            _embed_shards(folder, found, everywhere, earlier, config, downloads, progress)
     counts = counts_of(folder / "statuses")
     if not counts["embedded"]:
         raise DataError(
@@ -120,6 +128,7 @@ def embed(
         "vectors_given": given is not None,
     }
     manifest = stage.finish(counts, facts)
+    forget_aside(folder)
     if counts["failed"]:
         progress.say(f"{counts['failed']:,} of {counts['inputs']:,} inputs failed: {reasons_of(counts)}")
     progress.end()
@@ -170,12 +179,15 @@ class _Shard:
     statuses: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Metadata of the pictures that are embedded."""
+    known: dict[int, Vectors] = field(default_factory=dict)
+    """Rows whose embedding was there before, shape (d,)."""
 
 
 def _embed_shards(
     folder: Path,
     found: Survey,
     encoder: ClipEncoder | DeviceProcesses,
+    earlier: EarlierEmbeddings,
     config: Config,
     downloads: Downloads | None,
     progress: Progress,
@@ -193,15 +205,22 @@ def _embed_shards(
             stack.enter_context(downloads)  # closed first: whoever waits for a download is let go
         for number in itertools.count(done):
             shard = _Shard()
+            if number == done and len(earlier):
+                progress.say(f"{len(earlier):,} pictures were embedded before; those still there stay so")
             for given, picture in _reported(itertools.islice(pictures, SHARD_INPUTS), progress):
-                _take(shard, seen, encoding, given, picture)
+                _take(shard, seen, encoding, earlier, given, picture)
             if not shard.statuses:
                 break
             _publish(folder, number, shard, encoding, seen)
 
 
 def _take(
-    shard: _Shard, seen: KnownIds, encoding: CropEncoding, given: Input, picture: Decoded | Refusal | None
+    shard: _Shard,
+    seen: KnownIds,
+    encoding: CropEncoding,
+    earlier: EarlierEmbeddings,
+    given: Input,
+    picture: Decoded | Refusal | None,
 ) -> None:
     """Give one input its status, and its picture to the model if it is the first of its kind."""
     entry = given.entry
@@ -224,7 +243,11 @@ def _take(
     status |= {"id": own, "status": "embedded" if fresh else "duplicate"}
     if not fresh:
         return
-    encoding.add(picture.crop)
+    vector = earlier.find(picture.sha256)
+    if vector is not None:
+        shard.known[len(shard.rows)] = vector
+    else:
+        encoding.add(picture.crop)
     shard.rows.append(
         {
             "id": own,
@@ -251,7 +274,11 @@ def _known_refusal(given: Input) -> Refusal:
 
 
 def _publish(folder: Path, number: int, shard: _Shard, encoding: CropEncoding, seen: KnownIds) -> None:
-    vectors = encoding.take()
+    fresh = encoding.take()
+    vectors = np.empty((len(shard.rows), fresh.shape[1]), dtype=np.float32)
+    vectors[[row for row in range(len(shard.rows)) if row not in shard.known]] = fresh
+    for row, vector in shard.known.items():
+        vectors[row] = vector
     finite = np.isfinite(vectors.sum(axis=1))
     if not finite.all():
         bad = {row["id"] for row, good in zip(shard.rows, finite, strict=True) if not good}

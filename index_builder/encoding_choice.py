@@ -18,7 +18,9 @@ from index_builder.preprocessing import Pixels
 from spine.publish import publish_json
 from spine.settings import ClipConfig
 
-_KEPT = ".encoding.json"  # hidden: how fast a machine is, is no part of what was made
+KEPT = ".encoding.json"
+"""The choice beside a stage's files; hidden: how fast a machine is, is no part of what was made."""
+
 _LARGEST = 1024  # pictures a step
 _GAIN = 1.05  # by which a step of twice the size must be faster
 _BF16_GAIN = 1.5  # by which bf16 must be cheaper on a CPU: its values are less exact
@@ -42,7 +44,7 @@ def kept_choice(folder: Path, encoder: ClipEncoder, config: ClipConfig) -> Encod
         encoder: The model; its steps and precision are set to the choice.
         config: What [clip] leaves open.
     """
-    path = folder / _KEPT
+    path = folder / KEPT
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         choice = EncodingChoice(int(kept["batch_size"]), kept["precision"])

@@ -18,6 +18,7 @@ from PIL import Image
 
 from index_builder import embeddings
 from index_builder.clip import ClipEncoder
+from index_builder.crop_encoding import CropEncoding
 from index_builder.embeddings import embed
 from spine.config import with_demo_models, write_config
 from spine.errors import DataError
@@ -372,6 +373,33 @@ def test_nothing_to_embed_is_one_clear_line(tmp_path, new_run):
         pass
     with pytest.raises(DataError, match="no pictures in it"):
         embed(run, "pool", str(tmp_path / "x.tar"))
+
+
+def test_a_changed_source_costs_the_model_only_what_is_new(tmp_path, new_run, monkeypatch):
+    source = write_pictures(tmp_path / "source", range(1, 46))
+    run, fresh, heard = new_run("run"), new_run("fresh"), Heard(stop_after=32)
+    embed(run, "pool", str(source))
+    (source / "0003.png").unlink()
+    (source / "0007.png").write_bytes(png(70))
+    (source / "0000.png").write_bytes(png(20))  # the first of its kind is another now
+    (source / "new.png").write_bytes(png(99))
+    encoded, whole = [], CropEncoding.add
+    monkeypatch.setattr(CropEncoding, "add", lambda self, crop: (encoded.append(1), whole(self, crop))[1])
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(run, "pool", str(source), progress=heard)
+    manifest = embed(run, "pool", str(source))
+
+    assert len(encoded) == 2
+    assert any("45 pictures were embedded before" in line for line in heard.said)
+    wanted = embed(fresh, "pool", str(source))
+    assert files_of(run.pool) == files_of(fresh.pool)
+    assert manifest.digest == wanted.digest
+    assert manifest.counts == {"inputs": 46, "embedded": 45, "duplicate": 1, "failed": 0}
+    assert [path.name for path in run.folder.glob(".*")] == []
+    encoded.clear()
+    assert embed(run, "pool", str(source), force=True).digest == wanted.digest
+    assert len(encoded) == 45  # --force takes nothing over
 
 
 def test_several_devices_give_the_same_files_as_one(tmp_path, new_run):
