@@ -1,14 +1,13 @@
 """Who is asked what: a captioner with its prompt and parameters, and the rows it gives of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image
-
 from captioner.embedded import EmbeddedSetup
-from captioner.engine import CaptionFailure, Engine, Sampling, Setup
+from captioner.engine import CaptionFailure, Engine, Prepared, Sampling, Setup
 from captioner.http import HttpSetup
+from captioner.pictures import read_ahead
 from captioner.rows import Row, caption_row
 from captioner.second_try import Answer, asked_twice
 from captioner.worklist import Unit, captioner_id
@@ -63,11 +62,18 @@ class Asked:
             "agreement_sample": self.config.agreement_sample,
         }
 
+    def read(
+        self, engine: Engine, batches: Iterable[Sequence[Unit]]
+    ) -> Iterator[list[Prepared | CaptionFailure]]:
+        """Read the pictures of each batch for an engine of this captioner, some batches ahead."""
+        wanted = ([unit.wanted for unit in batch] for batch in batches)
+        return read_ahead(wanted, lambda each: engine.read(each, self.config.image_mode))
+
     def rows(
         self,
         engine: Engine,
         batch: Sequence[Unit],
-        pictures: Sequence[Image.Image | CaptionFailure],
+        pictures: Sequence[Prepared | CaptionFailure],
         take: int = 0,
     ) -> list[Row]:
         """Ask an engine of this captioner about a batch.
@@ -75,15 +81,15 @@ class Asked:
         Args:
             engine: Loaded from `setup`.
             batch: What the pictures are of.
-            pictures: One a unit, or why it can't be used.
+            pictures: One a unit, as that engine has read it, or why it can't be used.
             take: 0 for the likeliest words; else the seed of those that are drawn.
 
         Returns:
             One row for each picture of each unit, in order.
         """
-        good = [picture for picture in pictures if isinstance(picture, Image.Image)]
+        good = [picture for picture in pictures if isinstance(picture, Prepared)]
         answers = iter(self._answers(engine, good, Sampling(take) if take else None))
-        outcomes = [next(answers) if isinstance(one, Image.Image) else one for one in pictures]
+        outcomes = [next(answers) if isinstance(one, Prepared) else one for one in pictures]
         rows = []
         for unit, outcome in zip(batch, outcomes, strict=True):
             row = caption_row(unit.caption_id, outcome, self.prompt, self.setup, self.captioner, take)
@@ -91,7 +97,7 @@ class Asked:
         return rows
 
     def _answers(
-        self, engine: Engine, images: Sequence[Image.Image], sampling: Sampling | None
+        self, engine: Engine, images: Sequence[Prepared], sampling: Sampling | None
     ) -> list[Answer | CaptionFailure]:
         length = self.config.max_new_tokens
         replies = engine.describe(images, self.prompt, length, sampling=sampling)

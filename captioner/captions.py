@@ -6,8 +6,9 @@ says of a picture can depend on its neighbours in the batch (docs/captioning.md)
 """
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,6 @@ from captioner.asked import Asked
 from captioner.comparison import ask_blank
 from captioner.engine import Engine
 from captioner.figures import NO_YARDSTICKS, Yardsticks, figures_of
-from captioner.pictures import read_ahead
 from captioner.report_page import publish_report
 from captioner.rows import Row
 from captioner.shelves import bring_forward
@@ -190,14 +190,28 @@ class _Work:
 
     def _batches(self, engine: Engine, missing: Sequence[Unit]) -> Generator[list[Row], None, None]:
         """The rows of one batch after the other."""
-        size, mode = self.who.setup.batch_size, self.who.config.image_mode
+        size, overlap = self.who.setup.batch_size, self.who.setup.overlap
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
-        for batch, pictures in zip(
-            batches, read_ahead(([unit.wanted for unit in each] for each in batches), mode), strict=True
-        ):
-            rows = self.who.rows(engine, batch, pictures)
-            self.progress.advance(len(rows), dict(Counter(row["reason"] for row in rows if row["reason"])))
-            yield rows
+        read = zip(batches, self.who.read(engine, batches), strict=True)
+        if overlap == 1:
+            for batch, pictures in read:
+                yield self._told(self.who.rows(engine, batch, pictures))
+            return
+        asking: deque[Future[list[Row]]] = deque()
+        with ThreadPoolExecutor(overlap, thread_name_prefix="asking") as threads:
+            try:
+                for batch, pictures in read:
+                    asking.append(threads.submit(self.who.rows, engine, batch, pictures))
+                    if len(asking) == overlap:
+                        yield self._told(asking.popleft().result())
+                while asking:
+                    yield self._told(asking.popleft().result())
+            finally:
+                engine.close()  # or what is still being asked would be waited for
+
+    def _told(self, rows: list[Row]) -> list[Row]:
+        self.progress.advance(len(rows), dict(Counter(row["reason"] for row in rows if row["reason"])))
+        return rows
 
     def _publish(self, rows: list[Row]) -> None:
         numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(self.run.captions)]

@@ -4,17 +4,18 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from PIL import Image
-from safetensors import SafetensorError
 
 from captioner.checkpoint import Checkpoint, find_checkpoint
-from captioner.engine import CaptionFailure, Reply, Sampling
-from captioner.pictures import PREPROCESSING
-from spine.errors import ConfigError, ModelError
+from captioner.engine import CaptionFailure, Prepared, Reply, Sampling, Wanted
+from captioner.loading import load_model, token_set
+from captioner.memory import give_back_memory, in_halves
+from captioner.pictures import PREPROCESSING, load_picture
+from spine.errors import ConfigError
 from spine.prompts import Prompt
 from spine.settings import CaptionConfig
 from spine.torchvision_ops import declare_missing_operators
@@ -23,19 +24,7 @@ from spine.torchvision_ops import declare_missing_operators
 # that decode pictures. Beside other work a captioner is five times slower so.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-Item = TypeVar("Item")
-Done = TypeVar("Done")
-
 _SMALL_BYTES = 1 << 30
-
-# LLaVA-1.5's own, for a checkpoint that brings none. Without the Vicuna system sentence, as the checkpoints in
-# transformers' form have it.
-_LLAVA_TEMPLATE = (
-    "{% for message in messages %}USER: "
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
-    "{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +88,11 @@ class EmbeddedSetup:
         content = [self.checkpoint.digest, self.dtype, PREPROCESSING[self.image_mode]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
+    @property
+    def overlap(self) -> int:
+        """One: the model has one batch at a time."""
+        return 1
+
     def load(self) -> "EmbeddedEngine":
         """Load the checkpoint; see the constructor of EmbeddedEngine."""
         return EmbeddedEngine(self)
@@ -122,8 +116,9 @@ class EmbeddedEngine:
             ModelError: A file is damaged or missing, the model is of another kind, or too large for the device.
         """
         self.setup = setup
-        self._model, self._processor = _load(setup)
-        self._closing = _token_set(self._model.generation_config.eos_token_id)
+        self._model, self._processor = load_model(setup.checkpoint, setup.device, setup.dtype)
+        self._asked: dict[tuple[str, Any], Any] = {}
+        self._closing = token_set(self._model.generation_config.eos_token_id)
 
     @classmethod
     def load(cls, config: CaptionConfig) -> "EmbeddedEngine":
@@ -137,11 +132,16 @@ class EmbeddedEngine:
     def close(self) -> None:
         """Let go of the model's memory."""
         self._model = self._processor = None
-        _give_back_memory()
+        give_back_memory()
+
+    def read(self, wanted: Wanted | None, mode: str) -> Prepared | CaptionFailure:
+        """Read one picture and scale it for the model; see `captioner.engine.Engine.read`."""
+        picture = load_picture(wanted, mode)
+        return picture if isinstance(picture, CaptionFailure) else self._prepared(picture)
 
     def describe(
         self,
-        images: Sequence[Image.Image],
+        images: Sequence[Image.Image | Prepared],
         prompt: Prompt,
         max_new_tokens: int,
         repetition_penalty: float = 1.0,
@@ -154,11 +154,12 @@ class EmbeddedEngine:
         text = self._rendered(prompt)
         if not images:
             return []
+        pictures = [each if isinstance(each, Prepared) else self._prepared(each) for each in images]
         ask = functools.partial(self._ask, text, max_new_tokens, repetition_penalty, sampling)
         if sampling is None:
-            return in_halves(list(images), ask, self._out_of_memory)
+            return in_halves(pictures, ask, self._out_of_memory)
         # One by one: the draws of a batch depend on who else is in it.
-        return [in_halves([image], ask, self._out_of_memory)[0] for image in images]
+        return [in_halves([picture], ask, self._out_of_memory)[0] for picture in pictures]
 
     def _rendered(self, prompt: Prompt) -> str:
         mark = str(self._processor.image_token)
@@ -172,17 +173,38 @@ class EmbeddedEngine:
             self._processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
         )
 
+    def _prepared(self, image: Image.Image) -> Prepared:
+        """The picture as the vision tower takes it, shape (1, 3, height, width), float32."""
+        pixels = self._processor.image_processor(images=[image], return_tensors="pt")["pixel_values"]
+        return Prepared(pixels, image.width, image.height)
+
+    def _inputs(self, text: str, pictures: Sequence[Prepared]) -> dict[str, Any]:
+        """What the model is given: as the processor gives it for all pictures together, but they are prepared already.
+
+        All have the same question and, prepared, the same size, so that one row of tokens is right for all.
+        """
+        import torch
+
+        pixels = torch.cat([picture.content for picture in pictures])
+        key = (text, pixels.shape[1:])
+        if key not in self._asked:
+            blank = Image.new("RGB", (pixels.shape[3], pixels.shape[2]))
+            self._asked[key] = self._processor(images=[blank], text=[text], return_tensors="pt")
+        row = self._asked[key]
+        tokens = {name: row[name].expand(len(pictures), -1) for name in ("input_ids", "attention_mask")}
+        return tokens | {"pixel_values": pixels.to(getattr(torch, self.setup.dtype))}
+
     def _ask(
         self,
         text: str,
         max_new_tokens: int,
         repetition_penalty: float,
         sampling: Sampling | None,
-        images: list[Image.Image],
+        pictures: list[Prepared],
     ) -> list[Reply | CaptionFailure]:
         import torch
 
-        inputs = self._processor(images=images, text=[text] * len(images), padding=True, return_tensors="pt")
+        inputs = self._inputs(text, pictures)
         asked = int(inputs["input_ids"].shape[1])
         room = int(self._model.config.get_text_config().max_position_embeddings)
         if asked + max_new_tokens > room:
@@ -190,7 +212,7 @@ class EmbeddedEngine:
                 f"[caption] max_new_tokens = {max_new_tokens:,}: with {asked:,} tokens of picture and prompt more than "
                 f"the {room:,} that {self.setup.name} can take; lower it to {max(room - asked, 0):,}"
             )
-        inputs = inputs.to(self.setup.device, dtype=getattr(torch, self.setup.dtype))
+        inputs = {name: tensor.to(self.setup.device) for name, tensor in inputs.items()}
         drawing: dict[str, Any] = {}
         with torch.inference_mode(), torch.random.fork_rng(enabled=sampling is not None):
             if sampling is not None:
@@ -213,145 +235,8 @@ class EmbeddedEngine:
         text = self._processor.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Reply(str(text), "length" if end is None else "stop", len(said))
 
-    def _out_of_memory(self, image: Image.Image) -> CaptionFailure:
-        needed = f"{image.width} x {image.height} pixels: {self.setup.device} ran out of memory on it alone"
+    def _out_of_memory(self, picture: Prepared) -> CaptionFailure:
+        needed = (
+            f"{picture.width} x {picture.height} pixels: {self.setup.device} ran out of memory on it alone"
+        )
         return CaptionFailure("out_of_memory", needed, attempts=1)
-
-
-def in_halves(
-    items: list[Item], work: Callable[[list[Item]], list[Done]], failed: Callable[[Item], Done]
-) -> list[Done]:
-    """Do `work` on all items at once; where memory runs out, on each half, down to single items.
-
-    Args:
-        items: In order.
-        work: Gives one result an item.
-        failed: Gives the result of an item that is too much by itself.
-
-    Returns:
-        One result an item, in order.
-    """
-    try:
-        return work(items)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Not inside the except block: the error's traceback would keep the batch's tensors.
-    _give_back_memory()
-    if len(items) == 1:
-        return [failed(items[0])]
-    middle = len(items) // 2
-    return in_halves(items[:middle], work, failed) + in_halves(items[middle:], work, failed)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is torch, on whatever device, or Python running out of memory."""
-    import torch
-
-    # On a CPU torch raises a plain RuntimeError that only its text tells from others.
-    plain = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return plain or isinstance(error, (MemoryError, torch.OutOfMemoryError))
-
-
-def _give_back_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _load(setup: EmbeddedSetup) -> tuple[Any, Any]:
-    """The model, greedy and ready to be asked, and the processor that suits it."""
-    declare_missing_operators()
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    folder = setup.checkpoint.folder
-    try:
-        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            dtype=getattr(torch, setup.dtype),
-            local_files_only=True,
-            use_safetensors=True,  # the other form is a pickle
-            output_loading_info=True,
-        )
-        model, report = loaded[0].to(setup.device).eval(), loaded[1]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(
-            f"{folder}: can't be loaded: {_first_line(error)}; get the checkpoint again"
-        ) from None
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise ModelError(
-                f"{folder}: can't be loaded: {_first_line(error)}; get the checkpoint again"
-            ) from None
-        raise ModelError(
-            f"{folder}: {setup.checkpoint.size_bytes:,} bytes of weights don't fit in the memory of {setup.device}; "
-            "name a smaller model, or a machine with more"
-        ) from None
-    # Weights that a file lacks are drawn at random, with a warning alone: such a model talks nonsense.
-    lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if lacking:
-        raise ModelError(
-            f"{folder}: {len(lacking)} weights missing or of another shape, {lacking[0]} for one; "
-            "get the checkpoint again"
-        )
-    processor = _suited(processor, model.config)
-    closing = model.generation_config.eos_token_id
-    if closing is None:
-        closing = processor.tokenizer.eos_token_id
-    # A checkpoint's own settings may sample: these replace them. Greedy is what can be asked again.
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        bos_token_id=processor.tokenizer.bos_token_id,
-        eos_token_id=closing,
-        pad_token_id=processor.tokenizer.pad_token_id,
-    )
-    return model, processor
-
-
-def _suited(processor: Any, config: Any) -> Any:
-    """The processor with what older checkpoints leave to the model's configuration.
-
-    Without these it can't count the places that a picture takes in the text.
-    """
-    if not hasattr(processor, "image_token") or not hasattr(processor, "image_processor"):
-        raise ModelError(
-            f"a model of kind {config.model_type!r} takes no pictures; name a LLaVA-1.5 checkpoint"
-        )
-    if config.model_type == "llava":
-        if processor.patch_size is None:
-            processor.patch_size = config.vision_config.patch_size
-        if processor.vision_feature_select_strategy is None:
-            processor.vision_feature_select_strategy = config.vision_feature_select_strategy
-        if (
-            not processor.num_additional_image_tokens
-            and config.vision_config.model_type == "clip_vision_model"
-        ):
-            processor.num_additional_image_tokens = 1  # CLIP's class token
-        if processor.chat_template is None:
-            processor.chat_template = _LLAVA_TEMPLATE
-    if processor.tokenizer.pad_token_id is None:
-        processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    # Prompts of several lengths in a batch: padded on the right, a reply would begin behind the padding.
-    processor.tokenizer.padding_side = "left"
-    return processor
-
-
-def _token_set(closing: int | list[int] | None) -> frozenset[int]:
-    if closing is None:
-        return frozenset()
-    return frozenset(closing if isinstance(closing, list) else [closing])
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -2,13 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from PIL import Image
 
 from spine.prompts import Prompt
 
 FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A picture to be read."""
+
+    place: str
+    """Where its bytes are; see spine.sources."""
+
+    sha256: str
+    """Of the bytes that were fetched, in hex."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A picture as its engine takes it."""
+
+    content: Any
+    width: int
+    """Pixels, before its preparation."""
+
+    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +115,10 @@ class Setup(Protocol):
     def batch_size(self) -> int:
         """Pictures that are put to `Engine.describe` at once."""
 
+    @property
+    def overlap(self) -> int:
+        """Calls of `Engine.describe` that go on at the same time: while one waits for its last, the next begins."""
+
     def load(self) -> "Engine":
         """The engine, ready to be asked.
 
@@ -103,11 +129,19 @@ class Setup(Protocol):
 
 
 class Engine(Protocol):
-    """A captioner, ready. One instance is used by one thread."""
+    """A captioner, ready. As many threads as its set-up's `overlap` ask it, any number let it read."""
+
+    def read(self, wanted: Wanted | None, mode: str) -> Prepared | CaptionFailure:
+        """Read one picture and make of it what `describe` takes, ahead of the model.
+
+        Args:
+            wanted: None where the picture was not fetched.
+            mode: One of captioner.pictures.PREPROCESSING.
+        """
 
     def describe(
         self,
-        images: Sequence[Image.Image],
+        images: Sequence[Image.Image | Prepared],
         prompt: Prompt,
         max_new_tokens: int,
         repetition_penalty: float = 1.0,
@@ -116,7 +150,7 @@ class Engine(Protocol):
         """Describe each picture.
 
         Args:
-            images: RGB, upright.
+            images: As `read` gives them, or RGB and upright.
             prompt: What is asked of each.
             max_new_tokens: Length of a reply at most.
             repetition_penalty: What the likelihood of words that are there already is divided by; 1 is off.

@@ -5,32 +5,35 @@ given time; whatever else goes wrong with a picture is tried a few times and the
 """
 
 import asyncio
-import base64
 import functools
 import hashlib
-import io
 import json
 import math
 import os
-import random
 import ssl
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
-import orjson
 from PIL import Image
 
+from captioner.answers import UNREACHABLE, Busy, bounded_body, pause_s, understood
 from captioner.checkpoint import DEMO_FOLDER
-from captioner.engine import CaptionFailure, FinishReason, Reply, Sampling
+from captioner.engine import CaptionFailure, Prepared, Reply, Sampling, Wanted
 from captioner.lanes import Lane, Lanes
 from captioner.pictures import PREPROCESSING
+from captioner.sending import SENT, question_body, read_to_send, ready_to_send
 from spine.endpoints import endpoint_base
 from spine.errors import ConfigError, ServiceError
 from spine.prompts import Prompt
+from spine.refused import Refused
 from spine.settings import CaptionConfig
+from spine.workers import PictureWorkers
+
+Result = TypeVar("Result")
 
 MAX_ATTEMPTS = 5
 """A picture is put to the servers so often at most, not counting answers that they are busy."""
@@ -38,17 +41,10 @@ MAX_ATTEMPTS = 5
 MAX_BUSY = 60
 """So often a picture may be told to wait, at most MAX_PAUSE_S each time."""
 
-MAX_PAUSE_S = 30.0
 REQUEST_TIMEOUT_S = 600.0
 
-_SENT_SIDE_PX = 1008  # the short side as sent: three times what LLaVA-1.5 looks at, so that few need scaling
-_JPEG_QUALITY = 95
-_SENT = f"sent with short side {_SENT_SIDE_PX} px at most as JPEG {_JPEG_QUALITY}, 4:4:4"
-_MAX_ANSWER_BYTES = 1 << 20
 _CONNECTIONS_A_CLIENT = 16
 _JSON = {"content-type": "application/json"}
-_BUSY = (429, 503)
-_WRONG_SETTINGS = (401, 403, 404, 405)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +96,18 @@ class HttpSetup:
     @property
     def fingerprint(self) -> str:
         """Digest of the name and of how pictures are sent; what the servers do with them they don't tell."""
-        content = ["http", self.model, self.revision, f"{PREPROCESSING[self.image_mode]}; {_SENT}"]
+        content = ["http", self.model, self.revision, f"{PREPROCESSING[self.image_mode]}; {SENT}"]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
     def batch_size(self) -> int:
-        """Four rounds of what is in flight, so that the last pictures of a batch hold up few."""
-        return 4 * self.in_flight * len(self.endpoints)
+        """Two rounds of what is in flight."""
+        return 2 * self.in_flight * len(self.endpoints)
+
+    @property
+    def overlap(self) -> int:
+        """Two, so that while a batch waits for its last answers the next one is under way."""
+        return 2
 
     def load(self) -> "HttpEngine":
         """Connect, and ask each server whether it has the model; see the constructor of HttpEngine."""
@@ -124,28 +125,53 @@ class HttpEngine:
         """
         self.setup = setup
         places = setup.in_flight * len(setup.endpoints)
-        self._runner = asyncio.Runner()
         # Each request looks at every connection of its client, so many share the work. A request takes the place
         # that was used last, whose connection is open.
         clients = [_client(setup.key) for _ in range(math.ceil(places / _CONNECTIONS_A_CLIENT))]
         self._places = [client for client in reversed(clients) for _ in range(_CONNECTIONS_A_CLIENT)]
         self._clients = clients
         self._lanes = Lanes(setup.endpoints, setup.in_flight)
+        self._workers = PictureWorkers()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="caption servers", daemon=True)
+        self._thread.start()
         try:
-            self._runner.run(self._check())
+            self._do(self._check())
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the connections."""
+        """Give up what is being asked, and close the connections."""
+        if self._loop.is_closed():
+            return
+        self._do(self._shut())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._workers.close()
+
+    async def _shut(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         for client in self._clients:
-            self._runner.run(client.aclose())
-        self._runner.close()
+            await client.aclose()
+
+    def _do(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Have it done where the connections live; any thread may wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def read(self, wanted: Wanted | None, mode: str) -> Prepared | CaptionFailure:
+        """Read one picture and make it ready to be sent; see `captioner.engine.Engine.read`."""
+        name = wanted.place if wanted is not None else ""
+        found = self._workers.ask(name, read_to_send, wanted, mode)
+        return CaptionFailure(found.reason, found.message) if isinstance(found, Refused) else found
 
     def describe(
         self,
-        images: Sequence[Image.Image],
+        images: Sequence[Image.Image | Prepared],
         prompt: Prompt,
         max_new_tokens: int,
         repetition_penalty: float = 1.0,
@@ -162,17 +188,20 @@ class HttpEngine:
         if repetition_penalty != 1:
             # No field of OpenAI's: vLLM, SGLang and LMDeploy know the first, llama.cpp the second.
             question |= {"repetition_penalty": repetition_penalty, "repeat_penalty": repetition_penalty}
-        return self._runner.run(self._describe(images, prompt, question))
+        return self._do(self._describe(images, prompt, question))
 
     async def _describe(
-        self, images: Sequence[Image.Image], prompt: Prompt, question: dict[str, Any]
+        self, images: Sequence[Image.Image | Prepared], prompt: Prompt, question: dict[str, Any]
     ) -> list[Reply | CaptionFailure]:
         # Beside those under way as many more, encoded and ready to go.
         places = asyncio.Semaphore(2 * self.setup.in_flight * len(self.setup.endpoints))
 
-        async def one(image: Image.Image) -> Reply | CaptionFailure:
+        async def one(image: Image.Image | Prepared) -> Reply | CaptionFailure:
             async with places:
-                return await self._ask(image, prompt, question)
+                picture = (
+                    image if isinstance(image, Prepared) else await asyncio.to_thread(ready_to_send, image)
+                )
+                return await self._ask(picture, prompt, question)
 
         tasks = [asyncio.create_task(one(image)) for image in images]
         try:
@@ -183,37 +212,37 @@ class HttpEngine:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _ask(
-        self, image: Image.Image, prompt: Prompt, question: dict[str, Any]
+        self, picture: Prepared, prompt: Prompt, question: dict[str, Any]
     ) -> Reply | CaptionFailure:
         """One picture's whole story: asked, told to wait, asked again."""
-        body = await asyncio.to_thread(_body, image, prompt, {"model": self.setup.model, **question})
+        body = question_body(picture, prompt, {"model": self.setup.model, **question})
         attempts = busy = 0
         while True:
             lane = await self._lanes.enter()
             answer = await self._post(lane, body)
             detour = (
-                isinstance(answer, CaptionFailure) and answer.reason == _UNREACHABLE and self._lanes.some_up
+                isinstance(answer, CaptionFailure) and answer.reason == UNREACHABLE and self._lanes.some_up
             )
-            if isinstance(answer, _Busy) or detour:
+            if isinstance(answer, Busy) or detour:
                 busy += 1
                 if busy > MAX_BUSY:
                     raise ServiceError(
                         f"the caption servers were busy {busy} times in a row; lower [caption] in_flight"
                     )
-                await asyncio.sleep(_pause(busy, answer.wait_s if isinstance(answer, _Busy) else 0.0))
+                await asyncio.sleep(pause_s(busy, answer.wait_s if isinstance(answer, Busy) else 0.0))
                 continue
             attempts += 1
             if isinstance(answer, Reply):
                 return Reply(answer.text, answer.finish_reason, answer.tokens, attempts)
             if answer.reason == "refused" or attempts == MAX_ATTEMPTS:
-                if answer.reason == _UNREACHABLE:
+                if answer.reason == UNREACHABLE:
                     raise ServiceError(f"{answer.message}; start it again, and then the same command")
                 return CaptionFailure(answer.reason, answer.message, attempts)
-            await asyncio.sleep(_pause(attempts, None))
+            await asyncio.sleep(pause_s(attempts, None))
 
-    async def _post(self, lane: Lane, body: bytes) -> "Reply | CaptionFailure | _Busy":
+    async def _post(self, lane: Lane, body: bytes) -> "Reply | CaptionFailure | Busy":
         """One request in a lane, which is told how it went."""
-        answer: Reply | CaptionFailure | _Busy | None = None
+        answer: Reply | CaptionFailure | Busy | None = None
         try:
             answer = await self._answer(lane.address, body)
             return answer
@@ -222,35 +251,35 @@ class HttpEngine:
             match answer:
                 case None:
                     lane.dropped()
-                case _Busy(wait_s):
+                case Busy(wait_s):
                     lane.slowed(now, wait_s)
                 case CaptionFailure("timeout"):
                     lane.slowed(now, None)
                 case CaptionFailure(reason) if reason != "refused":
-                    lane.failed(now, surely_down=reason == _UNREACHABLE)
+                    lane.failed(now, surely_down=reason == UNREACHABLE)
                 case _:
                     lane.answered(now)
             self._lanes.wake()
 
-    async def _answer(self, endpoint: str, body: bytes) -> "Reply | CaptionFailure | _Busy":
+    async def _answer(self, endpoint: str, body: bytes) -> "Reply | CaptionFailure | Busy":
         client = self._places.pop()
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 async with client.stream(
                     "POST", f"{endpoint}/chat/completions", content=body, headers=_JSON
                 ) as response:
-                    content = await _bounded_body(response)
+                    content = await bounded_body(response)
         except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
             return CaptionFailure("timeout", f"{endpoint}: no answer within {REQUEST_TIMEOUT_S:.0f} s")
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            return CaptionFailure(_UNREACHABLE, f"{endpoint}: can't be reached ({error})")
+            return CaptionFailure(UNREACHABLE, f"{endpoint}: can't be reached ({error})")
         except httpx.HTTPError as error:
             return CaptionFailure("server_error", f"{endpoint}: broke off ({type(error).__name__}: {error})")
         finally:
             self._places.append(client)
         if self.setup.key:  # what a server says goes into messages and tables
             content = content.replace(self.setup.key.encode(), b"***")
-        return _understood(endpoint, response, content)
+        return understood(endpoint, response, content)
 
     async def _check(self) -> None:
         for endpoint in self.setup.endpoints:
@@ -270,16 +299,6 @@ class HttpEngine:
                 raise ServiceError(
                     f"[caption] model = {self.setup.model!r}: {endpoint} has {', '.join(listed) or 'none'}"
                 )
-
-
-_UNREACHABLE = "unreachable"
-
-
-@dataclass(frozen=True, slots=True)
-class _Busy:
-    """The server said: slow down."""
-
-    wait_s: float | None
 
 
 def _client(key: str) -> httpx.AsyncClient:
@@ -302,28 +321,6 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()  # reading them takes longer than all else of a client
 
 
-def _body(image: Image.Image, prompt: Prompt, question: dict[str, Any]) -> bytes:
-    """A request for one caption, as JSON."""
-    parts = [
-        {"type": "image_url", "image_url": {"url": data_url(image)}},
-        {"type": "text", "text": prompt.text},
-    ]
-    return orjson.dumps({"messages": [{"role": "user", "content": parts}], "stream": False, **question})
-
-
-def data_url(image: Image.Image) -> str:
-    """A picture as a JPEG data URL, its short side at most 1,008 px."""
-    short = min(image.size)
-    if short > _SENT_SIDE_PX:
-        scale = _SENT_SIDE_PX / short
-        size = (round(image.width * scale), round(image.height * scale))
-        # A third of Lanczos's time, and no worse once the server has scaled it down to 336 px.
-        image = image.resize(size, Image.Resampling.HAMMING, reducing_gap=3.0)
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
-
-
 def _key(variable: str) -> str:
     """The key in an environment variable. What is wrong is said without the setting's value: it may be a key itself."""
     if not variable:
@@ -339,55 +336,3 @@ def _key(variable: str) -> str:
     if not key.isascii() or not key.isprintable() or key != key.strip():
         raise ConfigError(f"[caption] api_key_env: the key in {variable} has signs that no key can have")
     return key
-
-
-async def _bounded_body(response: httpx.Response) -> bytes:
-    content = bytearray()
-    async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > _MAX_ANSWER_BYTES:
-            break
-    return bytes(content)
-
-
-def _understood(endpoint: str, response: httpx.Response, content: bytes) -> Reply | CaptionFailure | _Busy:
-    """What an answer means.
-
-    Raises:
-        ServiceError: It would be the same for every picture: wrong address, no right to ask, no such model.
-    """
-    status = response.status_code
-    said = " ".join(content[:300].decode("utf-8", "replace").split())
-    if status in _BUSY:
-        return _Busy(_seconds(response.headers.get("retry-after")))
-    if status in _WRONG_SETTINGS:
-        raise ServiceError(f"{endpoint}: answers {status}: {said}", status=status)
-    if 400 <= status < 500:
-        return CaptionFailure("refused", f"{endpoint}: answers {status}: {said}")
-    if status != 200:
-        return CaptionFailure("server_error", f"{endpoint}: answers {status}: {said}")
-    try:
-        answer = json.loads(content)
-        choice = answer["choices"][0]
-        text, ended = choice["message"]["content"], choice["finish_reason"]
-        tokens = (answer.get("usage") or {}).get("completion_tokens")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return CaptionFailure("bad_reply", f"{endpoint}: no chat completion: {said}")
-    if not isinstance(text, str) or not (tokens is None or isinstance(tokens, int)):
-        return CaptionFailure("bad_reply", f"{endpoint}: no text in its answer: {said}")
-    if ended not in ("stop", "length"):
-        return CaptionFailure("refused", f"{endpoint}: ended its answer with {str(ended)[:50]!r}")
-    finish: FinishReason = ended
-    return Reply(text, finish, tokens)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds; its other form, a date, counts as not given."""
-    return float(retry_after) if retry_after is not None and retry_after.strip().isdecimal() else None
-
-
-def _pause(attempt: int, wait_s: float | None) -> float:
-    """Seconds until the next attempt: what the server asked for, or up to 0.5, 1, 2, 4 ... at random."""
-    # At random over the whole span, so that requests which failed together don't come back together.
-    jitter = random.uniform(0, min(0.5 * 2 ** min(attempt - 1, 10), MAX_PAUSE_S))
-    return min(wait_s, MAX_PAUSE_S) + jitter / 4 if wait_s is not None else jitter

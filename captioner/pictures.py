@@ -3,13 +3,13 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image
 
-from captioner.engine import CaptionFailure
+from captioner.engine import CaptionFailure, Wanted
 from spine.errors import ImageError
 from spine.images import open_picture
 from spine.sources import read_bytes
@@ -30,18 +30,9 @@ PREPROCESSING = {
 MEAN_COLOUR = (122, 116, 104)
 """CLIP's mean pixel, with which LLaVA-1.5's own code fills the square."""
 
+Read = TypeVar("Read")
+
 _AHEAD = 2  # batches that are decoded or being decoded while the model works on one
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A picture to be read."""
-
-    place: str
-    """Where its bytes are; see spine.sources."""
-
-    sha256: str
-    """Of the bytes that were fetched, in hex."""
 
 
 def load_picture(wanted: Wanted | None, mode: str = "crop") -> Image.Image | CaptionFailure:
@@ -108,22 +99,23 @@ def bounded(image: Image.Image) -> Image.Image:
 
 
 def read_ahead(
-    batches: Iterable[Sequence[Wanted | None]], mode: str = "crop"
-) -> Iterator[list[Image.Image | CaptionFailure]]:
-    """Load the pictures of each batch in threads, some batches ahead of the one that is taken.
+    batches: Iterable[Sequence[Wanted | None]],
+    read: Callable[[Wanted | None], Read],
+) -> Iterator[list[Read]]:
+    """Read the pictures of each batch in threads, some batches ahead of the one that is taken.
 
     Args:
         batches: What each batch wants.
-        mode: One of PREPROCESSING.
+        read: Reads one; called in threads.
 
     Yields:
-        What load_picture returns for each of a batch, in order; batch by batch, in order.
+        What `read` returns for each of a batch, in order; batch by batch, in order.
     """
-    waiting: deque[list[Future[Image.Image | CaptionFailure]]] = deque()
+    waiting: deque[list[Future[Read]]] = deque()
     threads = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="pictures")
     try:
         for batch in batches:
-            waiting.append([threads.submit(load_picture, wanted, mode) for wanted in batch])
+            waiting.append([threads.submit(read, wanted) for wanted in batch])
             if len(waiting) > _AHEAD:
                 yield [future.result() for future in waiting.popleft()]
         while waiting:

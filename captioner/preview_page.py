@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from captioner.pictures import Wanted
+from captioner.engine import Wanted
 from captioner.tally import tally
 from spine.caption_flags import FLAGS, flags
 from spine.errors import ImageError

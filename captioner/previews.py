@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from captioner.asked import Asked
 from captioner.engine import Engine
-from captioner.pictures import read_ahead
 from captioner.preview_page import publish_page
 from captioner.worklist import Unit, narrowed, read_units
 from spine.config import load_config
@@ -120,9 +119,9 @@ def _ask_all(folder: Path, whose: Sequence[Asked], units: Sequence[list[Unit]], 
             progress.say(f"captioner {who.captioner}: {who.setup.name}, prompt {who.prompt.prompt_id}")
             rows, size = [], who.setup.batch_size
             batches = [units[place][start : start + size] for start in range(0, len(units[place]), size)]
-            wanted = ([unit.wanted for unit in batch] for batch in batches)
-            for batch, pictures in zip(batches, read_ahead(wanted, who.config.image_mode), strict=True):
-                told = who.rows(engine_of(who), [_first(unit) for unit in batch], pictures)
+            engine = engine_of(who)
+            for batch, pictures in zip(batches, who.read(engine, batches), strict=True):
+                told = who.rows(engine, [_first(unit) for unit in batch], pictures)
                 progress.advance(len(batch), dict(Counter(row["reason"] for row in told if row["reason"])))
                 rows += told
             publish_table(part_path(folder, place), pa.Table.from_pylist(rows, CAPTIONS))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from captioner.engine import CaptionFailure, Engine, Reply
+from captioner.engine import CaptionFailure, Engine, Prepared, Reply
 from captioner.quality import repetition
 from spine.caption_flags import LOOP_REPETITION
 from spine.errors import ConfigError
@@ -38,7 +38,7 @@ class Answer:
 
 def asked_twice(
     engine: Engine,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | Prepared],
     replies: Sequence[Reply | CaptionFailure],
     prompt: Prompt,
     max_new_tokens: int,

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from captioner.asked import Asked
 from captioner.engine import Engine
-from captioner.pictures import read_ahead
 from captioner.rows import Row
 from captioner.worklist import Unit, narrowed, read_units
 from spine.config import load_config
@@ -108,9 +107,8 @@ def _by_take(run: Run, who: Asked, units: Sequence[Unit]) -> dict[int, list[Unit
 def _rows(engine: Engine, who: Asked, units: Sequence[Unit], take: int, progress: Progress) -> list[Row]:
     size = who.setup.batch_size
     batches = [units[start : start + size] for start in range(0, len(units), size)]
-    wanted = ([unit.wanted for unit in batch] for batch in batches)
     rows = []
-    for batch, pictures in zip(batches, read_ahead(wanted, who.config.image_mode), strict=True):
+    for batch, pictures in zip(batches, who.read(engine, batches), strict=True):
         told = who.rows(engine, batch, pictures, take)
         progress.advance(len(told), dict(Counter(row["reason"] for row in told if row["reason"])))
         rows += told

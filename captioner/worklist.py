@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.pictures import Wanted
+from captioner.engine import Wanted
 from spine.errors import DataError
 from spine.ids import caption_id
 from spine.prompts import Prompt

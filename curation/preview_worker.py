@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from curation.opening import Opened, Openers, follow_parent, measured
+from curation.opening import Opened, Openers, measured
 from curation.preview_cache import PreviewCache, PreviewRow, fresh_row
 from spine.config import load_config
 from spine.errors import FactoryError, ImageError
@@ -26,6 +26,7 @@ from spine.refused import Refused
 from spine.run import Run
 from spine.settings import FetchConfig
 from spine.web import Web
+from spine.workers import follow_parent
 
 SIDE_PX = 256
 """Longer side of a thumbnail."""

@@ -1,11 +1,14 @@
+import hashlib
 import json
 import shutil
 
 import pytest
 from PIL import Image
 
-from captioner.embedded import EmbeddedEngine, EmbeddedSetup, in_halves, is_out_of_memory
-from captioner.engine import CaptionFailure, Reply
+from captioner.embedded import EmbeddedEngine, EmbeddedSetup
+from captioner.engine import CaptionFailure, Reply, Wanted
+from captioner.memory import in_halves, is_out_of_memory
+from captioner.pictures import bounded
 from spine.errors import ConfigError, ModelError
 from spine.prompts import PROMPTS, Prompt
 from spine.settings import CaptionConfig
@@ -80,6 +83,30 @@ def test_a_reply_ends_before_the_closing_token_and_says_so(tiny_llava, images, e
         text = processor.decode(said, skip_special_tokens=True)
         assert reply == Reply(text, "stop" if ended else "length", len(said))
     assert replies[0].finish_reason == "stop"
+
+
+def test_what_is_read_ahead_is_what_the_processor_makes_of_all_pictures_together(engine, images, tmp_path):
+    wanted = []
+    for number, image in enumerate(images):
+        image.convert("RGB").save(tmp_path / f"{number}.png")
+        content = (tmp_path / f"{number}.png").read_bytes()
+        wanted.append(Wanted(str(tmp_path / f"{number}.png"), hashlib.sha256(content).hexdigest()))
+
+    read = [engine.read(each, "crop") for each in wanted]
+
+    processor, text = engine._processor, engine._rendered(LAION)
+    together = processor(
+        images=[bounded(image) for image in images],
+        text=[text] * len(images),
+        padding=True,
+        return_tensors="pt",
+    )
+    given = engine._inputs(text, read)
+    assert set(given) == set(together) and all(given[name].equal(together[name]) for name in given)
+    assert engine.describe(read, LAION, LENGTH) == engine.describe(
+        [bounded(image) for image in images], LAION, LENGTH
+    )
+    assert engine.read(None, "crop").reason == "not_fetched"
 
 
 def test_no_pictures_give_no_replies(engine):

@@ -15,11 +15,12 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from captioner import http, lanes
+from captioner import answers, http, lanes
 from captioner.captions import caption
 from captioner.embedded import EmbeddedEngine, EmbeddedSetup
 from captioner.engine import CaptionFailure, Reply
-from captioner.http import HttpEngine, HttpSetup, data_url
+from captioner.http import HttpEngine, HttpSetup
+from captioner.sending import data_url
 from captioner.serving import create_app
 from spine.errors import ConfigError, ServiceError
 from spine.prompts import PROMPTS
@@ -66,7 +67,7 @@ def misbehaving(monkeypatch):
 
     An answer is (status, headers, bytes); None breaks the connection off.
     """
-    monkeypatch.setattr(http, "MAX_PAUSE_S", 0.02)
+    monkeypatch.setattr(answers, "MAX_PAUSE_S", 0.02)
     monkeypatch.setattr(lanes, "LONGEST_REST_S", 0.02)
     servers = []
 

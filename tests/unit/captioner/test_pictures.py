@@ -30,7 +30,7 @@ def numbered(number):
 def test_batches_come_in_order_with_every_picture_in_its_place(tmp_path):
     wanted = [saved(tmp_path / f"{n}.png", numbered(n)) for n in range(30)]
 
-    batches = list(read_ahead(wanted[start : start + 4] for start in range(0, 30, 4)))
+    batches = list(read_ahead((wanted[start : start + 4] for start in range(0, 30, 4)), load_picture))
 
     assert [len(batch) for batch in batches] == [4] * 7 + [2]
     assert [picture.getpixel((0, 0))[0] for batch in batches for picture in batch] == list(range(30))
@@ -38,7 +38,7 @@ def test_batches_come_in_order_with_every_picture_in_its_place(tmp_path):
 
 def test_threads_end_when_the_rest_is_not_taken(tmp_path):
     wanted = [saved(tmp_path / f"{n}.png", numbered(n)) for n in range(12)]
-    batches = read_ahead([[one] for one in wanted])
+    batches = read_ahead([[one] for one in wanted], load_picture)
 
     next(batches)
     batches.close()
@@ -58,7 +58,8 @@ def test_a_bad_picture_is_a_failure_with_its_reason_and_no_other_is_touched(tmp_
     gone = Wanted(str(tmp_path / "gone.png"), "0" * 64)
     damaged = Wanted(str(broken), hashlib.sha256(broken.read_bytes()).hexdigest())
 
-    [loaded] = read_ahead([[good, damaged, Wanted(str(empty), "0" * 64), swapped, gone, None, good]])
+    batch = [good, damaged, Wanted(str(empty), "0" * 64), swapped, gone, None, good]
+    [loaded] = read_ahead([batch], load_picture)
 
     reasons = [one.reason if isinstance(one, CaptionFailure) else "good" for one in loaded]
     assert reasons[0] == reasons[-1] == "good"

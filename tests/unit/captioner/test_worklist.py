@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from captioner.pictures import Wanted
+from captioner.engine import Wanted
 from captioner.worklist import captioner_id, narrowed, read_units
 from spine.errors import DataError
 from spine.ids import caption_id
