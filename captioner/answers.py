@@ -57,15 +57,18 @@ def understood(endpoint: str, response: httpx.Response, content: bytes) -> Reply
         answer = json.loads(content)
         choice = answer["choices"][0]
         text, ended = choice["message"]["content"], choice["finish_reason"]
-        tokens = (answer.get("usage") or {}).get("completion_tokens")
+        usage = answer.get("usage") or {}
+        tokens, asked = usage.get("completion_tokens"), usage.get("prompt_tokens")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return CaptionFailure("bad_reply", f"{endpoint}: no chat completion: {said}")
-    if not isinstance(text, str) or not (tokens is None or isinstance(tokens, int)):
+    if not isinstance(text, str) or not all(
+        each is None or isinstance(each, int) for each in (tokens, asked)
+    ):
         return CaptionFailure("bad_reply", f"{endpoint}: no text in its answer: {said}")
     if ended not in ("stop", "length"):
         return CaptionFailure("refused", f"{endpoint}: ended its answer with {str(ended)[:50]!r}")
     finish: FinishReason = ended
-    return Reply(text, finish, tokens)
+    return Reply(text, finish, tokens, prompt_tokens=asked)
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -6,16 +6,19 @@ says of a picture can depend on its neighbours in the batch (docs/captioning.md)
 """
 
 import json
+import time
 from collections import Counter, deque
 from collections.abc import Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.asked import Asked
 from captioner.comparison import ask_blank
+from captioner.cost import Spent, spent_on, told
 from captioner.engine import Engine
 from captioner.figures import NO_YARDSTICKS, Yardsticks, figures_of
 from captioner.report_page import publish_report
@@ -32,6 +35,9 @@ from spine.tables import CAPTIONS, read_parts
 
 BATCHES_A_PART = 8
 """A killed run has lost what it did since its last part: the work of this many batches at most."""
+
+SAY_EVERY_S = 60.0
+"""Seconds between two lines about what was spent."""
 
 _RETRYING = (
     ".retrying.json"  # pictures that a call with failed_only took in hand, so that a kill forgets none
@@ -132,6 +138,7 @@ class _Work:
         self.run, self.who, self.progress = run, who, progress
         self.here: set[int] = set()
         """Ids of the pictures that have their row."""
+        self._spent, self._said = Spent(), time.monotonic()
 
     def do(self, units: Sequence[Unit], asked: Sequence[Unit], limit: int | None) -> None:
         """Caption what is asked for and not yet there."""
@@ -146,6 +153,8 @@ class _Work:
             engine = self.who.setup.load()
             try:
                 ask_blank(self.run, self.who, engine)
+                # From here on the rate is that of captions, and the time left can be told from it.
+                self.progress.begin("caption", len(pictures), "pictures", done=len(pictures & self.here))
                 self._publish_all(self._batches(engine, missing))
             finally:
                 engine.close()
@@ -216,18 +225,26 @@ class _Work:
     def _publish(self, rows: list[Row]) -> None:
         numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(self.run.captions)]
         path = part_path(self.run.captions, max(numbers, default=-1) + 1)
-        publish_table(path, pa.Table.from_pylist(rows, CAPTIONS))
+        table = pa.Table.from_pylist(rows, CAPTIONS)
+        publish_table(path, table)
         self.here.update(row["id"] for row in rows)
+        self._spent += spent_on(table)
+        if time.monotonic() - self._said >= SAY_EVERY_S:
+            self.progress.say(f"so far {told(self._spent, self._spent.cost(self.who.config))}")
+            self._said = time.monotonic()
 
 
 def _closed(stage: Stage, units: Sequence[Unit], work: _Work, yardsticks: Yardsticks) -> Manifest:
     """Finish the stage if every selected picture has its row; else say what there is."""
     selected = sorted(number for unit in units for number in unit.ids)
-    rows = read_parts(work.run.captions, CAPTIONS, [*COUNTED, "caption_id", "raw_caption"])
+    rows = read_parts(work.run.captions, CAPTIONS, [*COUNTED, "caption_id", "raw_caption", "prompt_tokens"])
     rows = rows.filter(pc.is_in(rows["id"], pa.array(selected, pa.int64()))).sort_by("id")
     counts = {"selected": len(selected), **tally(rows)}
-    setup = work.who.setup
-    facts = {
+    setup, spent = work.who.setup, spent_on(rows)
+    facts: dict[str, Any] = {
+        "tokens": spent.tokens,
+        "prompt_tokens": spent.prompt_tokens,
+        "cost": spent.cost(work.who.config),
         "model": setup.name,
         "family": setup.family,
         "prompt_id": work.who.prompt.prompt_id,

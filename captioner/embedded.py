@@ -226,14 +226,14 @@ class EmbeddedEngine:
             output = self._model.generate(
                 **inputs, max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty, **drawing
             )
-        return [self._reply(row) for row in output[:, asked:].tolist()]
+        return [self._reply(row, asked) for row in output[:, asked:].tolist()]
 
-    def _reply(self, tokens: list[int]) -> Reply:
+    def _reply(self, tokens: list[int], asked: int) -> Reply:
         """Decode one row of new tokens, which is padded behind its closing token."""
         end = next((at for at, token in enumerate(tokens) if token in self._closing), None)
         said = tokens if end is None else tokens[:end]
         text = self._processor.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Reply(str(text), "length" if end is None else "stop", len(said))
+        return Reply(str(text), "length" if end is None else "stop", len(said), prompt_tokens=asked)
 
     def _out_of_memory(self, picture: Prepared) -> CaptionFailure:
         needed = (

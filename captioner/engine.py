@@ -49,6 +49,9 @@ class Reply:
     attempts: int = 1
     """How often the picture was put to the model."""
 
+    prompt_tokens: int | None = None
+    """Of picture and prompt, each time they were put to the model; None where a server doesn't say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from captioner.asked import Asked
+from captioner.cost import Spent, spent_in, told
 from captioner.shelves import parts_of
 from captioner.worklist import narrowed, read_units
 from spine.config import load_config
@@ -32,6 +33,13 @@ class Estimate:
     """Contents that would be asked now."""
     rate: float | None
     """Pictures a second, as this captioner's last job in this run reached; None where it had none."""
+    tokens: int | None
+    """Of the captions that would be asked for, at the mean of those there are, in a preview if nowhere else; None
+    where there are none."""
+    prompt_tokens: int | None
+    """Of pictures and prompts, likewise."""
+    cost: float | None
+    """Of the two at the prices of [caption]; None where there are none."""
 
     @property
     def seconds(self) -> float | None:
@@ -66,6 +74,9 @@ def estimate(
         if force
         or (status.get(unit.caption_id) == "failed" if failed_only else unit.caption_id not in status)
     ]
+    wanted = wanted[:limit]
+    spent = _known_spending(run, who.captioner)
+    times = len(wanted) / spent.captions if spent.captions else None
     found = [status[unit.caption_id] for unit in units if unit.caption_id in status]
     return Estimate(
         captioner=who.captioner,
@@ -75,9 +86,18 @@ def estimate(
         contents=len(units),
         captioned=found.count("captioned"),
         failed=found.count("failed"),
-        to_ask=len(wanted[:limit]),
+        to_ask=len(wanted),
         rate=_rate(run, who.captioner),
+        tokens=None if times is None else round(times * spent.tokens),
+        prompt_tokens=None if times is None else round(times * spent.prompt_tokens),
+        cost=None if times is None else spent.cost(who.config, times),
     )
+
+
+def _known_spending(run: Run, captioner: str) -> Spent:
+    """What this captioner's captions took, those of previews if there are no others."""
+    spent = spent_in(parts_of(run, captioner), captioner)
+    return spent if spent.captions else spent_in(run.caption_previews.glob("*/part-*.parquet"), captioner)
 
 
 def _rate(run: Run, captioner: str) -> float | None:
@@ -98,6 +118,8 @@ def estimate_lines(found: Estimate) -> list[str]:
         f"{found.selected:,} pictures selected, {found.contents:,} of different content: {known}",
         f"{found.to_ask:,} would be asked",
     ]
+    if found.tokens is not None and found.prompt_tokens is not None:
+        lines.append(f"that takes about {told(Spent(0, found.tokens, found.prompt_tokens), found.cost)}")
     if found.rate is None or found.seconds is None:
         return [*lines, "how long it takes isn't known: this captioner has no finished job in this run"]
     minutes, seconds = divmod(round(found.seconds), 60)

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import httpx
@@ -233,7 +233,7 @@ class HttpEngine:
                 continue
             attempts += 1
             if isinstance(answer, Reply):
-                return Reply(answer.text, answer.finish_reason, answer.tokens, attempts)
+                return replace(answer, attempts=attempts)
             if answer.reason == "refused" or attempts == MAX_ATTEMPTS:
                 if answer.reason == UNREACHABLE:
                     raise ServiceError(f"{answer.message}; start it again, and then the same command")

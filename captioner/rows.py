@@ -50,6 +50,7 @@ def caption_row(
         "finish_reason": reply.finish_reason,
         "truncated": reply.finish_reason == "length",
         "tokens": reply.tokens,
+        "prompt_tokens": reply.prompt_tokens,
         "attempts": reply.attempts,
         "retried_for": outcome.retried_for,
         "other_raw_caption": outcome.other,

@@ -139,7 +139,7 @@ def _completion(name: str, reply: Reply) -> dict[str, Any]:
         "created": int(time.time()),
         "model": name,
         "choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason}],
-        "usage": {"completion_tokens": reply.tokens},
+        "usage": {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.tokens},
     }
 
 

@@ -284,6 +284,8 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
         ("caption.max_new_tokens", 1 <= config.caption.max_new_tokens <= 4096, "1 to 4096"),
         ("caption.image_mode", config.caption.image_mode in ("crop", "pad", "squash"), "crop, pad or squash"),
         ("caption.batch_size", config.caption.batch_size >= 1, "1 or more"),
+        ("caption.price_prompt", config.caption.price_prompt >= 0, "0 or more"),
+        ("caption.price_caption", config.caption.price_caption >= 0, "0 or more"),
         ("caption.agreement_sample", config.caption.agreement_sample >= 0, "0 or more"),
         ("caption.in_flight", config.caption.in_flight >= 1, "1 or more"),
         ("caption.device", config.caption.device in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),

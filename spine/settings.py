@@ -296,6 +296,12 @@ class CaptionConfig:
     agreement_sample: int = 2_000
     """Captions at most whose agreement with their pictures the [clip] model measures; 0 is none."""
 
+    price_prompt: float = 0.0
+    """What a million tokens of pictures and prompts cost, in your currency; 0 is nothing."""
+
+    price_caption: float = 0.0
+    """What a million tokens of captions cost."""
+
     api_key_env: str = ""
     """Name of the environment variable that holds the servers' key, for the http engine; empty sends none."""
 

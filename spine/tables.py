@@ -202,6 +202,7 @@ CAPTIONS = pa.schema(
         ("captioner", pa.string()),  # 16 hex digits over model, prompt and parameters: who wrote it
         ("take", pa.int32()),  # 0: the likeliest words; from 1 on drawn with this seed, when asked again
         ("clean_caption", pa.string()),  # caption without its sentences of speculation and interpretation
+        ("prompt_tokens", pa.int32()),  # of picture and prompt; null where a server doesn't say
     ]
 )
 """captions/part-*.parquet: one row a picture, of the captioner that [caption] names; pictures of one content share
@@ -279,7 +280,7 @@ DATASET = pa.schema(
 _ADDED = frozenset(
     {
         *("violence", "violence_model"),
-        *("opt_out", "md5", "pdq", "take", "clean_caption", "truncated", "repetition"),
+        *("opt_out", "md5", "pdq", "take", "clean_caption", "prompt_tokens", "truncated", "repetition"),
         *(
             "speculation",
             "interpretation",

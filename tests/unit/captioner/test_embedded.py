@@ -81,7 +81,10 @@ def test_a_reply_ends_before_the_closing_token_and_says_so(tiny_llava, images, e
         ended = closing in row or 2 in row
         said = row[: min(row.index(token) for token in (closing, 2) if token in row)] if ended else row
         text = processor.decode(said, skip_special_tokens=True)
-        assert reply == Reply(text, "stop" if ended else "length", len(said))
+        asked = (
+            len(processor.tokenizer(f"USER: \n{LAION.text} ASSISTANT:")["input_ids"]) + 9
+        )  # places of a picture
+        assert reply == Reply(text, "stop" if ended else "length", len(said), prompt_tokens=asked)
     assert replies[0].finish_reason == "stop"
 
 

@@ -57,7 +57,7 @@ def setup_of(*addresses, **settings):
 def completion(text="a star", finish="stop"):
     return {
         "choices": [{"message": {"content": text}, "finish_reason": finish}],
-        "usage": {"completion_tokens": 2},
+        "usage": {"prompt_tokens": 700, "completion_tokens": 2},
     }
 
 
@@ -187,7 +187,7 @@ def test_a_large_picture_is_sent_small_and_in_its_shape():
 def test_a_busy_server_is_given_time_and_that_is_no_failed_attempt(misbehaving, status):
     address, state = misbehaving(lambda _, n: (status, {"retry-after": "0"}, b"") if n < 9 else good())
 
-    assert described(address) == [Reply("a star", "stop", 2, attempts=1)]
+    assert described(address) == [Reply("a star", "stop", 2, attempts=1, prompt_tokens=700)]
     assert state["n"] == 10
 
 
@@ -197,7 +197,7 @@ def test_a_busy_server_is_given_time_and_that_is_no_failed_attempt(misbehaving, 
 def test_a_fault_is_tried_again(misbehaving, fault):
     address, _ = misbehaving(lambda _, n: fault if n < 2 else good())
 
-    assert described(address) == [Reply("a star", "stop", 2, attempts=3)]
+    assert described(address) == [Reply("a star", "stop", 2, attempts=3, prompt_tokens=700)]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_fault_that_stays_fails_the_picture_alone(misbehaving, fault, reason):
 
     assert isinstance(second, CaptionFailure)
     assert (second.reason, second.attempts) == (reason, http.MAX_ATTEMPTS)
-    assert first == third == Reply("a star", "stop", 2)
+    assert first == third == Reply("a star", "stop", 2, prompt_tokens=700)
 
 
 def test_a_server_that_hangs_fails_the_picture_alone(misbehaving, monkeypatch):
@@ -314,7 +314,7 @@ def test_a_server_that_dies_stops_the_work_instead_of_failing_every_picture(misb
     dead = threading.Event()
     address, state = misbehaving(lambda *_: None if dead.is_set() else good())
     engine = HttpEngine(setup_of(address))
-    assert engine.describe([noise(0)], LAION, 8) == [Reply("a star", "stop", 2)]
+    assert engine.describe([noise(0)], LAION, 8) == [Reply("a star", "stop", 2, prompt_tokens=700)]
     dead.set()
     state["server"].shutdown()
     state["server"].server_close()

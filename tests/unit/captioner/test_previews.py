@@ -122,8 +122,8 @@ def test_the_page_loads_nothing_escapes_texts_and_says_why_a_picture_has_none(
     run = make_run(pictures)
     decode = EmbeddedEngine._reply
 
-    def hostile(self, tokens):
-        reply = decode(self, tokens)
+    def hostile(self, *tokens):
+        reply = decode(self, *tokens)
         return type(reply)("<script>alert(1)</script> & " + reply.text, reply.finish_reason, reply.tokens)
 
     monkeypatch.setattr(EmbeddedEngine, "_reply", hostile)
