@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from index_builder.best_k import Similarities
+from index_builder.candidate_ranking import candidates_for, in_order
 from index_builder.exact_ranking import exact_similarities
 from index_builder.filtered_search import search_all, search_by_depth
-from index_builder.index_folder import IndexFolder, candidates_for, in_order
+from index_builder.index_folder import IndexFolder
 from index_builder.list_pairs import Numbers
 from index_builder.list_pass import GROWN, ListPass, open_list_pass
 from index_builder.metadata_rows import Rows

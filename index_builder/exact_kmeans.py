@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index_builder.faiss_library import load_faiss
+from index_builder.gpu import nearest
 from index_builder.near_duplicates import near_duplicate_groups
 from index_builder.stored_vectors import VectorSource, block_rows
 from spine.progress import Progress
@@ -145,7 +146,7 @@ def _nearest(
     metric = faiss.METRIC_INNER_PRODUCT if spherical else faiss.METRIC_L2
     labels, nearness = np.empty(len(embeddings), np.int64), np.empty(len(embeddings), np.float32)
     for rows, block in _blocks(embeddings):
-        near, numbers = faiss.knn(block, centroids, 1, metric=metric)
+        near, numbers = nearest(block, centroids, 1, metric)
         labels[rows], nearness[rows] = numbers[:, 0], near[:, 0] if spherical else -near[:, 0]
     return labels, nearness
 

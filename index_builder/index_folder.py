@@ -5,6 +5,7 @@ metadata/. Ours has a manifest too, and where its codes are coarse the vectors t
 candidates are ranked exactly.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from index_builder.candidate_ranking import candidates_for, in_order, ranked_exactly
 from index_builder.faiss_library import load_faiss
+from index_builder.gpu import GpuIndex
 from index_builder.index_file import INDEX_FILE, METADATA_FOLDER, VECTORS_FILE, read_index, read_vectors
 from index_builder.metadata_rows import MetadataRows, Rows
 from spine.errors import DataError
@@ -65,6 +68,8 @@ class IndexFolder:
         self.nlist = int(lists.nlist) if lists is not None else 0
         self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
         self._kept: dict[str, Any] = {}
+        size_bytes = self.path.stat().st_size if self.path.is_file() else sys.maxsize
+        self._on_gpus = GpuIndex.of(index, size_bytes)
         self._map_lock = threading.Lock()
         self._mapped = False
 
@@ -134,15 +139,27 @@ class IndexFolder:
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         if len(queries) and self.n:
             depth = min(self.n, k if vectors is None else candidates_for(k))
-            found, numbers = index.search(queries, depth, params=self._parameters(index, nprobe))
-            found = 1 - found / 2 if self.metric == "l2" else found
+            found, numbers = self._search(index, queries, depth, nprobe)
+            if self.metric == "l2":
+                found = np.subtract(1, found / 2, dtype=np.float32)
             if vectors is not None:
-                found, numbers = _ranked_exactly(queries, numbers, vectors)
+                found, numbers = ranked_exactly(queries, numbers, vectors)
             width = min(k, depth)
             rows[:, :width] = numbers[:, :width]
             similarities[:, :width] = np.where(numbers[:, :width] >= 0, found[:, :width], -np.inf)
             similarities, rows = in_order(similarities, rows)
         return similarities, rows
+
+    def _search(
+        self, index: Any, queries: Vectors, depth: int, nprobe: int
+    ) -> tuple[npt.NDArray[np.float32], Rows]:
+        parameters = self._parameters(index, nprobe)
+        if self._on_gpus is not None:
+            found = self._on_gpus.search(queries, depth, nprobe or self.nprobe, parameters)
+            if found is not None:
+                return found
+        answer: tuple[npt.NDArray[np.float32], Rows] = index.search(queries, depth, params=parameters)
+        return answer
 
     def search_with_vectors(
         self, query: Vectors, k: int, *, nprobe: int = 0
@@ -256,7 +273,7 @@ class IndexFolder:
 
     def close(self) -> None:
         """Let go of the files. Searches that run end well; later ones are a mistake."""
-        self._index = self._vectors = None
+        self._index = self._vectors = self._on_gpus = None
         self._kept = {}
         self._rows = MetadataRows([], self._rows.schema)
 
@@ -333,35 +350,11 @@ class IndexFolder:
                 self._mapped = True
 
 
-def candidates_for(k: int) -> int:
-    """How many candidates of coarse codes are ranked exactly for k neighbours."""
-    return 4 * k + 240
-
-
-def in_order(
-    similarities: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Results (q, k) by falling similarity; equals, whose order FAISS leaves open, by row."""
-    order = np.lexsort((rows, -similarities), axis=1)
-    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
-
-
 def _unit(vectors: Vectors) -> Vectors:
     """Rows scaled to L2 norm 1; those of zeros stay."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
     unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit
-
-
-def _ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any) -> tuple[Vectors, Rows]:
-    """Candidates (q, depth) sorted by their similarity on the vectors themselves."""
-    numbers = np.sort(candidates, axis=1)  # in the order of the file
-    exact = np.empty(candidates.shape, dtype=np.float32)
-    for i, query in enumerate(queries):  # one by one: its vectors fit into the cache
-        exact[i] = vectors[np.maximum(numbers[i], 0)].astype(np.float32) @ query
-    exact[numbers < 0] = -np.inf
-    order = np.argsort(-exact, axis=1, kind="stable")
-    return np.take_along_axis(exact, order, axis=1), np.take_along_axis(numbers, order, axis=1)
 
 
 def _check_facts(folder: Path, index: Any, manifest: Manifest) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index_builder.faiss_library import load_faiss
+from index_builder.gpu import add_with_lists, quantizer_on_gpu
 from index_builder.stored_vectors import StoredVectors
 from spine.errors import DataError
 from spine.progress import Progress
@@ -44,12 +45,17 @@ def write_parts(
         rows: Of a part.
         progress: Told of vectors.
     """
+    quantizer = quantizer_on_gpu(trained)
     for number, path in enumerate(paths):
         start, stop = number * rows, min((number + 1) * rows, vectors.n)
         if not path.exists():
             part = load_faiss().clone_index(trained)
             for first, block in vectors.blocks(start, stop):
-                part.add_with_ids(block, np.arange(first, first + len(block)))
+                numbers = np.arange(first, first + len(block))
+                if quantizer is None:
+                    part.add_with_ids(block, numbers)
+                else:
+                    add_with_lists(part, block, numbers, quantizer)
             write_index(part, path)
         progress.advance(stop - start)
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index_builder.faiss_library import load_faiss
+from index_builder.gpu import nearest
 from index_builder.index_folder import IndexFolder
 from index_builder.stored_vectors import StoredVectors
 from spine.progress import SILENT, Progress
@@ -137,7 +138,7 @@ def _exact(
     heap = faiss.ResultHeap(len(queries), depth + 1, keep_max=True)
     for first, block in vectors.blocks():
         k = min(depth + 1, len(block))
-        similarities, rows = faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
+        similarities, rows = nearest(queries, block, k, faiss.METRIC_INNER_PRODUCT)
         heap.add_result(similarities, rows + first)
     heap.finalize()
     others = np.where(own[:, None] == heap.I, -np.inf, heap.D)

@@ -206,6 +206,26 @@ def test_stopped_anywhere_and_started_again_it_is_as_if_never_stopped(
     assert index(run).digest == whole.digest
 
 
+def test_a_flipped_bit_in_any_published_file_is_named(tmp_path, vectors):
+    run = pool_run(tmp_path / "run", vectors, memory_budget="170kB")
+    manifest = index(run)
+    assert {record.path for record in manifest.files} == {
+        "image.index",
+        "vectors.npy",
+        "metadata/0.arrow",
+        "index_report.json",
+        "index_report.svg",
+    }
+    for record in manifest.files:
+        path = run.index / record.path
+        whole = path.read_bytes()
+        for place in (0, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+            assert verify(run.index) == [f"{path}: content differs from what was published"]
+        path.write_bytes(whole)
+    assert verify(run.index) == []
+
+
 def test_pictures_that_are_all_alike_still_make_an_index(tmp_path, vectors):
     run = pool_run(tmp_path / "run", np.tile(vectors[:3], (200, 1)), memory_budget="60kB")
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index_builder import list_pairs, list_pass, list_tiles
-from index_builder.index_folder import in_order
+from index_builder.candidate_ranking import in_order
 from index_builder.list_pass import GROWN, open_list_pass
 from index_builder.ordered_threads import mapped_in_order
 from index_builder.row_mask import RowMask
