@@ -25,6 +25,8 @@ Rows = npt.NDArray[np.int64]
 METADATA_ROWS = 2**19
 """Rows of one file of ours: some 300 bytes each as a rule."""
 
+_FEW = 1_000
+
 
 class MetadataRows:
     """The rows of a metadata folder, by number.
@@ -138,6 +140,8 @@ class MetadataRows:
             batches[number].slice(place, 1)
             for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
         ]
+        if len(slices) <= _FEW:  # in one copy; many rows' text may be more than one array holds
+            return pa.Table.from_batches([pa.concat_batches(slices)]).select(names)
         return pa.Table.from_batches(slices, self.schema).select(names).combine_chunks()
 
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 from index_builder.clip import clip_name
 from index_builder.faiss_library import load_faiss
 from index_builder.heads import load_head, load_rating_vector
-from index_builder.index_file import INDEX_FILE, METADATA_FOLDER
+from index_builder.index_file import INDEX_FILE
 from index_builder.index_folder import IndexFolder
 from index_builder.metadata_rows import MetadataRows
 from retrieval_server.duplicates import widest_directions
 from retrieval_server.inlined_pictures import InlinedPictures
 from retrieval_server.refusals import Refusal
+from retrieval_server.reordered_rows import WireNumbers, open_rows, wire_numbers
 from retrieval_server.settings import IndexSettings
 from spine.errors import ConfigError, DataError
 from spine.tables import Vectors
@@ -56,6 +57,8 @@ class ServedIndex:
     """Puts the pictures that image_path names into answers."""
     directions: Vectors | None
     """(d, s): where results of a query differ most, see `duplicates.widest_directions`."""
+    numbers: WireNumbers | None
+    """Ids on the wire, where they are not the rows themselves."""
 
     @property
     def name(self) -> str:
@@ -92,6 +95,14 @@ class ServedIndex:
         if self.pictures is not None:
             self.pictures.close()
 
+    def ids(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The ids of rows on the wire."""
+        return rows if self.numbers is None else self.numbers.of_rows[rows]
+
+    def rows_of(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The rows of ids on the wire, each from 0 to n - 1."""
+        return ids if self.numbers is None else self.numbers.rows[ids]
+
     def metadata(self, rows: npt.NDArray[np.int64], wanted: list[str] | None = None) -> pa.Table:
         """Metadata of rows, under the wire's names.
 
@@ -112,7 +123,7 @@ def open_index(settings: IndexSettings) -> ServedIndex:
         ModelError: A head or rating vectors can't be read or don't fit.
         DataError: The index can't be read, or vectors and metadata don't fit each other.
     """
-    rows = MetadataRows.open(settings.folder / METADATA_FOLDER)
+    rows = open_rows(settings.folder, reordered=settings.reordered)
     folders = _folders(settings, rows)
     first = next(iter(folders.values()))
     _check_model(settings, first)
@@ -126,6 +137,7 @@ def open_index(settings: IndexSettings) -> ServedIndex:
         ratings=_ratings(settings, first.d),
         pictures=InlinedPictures(settings.picture_folder) if settings.picture_folder is not None else None,
         directions=widest_directions(_sampled_results(first)),
+        numbers=wire_numbers(first) if settings.reordered else None,
     )
 
 

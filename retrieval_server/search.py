@@ -67,7 +67,7 @@ def answer(
     similarities, rows = similarities[kept], rows[kept]
     results = [
         {"id": row, "similarity": similarity}
-        for row, similarity in zip(rows.tolist(), similarities.tolist(), strict=True)
+        for row, similarity in zip(index.ids(rows).tolist(), similarities.tolist(), strict=True)
     ]
     with metrics.time("metadata_get_time"):
         described = records(index.metadata(rows[: len(results[: query.num_images])]))
@@ -204,7 +204,7 @@ def answer_batch(
     ours = {
         "query": neighbours.column("query"),
         "rank": pa.array(np.arange(len(queries)) - np.repeat(starts, sizes), pa.int32()),
-        "id": neighbours.column("row"),
+        "id": pa.array(index.ids(found), pa.int64()),
         "similarity": neighbours.column("similarity"),
     }
     theirs = {name: _without_nan(table[name]) for name in table.column_names}

@@ -201,7 +201,7 @@ class Service:
         return _json(answer.results), answer.warnings
 
     def _rows_answer(self, index: ServedIndex, ids: list[int]) -> bytes:
-        lists, rows = self.takedowns.current(), np.array(ids, dtype=np.int64)
+        lists, rows = self.takedowns.current(), index.rows_of(np.array(ids, dtype=np.int64))
         with self.metrics.time("metadata_get_time"):
             records = search.records(index.metadata(rows)) or [{} for _ in ids]
             if index.pictures is not None:

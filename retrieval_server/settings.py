@@ -64,6 +64,8 @@ class IndexSettings:
     """Model for text and picture queries; None: embeddings only."""
     mclip: str = ""
     """Multi-CLIP checkpoint for use_mclip, a folder or a name on the hub; empty: there is none."""
+    reordered: bool = False
+    """Ids on the wire are places in the inverted lists laid end to end: reorder_metadata_by_ivf_index."""
     memory_map: bool = True
     """Leave the index on disk and let the system bring in what is read."""
     columns: tuple[str, ...] | None = None
@@ -169,12 +171,6 @@ def _entry(path: Path, name: str, entry: object) -> IndexSettings:
         )  # clip-retrieval looks from where it is started; a file moves with its folders
     if not folder.is_dir():
         raise ConfigError(f"{place}: there is no folder {options['indice_folder']}")
-    if options.get("reorder_metadata_by_ivf_index"):
-        raise ConfigError(
-            f"{place}: reorder_metadata_by_ivf_index gives rows other numbers, which isn't done here; set it to false"
-        )
-    if options.get("enable_hdf5"):
-        _log.info("%s: HDF5 isn't needed: metadata is read from %s", name, folder / "metadata")
     for flag, key in (
         ("provide_safety_model", "safety_model"),
         ("provide_violence_detector", "violence_vectors"),
@@ -187,6 +183,7 @@ def _entry(path: Path, name: str, entry: object) -> IndexSettings:
         clip=_clip(place, options.get("clip_model", "ViT-B/32")),
         mclip=_mclip(place, options),
         picture_folder=_picture_folder(place, options.get("picture_folder", "")),
+        reordered=options.get("reorder_metadata_by_ivf_index", False),
         memory_map=options.get("enable_faiss_memory_mapping", False),
         columns=tuple(options.get("columns_to_return", DEFAULT_COLUMNS)),
         safety_head=options.get("safety_model", ""),

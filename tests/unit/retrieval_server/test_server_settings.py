@@ -86,10 +86,6 @@ def test_a_relative_folder_is_looked_for_beside_the_file(tmp_path):
         ({"a": {"indice_folder": ".", "use_arrow": "yes"}}, "use_arrow is 'yes'"),
         ({"a": {"indice_folder": ".", "columns_to_return": "url"}}, "columns_to_return is 'url'"),
         ({"a": {"indice_folder": ".", "clip_model": "ViT-Q"}}, "clip_model 'ViT-Q' is unknown"),
-        (
-            {"a": {"indice_folder": ".", "reorder_metadata_by_ivf_index": True}},
-            "reorder_metadata_by_ivf_index",
-        ),
     ],
 )
 def test_a_wrong_file_is_one_line_that_says_where(tmp_path, content, words):
