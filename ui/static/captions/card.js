@@ -6,6 +6,7 @@ import { FLAGS, pickedOf, state } from "./state.js";
 import { differing } from "./words.js";
 
 const MOST_SIGNS = 20_000;
+const SHOWN_SIGNS = 5_000; // of a caption on its card; the editor has the whole
 const WHY = {
   truncated: "cut off at the greatest length", loops: "repeats itself", speculating: "guesses", interpreting: "interprets", refusals: "doesn't describe the picture",
   not_english: "not English, by a cheap guess", prefix_missing: "doesn't begin with the words the prompt asks for", retried: "asked a second time for a loop or a cut",
@@ -35,9 +36,9 @@ export const picture = (card, reveal) => {
 /* The text, with the words marked that another caption lacks. */
 export const text = (shown, other) => {
   const node = el("div", { class: "pf-cap-text" });
-  const cut = clip(shown, MOST_SIGNS);
+  const cut = clip(shown, SHOWN_SIGNS);
   if (!other || other === shown) node.textContent = cut;
-  else node.append(...differing(cut, clip(other, MOST_SIGNS)).map(([piece, lacking]) => (lacking ? el("mark", { text: piece }) : piece)));
+  else node.append(...differing(cut, clip(other, SHOWN_SIGNS)).map(([piece, lacking]) => (lacking ? el("mark", { text: piece }) : piece)));
   return node;
 };
 
@@ -49,7 +50,7 @@ export const measures = (caption) => [
   caption.repetition >= 0.005 ? `${Math.round(caption.repetition * 100)} % repeated` : "",
   caption.speculation ? `${caption.speculation} guessing` : "",
   caption.interpretation ? `${caption.interpretation} interpreting` : "",
-  caption.clip === null ? "" : `CLIP ${caption.clip.toFixed(2)}`,
+  typeof caption.clip !== "number" ? "" : `CLIP ${caption.clip.toFixed(2)}`,
 ].filter(Boolean).join(" · ");
 
 const shownOf = (caption) => caption.edited || caption.caption || "";
