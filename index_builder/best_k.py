@@ -16,10 +16,14 @@ class BestK:
 
     Where a heap is full and two of its lowest are equal, FAISS lets go of the one with the smaller label. Rows go
     in as negative labels, so that of equals the first row stays.
+
+    Attributes:
+        k: How many are kept of each query.
     """
 
     def __init__(self, q: int, k: int) -> None:
         faiss = load_faiss()
+        self.k = k
         self._values = np.empty((q, k), dtype=np.float32)
         self._labels = np.empty((q, k), dtype=np.int64)
         self._heaps = faiss.float_minheap_array_t()

@@ -189,6 +189,7 @@ def _plan(index: IndexFolder, n_queries: int, nprobe: int) -> tuple[SearchPlan, 
         if lists is not None and lists.lists.on_disk
         else 0,
         memory_bytes=_memory_bytes(),
+        l2=index.metric == "l2",
         screens=lists is not None and lists.screens,
     )
     return plan, lists

@@ -22,7 +22,7 @@ from index_builder.inverted_lists import InvertedLists
 from index_builder.list_codes import ListDecoder, list_decoder
 from index_builder.list_pairs import Numbers, Pairs, Wanted, pair_up
 from index_builder.list_screen import SCREENED_FROM, Screen
-from index_builder.list_tiles import Scored, Tile, TileScorer
+from index_builder.list_tiles import Scanners, Scored, Tile, TileScorer
 from index_builder.matrix_threads import one_matrix_thread, one_torch_thread
 from index_builder.metadata_rows import Rows
 from index_builder.ordered_threads import mapped_in_order
@@ -61,6 +61,7 @@ class ListPass:
             raise ValueError("FAISS alone can score these codes")
         self._decoder: ListDecoder = decoder
         self.screens = not self._l2 and has_fast_integers()
+        self._scanners = Scanners(self._ivf)
         self.codes = decoder.kind
         self.lists = InvertedLists(self._ivf, path)
 
@@ -120,13 +121,13 @@ class ListPass:
         """Offer each pair's rows; `first` is the number of the first query in `best`."""
         screen = Screen(self._decoder, queries) if self._worth_screening(pairs) else None
 
-        scorer = TileScorer(self._ivf, self._decoder, queries, screen, l2=self._l2)
+        scorer = TileScorer(self._ivf, self._decoder, self._scanners, queries, best.k, screen, l2=self._l2)
 
         def with_bounds() -> Iterator[list[_Bounded]]:
             for share in _shares(self._tiles(pairs, mask)):
                 # Looked up as the share is handed out, so that they don't depend on what threads do meanwhile.
                 yield [
-                    (tile, best.least(tile.queries + first) if scorer.screens(tile) else None)
+                    (tile, best.least(tile.queries + first) if scorer.wants_least(tile) else None)
                     for tile in share
                 ]
 

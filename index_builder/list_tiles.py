@@ -1,5 +1,6 @@
 """Pieces of inverted lists, and the similarities of queries to them."""
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy.typing as npt
 
 from index_builder.best_k import BestK, Similarities
 from index_builder.exact_ranking import inner_products, pair_products
+from index_builder.faiss_library import load_faiss
 from index_builder.inverted_lists import Codes
 from index_builder.list_codes import ListDecoder
 from index_builder.list_pairs import Numbers
@@ -15,6 +17,10 @@ from index_builder.list_screen import WORTH, Screen
 from index_builder.metadata_rows import Rows
 from spine.tables import Vectors
 
+SCANNED_BELOW = {"flat": 5, "scalar": 6, "product": 17}
+"""Queries that share a list, by kind of codes, from which decoding and multiplying it costs less than FAISS's scan."""
+
+_LOWEST = np.finfo(np.float32).min
 _DENSE = 0.12  # of a tile's rows left to a query, from which it costs less to score them all
 
 
@@ -54,26 +60,62 @@ class Scored:
         best.add_pairs(self.tile.queries + first, self.asking, self.single, self.tile.rows[self.places])
 
 
+class Scanners:
+    """FAISS's scanners of one index, used again and again: Python can't free them."""
+
+    def __init__(self, ivf: Any) -> None:
+        self._ivf, self._idle = ivf, deque[Any]()
+
+    def take(self) -> Any:
+        """One that nobody else has until it is given back."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._ivf.get_InvertedListScanner(False, None, None)
+
+    def give(self, scanner: Any) -> None:
+        """Let others take it."""
+        self._idle.append(scanner)
+
+
 class TileScorer:
     """Scores tiles of one index for one call's queries. Any number of threads may use it."""
 
     def __init__(
-        self, ivf: Any, decoder: ListDecoder, queries: Vectors, screen: Screen | None, *, l2: bool
+        self,
+        ivf: Any,
+        decoder: ListDecoder,
+        scanners: Scanners,
+        queries: Vectors,
+        k: int,
+        screen: Screen | None,
+        *,
+        l2: bool,
     ) -> None:
         """Get ready.
 
         Args:
             ivf: The FAISS IndexIVF that the tiles are of.
             decoder: Of its codes.
+            scanners: Of its lists.
             queries: Shape (q, d), as the lists have them.
+            k: Neighbours a query.
             screen: Of the same queries; None to score everything.
             l2: Whether a similarity is 1 - |q - v|² / 2, not the inner product.
         """
-        self._ivf, self._decoder, self._queries, self._screen = ivf, decoder, queries, screen
+        self._scanners = scanners
+        self._ivf, self._decoder, self._queries, self._k, self._screen = ivf, decoder, queries, k, screen
         self._norms = np.einsum("ij,ij->i", queries, queries) if l2 else None
 
-    def screens(self, tile: Tile) -> bool:
+    def wants_least(self, tile: Tile) -> bool:
         """Whether `score` wants to know what a row must have at least."""
+        return self._scans(tile) or self._screens(tile)
+
+    def _scans(self, tile: Tile) -> bool:
+        # Of an l2 index FAISS's scan gives squared distances, worst first.
+        return self._norms is None and len(tile.queries) < SCANNED_BELOW[self._decoder.kind]
+
+    def _screens(self, tile: Tile) -> bool:
         return self._screen is not None and len(tile.queries) * len(tile.rows) * self._screen.d >= WORTH
 
     def score(self, tile: Tile, least: Similarities | None) -> Scored:
@@ -81,8 +123,10 @@ class TileScorer:
 
         Args:
             tile: The tile.
-            least: What a row must have at least to be of use to each of its queries; None where `screens` says no.
+            least: What a row must have at least to be of use to each of its queries; None where `wants_least` says no.
         """
+        if least is not None and self._scans(tile):
+            return self._scanned(tile, least)
         none = np.empty(0, dtype=np.intp)
         if least is None or self._screen is None:
             scores = self._scores(tile, slice(None), self._decoder.decode(tile.codes))
@@ -105,6 +149,32 @@ class TileScorer:
             scores = self._scores(tile, dense, vectors)
         found = self._single(tile, single[line], places, vectors)
         return Scored(tile, tile.queries[dense], scores, single[line], places, found)
+
+    def _scanned(self, tile: Tile, least: Similarities) -> Scored:
+        """FAISS's own scan, query by query: where few want a list, decoding it costs more."""
+        faiss, n = load_faiss(), len(tile.rows)
+        scanner = self._scanners.take()
+        codes, numbers = np.ascontiguousarray(tile.codes), np.arange(n)
+        # FAISS takes what is more than the least so far; equals count too, the first rows of them.
+        floor = np.maximum(np.nextafter(least, np.float32(-np.inf)), _LOWEST)
+        values = np.repeat(floor[:, None], min(self._k, n), axis=1)
+        places = np.full(values.shape, -1, dtype=np.int64)
+        for i, query in enumerate(tile.queries.tolist()):
+            scanner.set_query(faiss.swig_ptr(self._queries[query]))
+            scanner.set_list(tile.number, float(tile.middles[i]))
+            scanner.scan_codes(
+                n,
+                faiss.swig_ptr(codes),
+                faiss.swig_ptr(numbers),
+                faiss.swig_ptr(values[i]),
+                faiss.swig_ptr(places[i]),
+                values.shape[1],
+            )
+        self._scanners.give(scanner)
+        asking, column = np.nonzero(places >= 0)
+        nothing = np.empty((0, n), dtype=np.float32)
+        found = values[asking, column], places[asking, column]
+        return Scored(tile, tile.queries[:0], nothing, asking, found[1].astype(np.intp), found[0])
 
     def _scores(self, tile: Tile, some: Numbers | slice, vectors: Vectors) -> Similarities:
         """Similarities of some of the tile's queries to its vectors, shape (queries, vectors)."""

@@ -92,11 +92,19 @@ def in_a_pass(index, path, queries, k, nprobe):
     return in_order(similarities, rows)
 
 
+@pytest.fixture(params=["scanned", "multiplied"])
+def few(request, monkeypatch):
+    """A list that few queries share is scanned by FAISS, or decoded and multiplied."""
+    below = {"scanned": 10**9, "multiplied": 0}[request.param]
+    monkeypatch.setattr(list_tiles, "SCANNED_BELOW", dict.fromkeys(list_tiles.SCANNED_BELOW, below))
+
+
 @pytest.fixture
 def screened(monkeypatch):
     """Every tile is screened by whole numbers, also on a CPU that gains nothing by it."""
     monkeypatch.setattr(list_pass, "SCREENED_FROM", 0)
     monkeypatch.setattr(list_tiles, "WORTH", 0)
+    monkeypatch.setattr(list_tiles, "SCANNED_BELOW", dict.fromkeys(list_tiles.SCANNED_BELOW, 0))
     monkeypatch.setattr(list_pass, "has_fast_integers", lambda: True)
 
 
@@ -114,7 +122,7 @@ def assert_same(ours, theirs, tolerance=2e-6):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pass_finds_what_faiss_finds(built, queries, kind, metric):
+def test_a_pass_finds_what_faiss_finds(built, queries, kind, metric, few):
     for flags in (MEMORY, MAPPED):
         index, path = built(kind, metric, flags)
         for k, nprobe in ((1, 1), (10, 4), (300, 3), (40, NLIST)):
@@ -181,7 +189,7 @@ def test_empty_lists_and_too_few_vectors_end_in_row_minus_one(tmp_path, vectors,
 
 @pytest.mark.parametrize("count", [1, 3, 17, 150])
 @pytest.mark.parametrize("kind", ["IVF24,Flat", "IVF24,SQ8", "IVF24,PQ8np"])
-def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vectors, kind, count):
+def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vectors, kind, count, few):
     repeated = np.tile(vectors[:200], (7, 1))  # row i is row i + 200, i + 400 ...
     index = trained(kind, faiss.METRIC_INNER_PRODUCT, vectors)
     index.add(repeated)
@@ -196,7 +204,7 @@ def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vect
     assert equal.any()
 
 
-def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatch):
+def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatch, few):
     index, path = built("IVF24,SQ8")
     whole = in_a_pass(index, path, queries, 30, 6)
     monkeypatch.setattr(list_pass, "_SCORES", 500)
@@ -208,7 +216,7 @@ def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["IVF24,SQ8", "IVF24,PQ8np"])
-def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, monkeypatch):
+def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, monkeypatch, few):
     monkeypatch.setattr(list_pass, "_SCORES", 500)
     usual = faiss.omp_get_max_threads()
     results = []
