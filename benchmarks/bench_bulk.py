@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def warm(pool: Pool, kind: str, k: int) -> None:
                 some,
                 lambda asked: [index.search(one[None], k, nprobe=NPROBE) for one in asked],
             ),
-            "faiss_batch": (pool.queries, lambda asked: raw.search(asked, k, params=single)),
+            "faiss_batch": (pool.queries[:1_000], lambda asked: raw.search(asked, k, params=single)),
             "bulk": (pool.queries, lambda asked: in_bulk(index, asked, k)),
             "bulk_with_metadata": (pool.queries, lambda asked: in_bulk(index, asked, k, COLUMNS)),
         }
@@ -239,7 +239,8 @@ def cold(pool: Pool) -> None:
         index.faiss_index().nprobe = NPROBE
         begin = time.perf_counter()
         # Its search has threads of its own; with more for computation its default function doesn't work (1.15.1).
-        _, rows = big_batch_search(index.faiss_index(), pool.queries, k, threaded=2, prefetch_threads=2)
+        with redirect_stdout(sys.stderr):  # it tells how far it is
+            _, rows = big_batch_search(index.faiss_index(), pool.queries, k, threaded=2, prefetch_threads=2)
         for start in range(0, len(rows), 256):
             index.metadata(rows[start : start + 256][rows[start : start + 256] >= 0], COLUMNS)
         took["big_batch_search"] = time.perf_counter() - begin
@@ -308,7 +309,7 @@ def peak_memory(folder: Path) -> float:
 
 def against_peer(pool: Pool) -> None:
     """Wall time for all queries, 40 results with metadata, everything in memory, beside clip-retrieval's."""
-    from tests.peer.__main__ import running_peer
+    from tests.peer.servers import running_peer
 
     peer = os.environ.get("PEER_PYTHON", str(ROOT / ".venv-peer" / "bin" / "python"))
     if not Path(peer).is_file():
@@ -322,7 +323,7 @@ def against_peer(pool: Pool) -> None:
         ours_s = time.perf_counter() - begin
     index_path = for_the_peer(pool, "SQ8", pool.folder / "peer")
     load_faiss().write_index(_with_nprobe(pool), str(pool.folder / "SQ8" / INDEX_FILE))
-    with running_peer(peer, index_path) as http:
+    with running_peer(peer, index_path, threads=1) as server:
 
         def ask(query: Floats) -> list[int]:
             body = {
@@ -335,7 +336,9 @@ def against_peer(pool: Pool) -> None:
                 "use_safety_model": False,
                 "use_violence_detector": False,
             }
-            return [row["id"] for row in http.post("/knn-service", json=body).raise_for_status().json()]
+            return [
+                row["id"] for row in server.http.post("/knn-service", json=body).raise_for_status().json()
+            ]
 
         ask(some[0])
         with ThreadPoolExecutor(4) as clients:
