@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from index_builder.decoding import Refusal
@@ -41,7 +41,8 @@ def local_inputs(found: Iterable[Entry]) -> Iterator[tuple[Input, Bytes]]:
     """Inputs as they lie; one that only has an address is refused as not_local."""
     for entry in found:
         refusal = _without_bytes(entry)
-        yield Input(entry, refusal), None if refusal is not None else entry.place
+        whole = entry if entry.content is None else replace(entry, content=None)  # bytes go on alone
+        yield Input(whole, refusal), None if refusal is not None else (entry.content or entry.place)
 
 
 def _without_bytes(entry: Entry) -> Refusal | None:

@@ -7,6 +7,7 @@ from popfactory.sources import source_of
 from spine.config import load_config
 from spine.errors import ConfigError
 from spine.lists import BlockLists
+from spine.remote import is_remote
 from spine.run import Run
 from spine.settings import Config
 
@@ -36,6 +37,8 @@ def require_ready(run: Run) -> Config:
 
 def _require_source(run: Run, config: Config, collection: str) -> None:
     source = source_of(run, config, collection)
+    if is_remote(source):
+        return  # embed lists it
     if not os.path.exists(os.path.expanduser(source)):  # noqa: PTH110, PTH111  # keeps names that aren't UTF-8
         raise ConfigError(f"{run.config}: [{collection}] source = {source!r}: no such file or folder")
 

@@ -6,7 +6,7 @@ Sources are written by others: what has the wrong type, is too long or can't be 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from spine.ids import laion_id
@@ -54,6 +54,8 @@ class Entry:
     aesthetic: float | None = None
     pwatermark: float | None = None
     punsafe: float | None = None
+    content: bytes | None = field(default=None, repr=False, compare=False)
+    """Its bytes, where the source is only read from one end to the other; None: they are to be read at its place."""
     problem: str | None = None
     """Why this part of the source can't be read; place then names it and has no bytes to read."""
 
@@ -63,7 +65,9 @@ class Entry:
         return self.place or self.url or self.key or ""
 
 
-def described(place: str, key: str | None, text: bytes | None, about: bytes | None) -> Entry:
+def described(
+    place: str, key: str | None, text: bytes | None, about: bytes | None, content: bytes | None = None
+) -> Entry:
     """An entry from what stands beside it. Notes that can't be read count as none: the picture is what matters."""
     values: Mapping[str, Any] = {}
     if about is not None and len(about) <= JSON_LIMIT:
@@ -74,12 +78,13 @@ def described(place: str, key: str | None, text: bytes | None, about: bytes | No
             values = {}
     fields = fields_of({str(name).lower(): value for name, value in values.items()})
     if text is not None:
-        said = fields["caption"]
+        noted = fields["caption"]
         fields["caption"] = clean(text[:TEXT_LIMIT].decode("utf-8", "replace"))
-        if said is None and fields["web_id"] is not None:
+        if noted is None and fields["web_id"] is not None:
             fields["web_id"] = laion_id(fields["url"], fields["caption"])
     return Entry(
-        **{"key": key, "place": place} | {name: value for name, value in fields.items() if value is not None}
+        **{"key": key, "place": place, "content": content}
+        | {name: value for name, value in fields.items() if value is not None}
     )
 
 

@@ -2,6 +2,7 @@ r"""Places: texts that say where a picture's bytes lie, and reading them there.
 
     /photos/a.jpg                         a file
     /data/00000.tar::000000012.jpg        a member of a tar; "::2" after it is the second of that name
+    s3://bucket/00000.tar::000000012.jpg  the same in a store that spine.remote knows
     /data/part-0.parquet::image.bytes::7  a cell: column (with a field, if it is a struct) and row from 0
 
 A name that is no valid UTF-8, has control characters or a "::" is written in percent-encoding, after
@@ -10,27 +11,34 @@ file:///photos/line%0Abreak.jpg. Containers are read in place, nothing is ever u
 only where Parquet is read: the processes that decode files should start quickly and stay small.
 """
 
+import contextlib
 import os
 import stat
 import tarfile
 import urllib.parse
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from spine.errors import ImageError
+from spine.errors import DataError, ImageError
 from spine.images import MAX_BYTES
+from spine.remote import is_remote, open_remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _ENCODED = "file://"
 _SEAM = "::"
 _COLUMN_LIMIT = 256_000_000  # bytes of a row group's column that are kept for the next row
 
-TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError)
+COMPRESSED_TARS = (".tar.gz", ".tgz")
+"""How names of compressed tars end."""
+
+TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error)
 """What a damaged tar raises while it is read."""
 
 PARQUET_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
@@ -80,11 +88,13 @@ def read_bytes(place: str, *, max_bytes: int = MAX_BYTES) -> bytes:
             content = _read_file(path, max_bytes)
         elif len(parts) == 2 and path.lower().endswith(".parquet"):
             content = _read_cell(path, parts[0], parts[1], max_bytes)
+        elif is_streamed(path):
+            content = _read_streamed(path, parts, max_bytes)
         else:
             content = _read_member(path, parts, max_bytes)
     except FileNotFoundError:
         raise ImageError("missing", f"{place}: no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in a path
+    except (*TAR_ERRORS, DataError) as error:  # ValueError: a null byte in a path
         raise ImageError("unreadable", f"{place}: {getattr(error, 'strerror', None) or error}") from None
     if not content:
         raise ImageError("empty_file", f"{place}: 0 bytes")
@@ -102,6 +112,35 @@ def open_regular(path: str) -> BinaryIO:
         os.close(descriptor)
         raise OSError(0, "no regular file")
     return os.fdopen(descriptor, "rb")
+
+
+def open_anywhere(path: str) -> BinaryIO:
+    """Open a regular file here, or a file of a store (see spine.remote), for reading.
+
+    Raises:
+        OSError, ValueError: It can't be opened.
+        DataError: The store's package isn't installed.
+    """
+    return open_remote(path) if is_remote(path) else open_regular(path)
+
+
+def is_streamed(path: str) -> bool:
+    """Whether a tar can only be read from one end to the other: it is compressed, or lies elsewhere."""
+    return is_remote(path) or path.lower().endswith(COMPRESSED_TARS)
+
+
+@contextlib.contextmanager
+def parquet_file(path: str) -> "Iterator[pq.ParquetFile]":
+    """A Parquet file here or of a store, page checksums verified.
+
+    Raises:
+        PARQUET_ERRORS: It can't be opened.
+    """
+    import pyarrow.parquet as pq
+
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_remote(path)) if is_remote(path) else path
+        yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +166,36 @@ def tar_members(file: BinaryIO) -> Iterator[Member]:
             tar.members.clear()  # type: ignore[attr-defined]  # or a large tar's headers would all stay in memory
 
 
+def tar_stream(path: str, max_bytes: int) -> Iterator[tuple[str, int, bytes | None]]:
+    """The regular members of a tar that can't be sought in, in its order.
+
+    Args:
+        path: Of the tar, compressed by gzip if its name says so.
+        max_bytes: Content of a larger member is passed over.
+
+    Yields:
+        Name, size and content; None for content that is too large.
+
+    Raises:
+        TAR_ERRORS: The tar is damaged from here on.
+    """
+    mode = "r|gz" if path.lower().endswith(COMPRESSED_TARS) else "r|"
+    with open_anywhere(path) as file, tarfile.open(fileobj=file, mode=mode) as tar:  # type: ignore[call-overload]
+        while (member := tar.next()) is not None:
+            if member.isreg() and not member.issparse():
+                content = tar.extractfile(member) if member.size <= max_bytes else None
+                yield member.name, member.size, content.read() if content is not None else None
+            tar.members.clear()
+
+
 def _is_plain(name: str) -> bool:
     return name.isprintable() and _SEAM not in name and not name.startswith(":") and not name.endswith(":")
 
 
 def _read_file(path: str, max_bytes: int) -> bytes:
-    with open_regular(path) as file:
-        _check_size(path, os.fstat(file.fileno()).st_size, max_bytes)
+    with open_anywhere(path) as file:
+        if not is_remote(path):
+            _check_size(path, os.fstat(file.fileno()).st_size, max_bytes)
         content = file.read(max_bytes + 1)  # it may grow while it is read
     _check_size(path, len(content), max_bytes)
     return content
@@ -160,6 +222,18 @@ def _read_member(path: str, parts: tuple[str, ...], max_bytes: int) -> bytes:
     return content
 
 
+def _read_streamed(path: str, parts: tuple[str, ...], max_bytes: int) -> bytes:
+    """A member of a tar that is read from its beginning to there: once for each picture that is asked for."""
+    place = place_of(path, *parts)
+    left = int(parts[1]) if len(parts) == 2 and parts[1].isdecimal() else 1
+    for name, size, content in tar_stream(path, max_bytes):
+        left -= name == parts[0]
+        if not left:
+            _check_size(place, size, max_bytes)
+            return content or b""
+    raise ImageError("missing", f"{place}: no such member")
+
+
 @lru_cache(maxsize=8)
 def _tar_index(path: str, size: int, mtime_ns: int) -> dict[tuple[str, str], tuple[int, int]]:
     """Where each member lies: (name, occurrence from "1") to (offset, size). Size and time are part of the key."""
@@ -179,10 +253,11 @@ def _read_cell(path: str, column: str, row: str, max_bytes: int) -> bytes:
     place = place_of(path, column, row)
     if not row.isascii() or not row.isdecimal():
         raise ImageError("missing", f"{place}: {row!r} is no row")
-    open_regular(path).close()
-    state = Path(path).stat()
+    open_anywhere(path).close()
+    # A store's files are taken to stay as they are while a process lives.
+    mtime_ns = 0 if is_remote(path) else Path(path).stat().st_mtime_ns
     try:
-        values, at = _cells(path, column, int(row), state.st_mtime_ns)
+        values, at = _cells(path, column, int(row), mtime_ns)
         value = values[at]
     except IndexError:
         raise ImageError("missing", f"{place}: no such row") from None
@@ -200,8 +275,6 @@ def _cells(path: str, column: str, row: int, mtime_ns: int) -> "tuple[pa.Array, 
     Raises:
         IndexError: There are fewer rows.
     """
-    import pyarrow.parquet as pq
-
     starts, sizes = _row_groups(path, column.partition(".")[0], mtime_ns)
     group = next((number for number, start in enumerate(starts[1:]) if row < start), None)
     if group is None:
@@ -209,7 +282,7 @@ def _cells(path: str, column: str, row: int, mtime_ns: int) -> "tuple[pa.Array, 
     at = row - starts[group]
     if sizes[group] <= _COLUMN_LIMIT:
         return _column(path, column, group, mtime_ns), at
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with parquet_file(path) as file:
         for batch in file.iter_batches(batch_size=16, row_groups=[group], columns=[column]):
             if at < batch.num_rows:
                 return _binary(batch.column(0)), at
@@ -220,9 +293,7 @@ def _cells(path: str, column: str, row: int, mtime_ns: int) -> "tuple[pa.Array, 
 @lru_cache(maxsize=64)
 def _row_groups(path: str, column: str, mtime_ns: int) -> tuple[list[int], list[int]]:
     """First row of each row group, with the row count at the end; and bytes of the column in each."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
+    with parquet_file(path) as file:
         metadata = file.metadata
         starts, sizes = [0], []
         for number in range(metadata.num_row_groups):
@@ -241,9 +312,7 @@ def _row_groups(path: str, column: str, mtime_ns: int) -> tuple[list[int], list[
 
 @lru_cache(maxsize=2)
 def _column(path: str, column: str, group: int, mtime_ns: int) -> "pa.Array":
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with parquet_file(path) as file:
         table = file.read_row_group(group, columns=[column])
     return _binary(table.column(0).combine_chunks())
 

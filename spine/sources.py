@@ -16,20 +16,26 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from spine.entries import JSON_LIMIT, NAMES, TEXT_LIMIT, Entry, clean, described, fields_of
 from spine.errors import DataError
+from spine.images import MAX_BYTES
 from spine.places import (
+    COMPRESSED_TARS,
     PARQUET_ERRORS,
     TAR_ERRORS,
     Member,
+    is_streamed,
+    open_anywhere,
     open_regular,
+    parquet_file,
     place_of,
     read_bytes,
     split_place,
     tar_members,
+    tar_stream,
 )
+from spine.remote import is_remote, list_remote
 
 __all__ = ["Entry", "Survey", "entries", "place_of", "read_bytes", "split_place", "survey"]
 
@@ -76,6 +82,8 @@ def survey(source: str) -> Survey:
     """
     if not source:
         raise DataError("no source given; name a folder of pictures, a .tar or a .parquet")
+    if is_remote(source):
+        return _survey_remote(source)
     root = os.path.abspath(os.path.expanduser(source))  # noqa: PTH100, PTH111  # keeps names that aren't UTF-8
     try:
         state = Path(root).stat()
@@ -85,6 +93,24 @@ def survey(source: str) -> Survey:
         ) from None
     folder = stat.S_ISDIR(state.st_mode)
     found = tuple(_walk(root)) if folder else (_File(root, _kind(root), state.st_size, state.st_mtime_ns),)
+    return _surveyed(source, root, found)
+
+
+def _survey_remote(source: str) -> Survey:
+    root = source.rstrip("/")
+    try:
+        listed = list_remote(root)
+    except Exception as error:  # each store's package has errors of its own
+        if isinstance(error, DataError):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise DataError(f"{source}: can't be listed ({said}); give another source") from None
+    return _surveyed(
+        source, root, tuple(_File(file.url, _kind(file.url), file.size, file.version) for file in listed)
+    )
+
+
+def _surveyed(source: str, root: str, found: tuple[_File, ...]) -> Survey:
     direct = any(file.kind in ("picture", "tar") for file in found)
     files = tuple(file for file in found if not (direct and file.kind == "parquet"))
     if all(file.kind == "sidecar" for file in files):
@@ -113,7 +139,7 @@ def entries(source: str | Survey) -> Iterator[Entry]:
 def _entries(surveyed: Survey) -> Iterator[Entry]:
     sidecars = {file.path for file in surveyed.files if file.kind == "sidecar"}
     alone = [file.path for file in surveyed.files] == [surveyed.source]
-    base = str(Path(surveyed.source).parent) if alone else surveyed.source
+    base = surveyed.source.rpartition("/")[0] if alone else surveyed.source
     for file in surveyed.files:
         place = place_of(file.path)
         if file.problem is not None:
@@ -160,13 +186,15 @@ def _walk(root: str) -> Iterator[_File]:
 
 def _kind(path: str) -> str:
     suffix = Path(path).suffix.lower()
+    if path.lower().endswith(COMPRESSED_TARS):
+        return "tar"
     if suffix in IMAGE_SUFFIXES:
         return "picture"
     return suffix[1:] if suffix in _CONTAINERS else "sidecar"
 
 
 def _stem(path: str) -> str:
-    return str(Path(path).with_suffix(""))
+    return os.path.splitext(path)[0]  # noqa: PTH122  # Path would take the second slash out of an address
 
 
 def _total(files: tuple[_File, ...]) -> int | None:
@@ -176,7 +204,8 @@ def _total(files: tuple[_File, ...]) -> int | None:
             return None
         if file.kind == "parquet":
             try:
-                total += int(pq.read_metadata(file.path).num_rows)
+                with parquet_file(file.path) as parquet:
+                    total += int(parquet.metadata.num_rows)
             except PARQUET_ERRORS:
                 total += 1
         elif file.kind != "sidecar":
@@ -190,12 +219,15 @@ def _beside(path: str, sidecars: set[str]) -> tuple[bytes | None, bytes | None]:
     found: list[bytes | None] = [None, None]
     for number, (suffix, limit) in enumerate(((".txt", TEXT_LIMIT), (".json", JSON_LIMIT))):
         if stem + suffix in sidecars:
-            with contextlib.suppress(OSError), open_regular(stem + suffix) as file:
+            with contextlib.suppress(OSError, ValueError), open_anywhere(stem + suffix) as file:
                 found[number] = file.read(limit + 1)
     return found[0], found[1]
 
 
 def _tar_entries(path: str) -> Iterator[Entry]:
+    if is_streamed(path):
+        yield from _streamed_entries(path)
+        return
     seen: dict[str, int] = {}
     try:
         with open_regular(path) as file:
@@ -210,8 +242,42 @@ def _tar_entries(path: str) -> Iterator[Entry]:
                     seen[member.name] = seen.get(member.name, 0) + 1
                     again = (str(seen[member.name]),) if seen[member.name] > 1 else ()
                     place = place_of(path, member.name, *again)
-                    yield described(place, clean(_sample(member)), sides[0], sides[1])
+                    yield described(place, clean(_sample(member.name)), sides[0], sides[1])
     except TAR_ERRORS as error:
+        yield Entry(
+            place=place_of(path), problem=f"the tar is damaged ({error}); what lies behind the damage is lost"
+        )
+
+
+def _streamed_entries(path: str) -> Iterator[Entry]:
+    """As _tar_entries, for a tar that can't be sought in: each picture comes with its bytes."""
+    seen: dict[str, int] = {}
+    sample: list[tuple[str, int, bytes | None]] = []
+
+    def sides(suffix: str, limit: int) -> bytes | None:
+        return next(
+            (part[: limit + 1] for name, _, part in sample if part and name.lower().endswith(suffix)), None
+        )
+
+    def pictures() -> Iterator[Entry]:
+        text, about = sides(".txt", TEXT_LIMIT), sides(".json", JSON_LIMIT)
+        for name, _, content in sample:
+            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            seen[name] = seen.get(name, 0) + 1
+            again = (str(seen[name]),) if seen[name] > 1 else ()
+            # Without content it is too large, which whoever reads its place finds out.
+            yield described(place_of(path, name, *again), clean(_sample(name)), text, about, content)
+
+    try:
+        for member in tar_stream(path, MAX_BYTES):
+            if sample and _sample(sample[0][0]) != _sample(member[0]):
+                yield from pictures()
+                sample = []
+            sample.append(member)
+        yield from pictures()
+    except (*TAR_ERRORS, DataError) as error:
+        yield from pictures()
         yield Entry(
             place=place_of(path), problem=f"the tar is damaged ({error}); what lies behind the damage is lost"
         )
@@ -226,7 +292,7 @@ def _samples(file: BinaryIO) -> Iterator[list[Member]]:
     sample: list[Member] = []
     try:
         for member in tar_members(file):
-            if sample and _sample(sample[0]) != _sample(member):
+            if sample and _sample(sample[0].name) != _sample(member.name):
                 yield sample
                 sample = []
             sample.append(member)
@@ -238,8 +304,8 @@ def _samples(file: BinaryIO) -> Iterator[list[Member]]:
         yield sample
 
 
-def _sample(member: Member) -> str:
-    folder, _, name = member.name.rpartition("/")
+def _sample(member: str) -> str:
+    folder, _, name = member.rpartition("/")
     return f"{folder}/{name.split('.', 1)[0]}" if folder else name.split(".", 1)[0]
 
 
@@ -252,7 +318,7 @@ def _side(descriptor: int, members: list[Member], suffix: str, limit: int) -> by
 
 def _parquet_entries(path: str) -> Iterator[Entry]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with parquet_file(path) as file:
             schema = file.schema_arrow
             content = _bytes_column(schema)
             theirs = {other for others in NAMES.values() for other in others}

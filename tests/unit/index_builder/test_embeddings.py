@@ -375,6 +375,49 @@ def test_nothing_to_embed_is_one_clear_line(tmp_path, new_run):
         embed(run, "pool", str(tmp_path / "x.tar"))
 
 
+def test_all_kinds_of_source_give_the_same_vectors_and_ids(tmp_path, new_run):
+    """A folder with notes, tars plain and compressed, Parquet, a store, img2dataset's Parquet, and given vectors."""
+    numbers = range(1, 20)
+    notes = {n: {"url": f"http://x/{n}", "caption": f" text {n}", "original_width": 80} for n in numbers}
+    folder = write_pictures(tmp_path / "folder", numbers)
+    for number in numbers:
+        (folder / f"{number:04d}.json").write_text(json.dumps(notes[number]))
+    for name, mode in (("plain.tar", "w"), ("packed.tar.gz", "w:gz")):
+        with tarfile.open(tmp_path / name, mode) as tar:
+            for path in sorted(folder.iterdir()):
+                tar.add(path, path.name)
+    columns = {
+        "url": [notes[n]["url"] for n in numbers],
+        "caption": [notes[n]["caption"] for n in numbers],
+        "jpg": [png(n) for n in numbers],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    runs = {}
+    for name in ("folder", "plain.tar", "packed.tar.gz", "p.parquet"):
+        runs[name] = new_run(f"run-{name}")
+        embed(runs[name], "pool", str(tmp_path / name))
+    runs["store"] = new_run("run-store")
+    embed(runs["store"], "pool", f"local://{tmp_path}/packed.tar.gz")
+    given = tmp_path / "given"
+    (given / "img_emb").mkdir(parents=True)
+    (given / "metadata").mkdir()
+    np.save(given / "img_emb" / "img_emb_0.npy", rows_of(runs["folder"])[0].astype(np.float16))
+    pq.write_table(
+        pa.table({name: columns[name] for name in ("url", "caption")}),
+        given / "metadata" / "metadata_0.parquet",
+    )
+    runs["given"] = new_run("run-given")
+    embed(runs["given"], "pool", str(given))
+
+    wanted, rows = rows_of(runs["folder"])
+    assert [row["id"] for row in rows] == [laion_id(f"http://x/{n}", f" text {n}") for n in numbers]
+    for name, run in runs.items():
+        vectors, theirs = rows_of(run)
+        assert np.array_equal(vectors, wanted), name
+        assert [row["id"] for row in theirs] == [row["id"] for row in rows], name
+        assert [row["caption"] or "" for row in theirs] == [row["caption"] for row in rows] or name == "given"
+
+
 def test_a_changed_source_costs_the_model_only_what_is_new(tmp_path, new_run, monkeypatch):
     source = write_pictures(tmp_path / "source", range(1, 46))
     run, fresh, heard = new_run("run"), new_run("fresh"), Heard(stop_after=32)

@@ -317,3 +317,96 @@ def test_laions_key_is_of_the_texts_as_they_stand(tmp_path):
         laion_id(f"http://x/{n}", text) for n, text in enumerate(texts)
     ]
     assert found[0].caption == "two spaces"
+
+
+def webdataset(path, mode, names=("0", "1", "2")):
+    """Each sample a picture, a text and notes; and something that is none of these."""
+    with tarfile.open(path, mode) as tar:
+        for name in names:
+            notes = json.dumps({"url": f"http://x/{name}", "caption": f"text {name}"}).encode()
+            for suffix, content in (("jpg", f"picture {name}".encode()), ("txt", b"t"), ("json", notes)):
+                member = tarfile.TarInfo(f"{name}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_a_compressed_tar_gives_what_a_plain_one_gives(tmp_path):
+    plain = list(entries(str(webdataset(tmp_path / "a.tar", "w", names=("0", "1", "1")))))
+    for name in ("a.tar.gz", "b.tgz"):
+        path = webdataset(tmp_path / name, "w:gz", names=("0", "1", "1"))
+
+        packed = list(entries(str(path)))
+
+        assert [entry.content for entry in packed] == [b"picture 0", b"picture 1", b"picture 1"]
+        assert [read_bytes(entry.place) for entry in packed] == [entry.content for entry in packed]
+        assert [entry.place for entry in packed] == [
+            entry.place.replace(str(tmp_path / "a.tar"), str(path)) for entry in plain
+        ]
+        assert [(each.url, each.web_id, each.caption, each.key) for each in packed] == [
+            (each.url, each.web_id, each.caption, each.key) for each in plain
+        ]
+
+
+def test_a_damaged_compressed_tar_gives_what_lies_before_the_damage(tmp_path):
+    path = webdataset(tmp_path / "a.tar.gz", "w:gz", names=[str(number) for number in range(400)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+    found = list(entries(str(path)))
+
+    good = [entry for entry in found if entry.problem is None]
+    assert 20 < len(good) < 399
+    assert [entry.content for entry in good] == [f"picture {n}".encode() for n in range(len(good))]
+    assert "damaged" in found[-1].problem and len(found) == len(good) + 1
+    assert reason(f"{path}::399.jpg") == "unreadable"
+    assert reason(f"{path}::none.jpg") == "unreadable"
+    path.write_bytes(whole)
+    assert reason(f"{path}::none.jpg") == "missing"
+
+
+def test_a_store_gives_what_the_same_folder_here_gives(tmp_path):
+    folder = tmp_path / "source"
+    (folder / "deep").mkdir(parents=True)
+    webdataset(folder / "0.tar", "w")
+    webdataset(folder / "1.tar.gz", "w:gz", names=("7",))
+    (folder / "deep" / "a.jpg").write_bytes(b"a")
+    (folder / "deep" / "a.txt").write_text("a cat")
+    here, there = list(entries(str(folder))), list(entries(f"local://{folder}"))
+
+    assert [entry.place for entry in there] == [f"local://{entry.place}" for entry in here]
+    assert [read_bytes(entry.place) for entry in there] == [read_bytes(entry.place) for entry in here]
+    assert [(each.url, each.web_id, each.caption) for each in there] == [
+        (each.url, each.web_id, each.caption) for each in here
+    ]
+    before = survey(f"local://{folder}").digest
+    assert survey(f"local://{folder}").digest == before
+    os.utime(folder / "0.tar", (1, 1))
+    assert survey(f"local://{folder}").digest != before
+    assert reason(f"local://{folder}/0.tar::9.jpg") == "missing"
+    assert reason(f"local://{folder}/gone.jpg") == "missing"
+    assert reason(f"local://{folder}/deep/a.jpg", max_bytes=0) == "too_many_bytes"
+
+
+def test_parquet_in_a_store_is_read_in_place(tmp_path):
+    table = pa.table({"url": ["http://x/1", "http://x/2"], "jpg": [b"one", b"two"]})
+    pq.write_table(table, tmp_path / "p.parquet", row_group_size=1)
+
+    found = list(entries(f"local://{tmp_path}/p.parquet"))
+
+    assert [read_bytes(entry.place) for entry in found] == [b"one", b"two"]
+    assert [entry.place for entry in found] == [f"local://{tmp_path}/p.parquet::jpg::{row}" for row in (0, 1)]
+    assert survey(f"local://{tmp_path}/p.parquet").total == 2
+
+
+def test_stores_that_cannot_be_read_are_one_clear_line(tmp_path):
+    for source, words in (
+        (f"local://{tmp_path}/gone", "can't be listed"),
+        (f"local://{tmp_path}::zip://x", "chains stores"),
+        ("gs://bucket/x", r"pip install 'popfactory\[gs\]'"),
+    ):
+        with pytest.raises(DataError, match=words) as caught:
+            survey(source)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="No such file"):  # no store that is known: a path
+        survey("ftp://x/y")
