@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from spine.errors import ServiceError
 from spine.knn_query import MAX_RESULTS, KnnQuery, short
-from spine.tables import METADATA, Vectors
+from spine.knn_tables import joined, table_of_results
+from spine.tables import Vectors
 
 __all__ = ["ARROW_STREAM", "MAX_RESULTS", "NPY", "KnnQuery", "RetrievalClient"]
 
@@ -211,8 +212,7 @@ class RetrievalClient:
             chunks = [embeddings[number : number + 1] for number in range(len(embeddings))]
             tables = _in_order(lambda chunk: self._single(chunk, k, index), chunks, in_flight)
         starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-        tables = [_shifted(table, int(start)) for table, start in zip(tables, starts, strict=False)]
-        return _arranged(_joined(tables), columns)
+        return joined(tables, starts.tolist(), columns)
 
     def _batch_or_none(
         self, embeddings: Vectors, k: int, index: str | None, columns: Sequence[str] | None, nprobe: int
@@ -237,16 +237,7 @@ class RetrievalClient:
 
     def _single(self, embedding: Vectors, k: int, index: str | None) -> pa.Table:
         query = KnnQuery(embedding_input=embedding[0], num_images=k, num_result_ids=k, indice_name=index)
-        rows = self.knn(query)
-        names = dict.fromkeys(name for row in rows for name in row)
-        ours = {
-            "query": pa.array([0] * len(rows), pa.int32()),
-            "rank": pa.array(range(len(rows)), pa.int32()),
-            "id": pa.array([row["id"] for row in rows], pa.int64()),
-            "similarity": pa.array([row["similarity"] for row in rows], pa.float32()),
-        }
-        theirs = {name: _column(name, [row.get(name) for row in rows]) for name in names if name not in ours}
-        return pa.table(ours | theirs)
+        return table_of_results(self.knn(query))
 
     def _embed(self, content: dict[str, list[str]]) -> Vectors:
         response = self._send("POST", "/embed", json=content, headers={"Accept": NPY})
@@ -338,49 +329,3 @@ def _in_order(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _column(name: str, values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values, from_pandas=True)  # NaN of a clip-retrieval server is its null
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise ServiceError(f"the server's column {name!r} has values of several kinds ({error})") from None
-
-
-def _column_type(name: str) -> pa.DataType | None:
-    known = "id" if name == "hash" else name
-    return METADATA.field(known).type if known in METADATA.names else None
-
-
-def _shifted(table: pa.Table, start: int) -> pa.Table:
-    numbers = table["query"].to_numpy() + start
-    return table.set_column(table.column_names.index("query"), "query", pa.array(numbers, pa.int32()))
-
-
-def _joined(tables: Sequence[pa.Table]) -> pa.Table:
-    if not tables:
-        ours = [("query", pa.int32()), ("rank", pa.int32()), ("id", pa.int64()), ("similarity", pa.float32())]
-        return pa.schema(ours).empty_table()
-    # permissive: a column that is all null in one answer has no type there.
-    return pa.concat_tables(tables, promote_options="permissive")
-
-
-def _arranged(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    table = table.rename_columns(["row" if name == "id" else name for name in table.column_names])
-    ours = ["query", "rank", "row", "similarity"]
-    if columns is None:
-        order = ["hash", *METADATA.names]
-        found = [name for name in table.column_names if name not in ours]
-        columns = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
-    for name in columns:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(table.num_rows, _column_type(name) or pa.null()))
-    table = table.select([*ours, *columns])
-    for place, name in enumerate(columns, start=len(ours)):
-        kind = _column_type(name)
-        if kind is not None:
-            try:
-                table = table.set_column(place, name, table[name].cast(kind))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise ServiceError(f"the server's column {name!r} is not {kind} ({error})") from None
-    return table
