@@ -41,7 +41,7 @@ from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config
-from spine.stage import Manifest, Stage, read_manifest
+from spine.stage import Manifest, Stage, find_manifest, read_manifest
 from spine.tables import METADATA, NEIGHBOURS, SEARCHED, Vectors, read_table, vectors_of
 
 BLOCK = 256
@@ -87,7 +87,9 @@ def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> M
     config = load_config(run.config)
     source = read_manifest(run.centroids)
     inputs = {"centroids": source.digest, **pool_digests(run, config)}
-    tables = side_tables(config.pool.side_tables)
+    # What LAION says counts before what our heads made of the pool's vectors.
+    scored = [str(run.pool_scores)] if find_manifest(run.pool_scores) is not None else []
+    tables = side_tables([*config.pool.side_tables, *scored])
     if tables:
         inputs["side_tables"] = digest_of(tables)
     shift = _shift(config, int(source.facts["d"]))

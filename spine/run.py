@@ -8,6 +8,7 @@ RUN/
     neighbours/part-00000.parquet
     images/                  part-00000.parquet, depths.json, originals/ab/abcd….jpg
     scores/                  part-00000.parquet, groups.parquet, exemplars.parquet
+    pool-scores/             part-00000.parquet: scores of the whole pool, where asked for
     decisions.sqlite         curators' events
     added/                   concept-00000.json: concepts that curators added
     selection/selection.parquet
@@ -124,6 +125,11 @@ class Run:
     def scores(self) -> Path:
         """Parts of `spine.tables.scores_schema`, and the near-duplicate groups."""
         return self.folder / "scores"
+
+    @property
+    def pool_scores(self) -> Path:
+        """Scores of the whole pool by hash, where they were asked for: a side table of its own."""
+        return self.folder / "pool-scores"
 
     @property
     def groups_table(self) -> Path:

@@ -71,18 +71,37 @@ def _index(run: "Run", **options: Any) -> "Manifest":
     return index(run, **options)
 
 
-def _score(run: "Run", **options: Any) -> "Manifest":
-    from index_builder.scores import score
+@click.command()
+@RUN
+@click.option(
+    "--pool",
+    "whole_pool",
+    is_flag=True,
+    help="Score all of the pool's embeddings, before anything is fetched.",
+)
+@click.option("--force", is_flag=True, help="Start over.")
+@result_options
+def score(run: Path, whole_pool: bool, force: bool, quiet: bool, as_json: bool) -> None:
+    """Score the fetched pictures and group near-duplicates.
 
-    return score(run, **options)
+    Reads RUN/images, writes RUN/scores. --pool reads RUN/pool and writes RUN/pool-scores: retrieve then knows how
+    beautiful and how unsafe every neighbour is, as far as [score] names heads on embeddings.
+
+    \b
+    Example:
+        popfactory score runs/pop-1
+    """
+    from index_builder.pool_scores import score_pool
+    from index_builder.scores import score as score_stage
+
+    arguments = ["score", str(run), *(["--pool"] if whole_pool else [])]
+    with working(run, arguments, quiet) as (opened, progress):
+        manifest = (score_pool if whole_pool else score_stage)(opened, force=force, progress=progress)
+    report(manifest, quiet, as_json)
 
 
 centroids = stage_command(
     "centroids", _centroids, "RUN/concepts", "RUN/centroids", "Cluster the embeddings of RUN into centroids."
 )
 index = stage_command("index", _index, "RUN/pool", "RUN/index", "Build the FAISS index of the pool.")
-score = stage_command(
-    "score", _score, "RUN/images", "RUN/scores", "Score the fetched pictures and group near-duplicates."
-)
-
 COMMANDS = (embed, centroids, index, autofaiss, retrieve, score)

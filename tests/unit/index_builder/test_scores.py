@@ -10,23 +10,35 @@ import pytest
 import torch
 from PIL import Image
 
-from index_builder import scores
+from index_builder import embeddings, scores
 from index_builder.clip import ClipEncoder
 from index_builder.embeddings import embed
-from index_builder.heads import DEMO_HEADS
+from index_builder.heads import DEMO_HEADS, load_head
+from index_builder.pool_scores import score_pool
 from index_builder.scorers import check_heads
 from index_builder.scores import score
+from index_builder.side_tables import side_tables
 from index_builder.watermarks import WITH, WITHOUT, ZeroShotWatermarks
 from popfactory.demo_drawing import draw
 from popfactory.demo_world import random_scene
 from spine.config import load_config, write_config
-from spine.errors import DataError, ModelError
+from spine.errors import ConfigError, DataError, ModelError
 from spine.ids import content_id
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import ClipConfig, Config, ScoreConfig, SelectConfig
+from spine.shards import read_shards
 from spine.stage import Stage
-from spine.tables import GROUPS, IMAGES, NEIGHBOURS, read_parts, read_table, scores_schema, vectors_of
+from spine.tables import (
+    GROUPS,
+    IMAGES,
+    METADATA,
+    NEIGHBOURS,
+    read_parts,
+    read_table,
+    scores_schema,
+    vectors_of,
+)
 from spine.torchvision_ops import declare_missing_operators
 
 CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=1)
@@ -386,6 +398,35 @@ def test_violence_is_the_nearer_of_two_prompts(tmp_path, pictures):
     assert set(table["violence_model"].to_pylist()) == {
         f"prompts-{hashlib.sha256((tmp_path / 'prompts.npy').read_bytes()).hexdigest()[:8]}"
     }
+
+
+def test_a_whole_pool_is_scored_by_the_same_heads_part_by_part(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr(embeddings, "SHARD_INPUTS", 8)
+    run = make_run(tmp_path / "run")
+    embed(run, "pool", str(pictures[0].parent))
+
+    manifest = score_pool(run)
+
+    table = pa.concat_tables(pq.read_table(path) for path in part_paths(run.pool_scores))
+    pairs = list(read_shards(run.pool, METADATA))
+    stored = np.concatenate([vectors for vectors, _ in pairs])
+    assert table["hash"].to_pylist() == [number for _, rows in pairs for number in rows["id"].to_pylist()]
+    for column, kind in (("aesthetic", "aesthetic"), ("punsafe", "unsafe")):
+        assert np.array_equal(table[column].to_numpy(), load_head("demo", kind).score(stored))
+    assert table.column_names == ["hash", "aesthetic", "punsafe"]
+    assert (manifest.counts, len(part_paths(run.pool_scores))) == ({"scored": 25}, 4)
+    assert score_pool(run) == manifest
+    last = part_paths(run.pool_scores)[-1]
+    content = last.read_bytes()
+    (run.pool_scores / "manifest.json").unlink()
+    last.unlink()  # as a kill would leave it
+    assert score_pool(run).digest == manifest.digest
+    assert last.read_bytes() == content
+    (found,) = {table.path.parent for table in side_tables([str(run.pool_scores)])}
+    assert found == run.pool_scores
+    write_config(run.config, Config(clip=CLIP, score=ScoreConfig()))
+    with pytest.raises(ConfigError, match="names no head on embeddings"):
+        score_pool(run)
 
 
 def test_what_cannot_be_scored_is_one_clear_line(tmp_path, pictures):
