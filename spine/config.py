@@ -5,11 +5,13 @@ A wrong key, type or value stops a run before any work, in one line that names f
 
 import ast
 import difflib
+import functools
 import inspect
 import itertools
 import os
 import re
 import textwrap
+import threading
 import tomllib
 import types
 import typing
@@ -318,8 +320,18 @@ def _parses(parse: Callable[[str], int], text: str) -> bool:
     return True
 
 
+_READING = threading.Lock()
+
+
 def meanings(kind: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, on one line."""
+    # Python 3.11 can't read source in two threads at once: "AST constructor recursion depth mismatch".
+    with _READING:
+        return dict(_read_meanings(kind))
+
+
+@functools.cache
+def _read_meanings(kind: type) -> dict[str, str]:
     body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]).body
     found = {}
     for statement, after in itertools.pairwise(body):

@@ -1,11 +1,14 @@
+import gc
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 
 import pytest
 
-from spine.config import load_config, preset, write_config
+from spine.config import _read_meanings, load_config, meanings, preset, write_config
 from spine.config_edit import change_settings, digest_of, settings_of
 from spine.errors import ConfigError
-from spine.settings import Config, FiltersConfig
+from spine.settings import CaptionConfig, Config, FiltersConfig
 
 MINE = """# my run
 [filters]   # what I like
@@ -122,3 +125,34 @@ def test_of_many_changes_at_once_to_the_same_file_one_is_taken(toml):
         taken = [side for side in pool.map(change, range(600, 616)) if side is not None]
 
     assert taken == [load_config(toml).filters.min_side_px]
+
+
+class Garbage:
+    """A cycle whose end runs Python: collected while a syntax tree is made, it lets another thread in."""
+
+    def __init__(self):
+        self.cycle = self
+
+    def __del__(self):
+        sum(range(200))
+
+
+def test_many_threads_can_ask_for_meanings_at_once():
+    def ask(_):
+        for _ in range(10):
+            [Garbage() for _ in range(50)]
+            _read_meanings.cache_clear()
+            told = meanings(CaptionConfig)
+        return told
+
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            told = list(pool.map(ask, range(64)))
+    finally:
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)
+
+    assert all(each == told[0] and len(each) == len(fields(CaptionConfig)) for each in told)
