@@ -1,0 +1,88 @@
+"""Odd pictures through the whole stage, over both engines: only the one concerned fails, with its reason."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner.captions import caption
+from spine.tables import CAPTIONS, read_parts
+from tests.unit.captioner.runs import noise, picture_id
+from tests.unit.captioner.test_captions import Counting
+from tests.unit.captioner.test_http import good, misbehaving  # noqa: F401
+from tests.unit.spine.test_images import png_header
+
+EXPECTED = {
+    "plain.png": None,
+    "cut_off.jpg": "truncated",
+    "page.jpg": "not_an_image",
+    "empty.png": "empty_file",
+    "one_pixel.png": None,
+    "long.png": None,
+    "bomb.png": "too_many_pixels",
+    "cmyk.jpg": None,
+    "moving.gif": None,
+    "sixteen_bits.png": None,
+    "clear.png": None,
+}
+
+
+def encoded(image, kind, **options):
+    kept = io.BytesIO()
+    image.save(kept, kind, **options)
+    return kept.getvalue()
+
+
+@pytest.fixture
+def dirty(tmp_path):
+    contents = {
+        "plain.png": encoded(noise(1), "PNG"),
+        "cut_off.jpg": encoded(noise(2, 200, 200), "JPEG")[:900],
+        "page.jpg": b"<html>404 Not Found</html>",
+        "empty.png": b"",
+        "one_pixel.png": encoded(noise(3, 1, 1), "PNG"),
+        "long.png": encoded(noise(4, 20_000, 1), "PNG"),
+        "bomb.png": png_header(20_000, 20_000),
+        "cmyk.jpg": encoded(noise(5).convert("CMYK"), "JPEG"),
+        "moving.gif": encoded(noise(6), "GIF", save_all=True, append_images=[noise(7)]),
+        "sixteen_bits.png": encoded(Image.fromarray(np.full((9, 9), 40_000, np.uint16)), "PNG"),
+        "clear.png": encoded(noise(8).convert("RGBA"), "PNG"),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return [tmp_path / name for name in contents]
+
+
+@pytest.mark.parametrize("engine", ["embedded", "http"])
+def test_odd_pictures_are_captioned_or_fail_alone_with_their_reason(make_run, dirty, misbehaving, engine):  # noqa: F811
+    address, state = misbehaving(good)
+    settings = {"engine": "http", "endpoints": (address,), "model": "tiny-llava", "in_flight": 2}
+    run = make_run(dirty, **(settings if engine == "http" else {}))
+
+    manifest = caption(run)
+
+    rows = {row["id"]: row for row in read_parts(run.captions, CAPTIONS).to_pylist()}
+    found = {file.name: rows[picture_id(file)]["reason"] for file in dirty}
+    assert found == EXPECTED
+    assert manifest.counts["captioned"] == 7 and manifest.counts["failed"] == 4
+    assert state["n"] == (8 if engine == "http" else 0), "one of each, and of a blank picture"
+
+
+def test_over_http_a_stopped_run_keeps_whole_batches_and_goes_on(make_run, tmp_path, misbehaving):  # noqa: F811
+    files = [tmp_path / f"{number}.png" for number in range(12)]
+    for number, file in enumerate(files):
+        noise(number).save(file)
+    address, state = misbehaving(good)
+    run = make_run(files, engine="http", endpoints=(address,), model="tiny-llava", in_flight=2)
+    with pytest.raises(KeyboardInterrupt):
+        caption(run, progress=Counting(stop_after=2))
+    there = read_parts(run.captions, CAPTIONS).num_rows
+    asked = state["n"]
+
+    manifest = caption(run)
+
+    rows = read_parts(run.captions, CAPTIONS).to_pylist()
+    assert there in (4, 8), "batches of twice what may be in flight"
+    assert manifest.counts["captioned"] == len(rows) == len({row["id"] for row in rows}) == 12
+    assert state["n"] - asked == 12 - there
