@@ -11,7 +11,9 @@ from captioner.pictures import read_ahead
 from captioner.rows import Row, caption_row
 from captioner.second_try import Answer, asked_twice
 from captioner.worklist import Unit, captioner_id
-from spine.prompts import Prompt, prompt_by_id
+from spine.config import load_config
+from spine.prompts import Prompt, prompt_by_id, prompts_of
+from spine.run import Run
 from spine.settings import CaptionConfig
 
 
@@ -26,22 +28,23 @@ class Asked:
     """Id over all that shapes a caption besides its picture."""
 
     @classmethod
-    def of(cls, config: CaptionConfig, *, prompt: str | None = None, model: str | None = None) -> "Asked":
-        """What these settings ask for.
+    def of(cls, run: Run, *, prompt: str | None = None, model: str | None = None) -> "Asked":
+        """What a run's settings ask for.
 
         Args:
-            config: The settings.
+            run: With popfactory.toml, and prompts.toml where it has prompts of its own.
             prompt: Id of another prompt than theirs.
             model: Another model than theirs, in its newest revision.
 
         Raises:
-            ConfigError, ModelError: A setting is wrong, or the model is not here.
+            ConfigError, DataError, ModelError: A setting is wrong, there are none, or the model is not here.
         """
+        config = load_config(run.require().config).caption
         if prompt is not None:
             config = replace(config, prompt=prompt)
         if model is not None and model != config.model:
             config = replace(config, model=model, revision="")
-        wording = prompt_by_id(config.prompt)
+        wording = prompt_by_id(config.prompt, prompts_of(run))
         setup: Setup = HttpSetup.of(config) if config.engine == "http" else EmbeddedSetup.of(config)
         name = captioner_id(wording, setup.fingerprint, config.max_new_tokens, config.second_try)
         return cls(config, wording, setup, name)

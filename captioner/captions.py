@@ -26,7 +26,6 @@ from captioner.rows import Row
 from captioner.shelves import bring_forward
 from captioner.tally import COUNTED, tally
 from captioner.worklist import Unit, kept_rows, narrowed, read_done, read_units
-from spine.config import load_config
 from spine.progress import SILENT, Progress
 from spine.publish import publish_json, publish_table
 from spine.run import Run, part_path, part_paths
@@ -78,7 +77,7 @@ def caption(
         ModelError: The model is not here, damaged, or too large.
         ServiceError: The servers of the http engine can't be reached, or don't have the model.
     """
-    who = Asked.of(load_config(run.require().config).caption)
+    who = Asked.of(run)
     inputs = {
         "selection": read_manifest(run.selection).digest,
         "images": read_manifest(run.images).digest,
@@ -248,6 +247,7 @@ def _closed(stage: Stage, units: Sequence[Unit], work: _Work, yardsticks: Yardst
         "model": setup.name,
         "family": setup.family,
         "prompt_id": work.who.prompt.prompt_id,
+        "prompt_text": work.who.prompt.text,
         "captioner": work.who.captioner,
         "demo_models": setup.is_demo,
     }

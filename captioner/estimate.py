@@ -7,7 +7,6 @@ from captioner.asked import Asked
 from captioner.cost import Spent, spent_in, told
 from captioner.shelves import parts_of
 from captioner.worklist import narrowed, read_units
-from spine.config import load_config
 from spine.jobs import past_stages
 from spine.run import Run
 from spine.tables import CAPTIONS, read_table
@@ -60,7 +59,7 @@ def estimate(
     Raises:
         ConfigError, DataError, ModelError: As `caption` before any work.
     """
-    who = Asked.of(load_config(run.require().config).caption)
+    who = Asked.of(run)
     units = read_units(run, who.captioner)
     asked = narrowed(units, ids)
     schema = CAPTIONS.empty_table().select(["caption_id", "status"]).schema

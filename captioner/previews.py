@@ -58,7 +58,7 @@ def preview(
     """
     config = load_config(run.require().config).caption
     whose = [
-        Asked.of(config, prompt=prompt, model=model)
+        Asked.of(run, prompt=prompt, model=model)
         for model in dict.fromkeys(models or (config.model,))
         for prompt in dict.fromkeys(prompts or (config.prompt,))
     ]

@@ -15,7 +15,6 @@ from captioner.asked import Asked
 from captioner.engine import Engine
 from captioner.rows import Row
 from captioner.worklist import Unit, narrowed, read_units
-from spine.config import load_config
 from spine.errors import DataError
 from spine.ids import caption_id
 from spine.progress import SILENT, Progress
@@ -51,7 +50,7 @@ def retake(
     Raises:
         ConfigError, DataError, ModelError, ServiceError: As `captioner.captions.caption`; there are no captions yet.
     """
-    who = Asked.of(load_config(run.require().config).caption, prompt=prompt, model=model)
+    who = Asked.of(run, prompt=prompt, model=model)
     units = narrowed(read_units(run, who.captioner), ids)
     if not part_paths(run.captions):
         raise DataError(

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from curation.funnel import FunnelStep
-from spine.prompts import prompt_by_id
 from spine.settings import Config
 
 DEMO_WARNING = (
@@ -52,6 +51,8 @@ class CardFacts:
     steps: list[FunnelStep]
     demo_models: bool
     models: dict[str, str]
+    prompt_text: str
+    """What the captioner was asked."""
     lists_digest: str
     manifests: dict[str, str]
     """Digest of each stage's manifest."""
@@ -182,8 +183,8 @@ def _pairs_table(first: str, second: str, pairs: dict[str, str]) -> str:
 
 
 def _prompt(facts: CardFacts) -> str:
-    prompt = prompt_by_id(facts.models.get("prompt", facts.config.caption.prompt))
-    return f"The captioner was asked:\n\n> {prompt.text}"
+    said = " ".join(facts.prompt_text.split())
+    return f"The captioner was asked:\n\n> {said}"
 
 
 def shown_settings(config: Config) -> dict[str, Any]:

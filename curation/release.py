@@ -1,6 +1,7 @@
 """Release: the dataset with its card, its Croissant metadata and a page of samples."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.lists import BlockLists
 from spine.progress import SILENT, Progress
+from spine.prompts import prompt_by_id
 from spine.publish import publish_json, publish_table, publish_text, sha256_of
 from spine.run import Run
 from spine.settings import Config
@@ -135,6 +137,7 @@ class _Plan:
             steps=[*steps, _last_step(dataset)],
             demo_models=self.demo_models,
             models=_models(self.manifests),
+            prompt_text=_prompt_text(self.manifests["captions"].facts, self.config),
             lists_digest=self.lists.digest,
             manifests={each: manifest.digest for each, manifest in self.manifests.items()},
             selection_facts=self.manifests["selection"].facts,
@@ -254,6 +257,11 @@ def _publish_report(stage: Stage, plan: _Plan, dataset: Dataset, facts: CardFact
 
 def _last_step(dataset: Dataset) -> FunnelStep:
     return FunnelStep("released", dataset.table.num_rows, dataset.left_out)
+
+
+def _prompt_text(facts: Mapping[str, Any], config: Config) -> str:
+    """What the captioner was asked; a run from before its manifest said so had one of popfactory's own prompts."""
+    return str(facts.get("prompt_text") or prompt_by_id(facts.get("prompt_id", config.caption.prompt)).text)
 
 
 def _models(manifests: dict[str, Manifest]) -> dict[str, str]:

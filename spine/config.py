@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from spine.errors import ConfigError
-from spine.prompts import PROMPTS
+from spine.prompts import prompts_of
 from spine.publish import publish_text
+from spine.run import Run
 from spine.settings import (
     AestheticQuery,
     CaptionConfig,
@@ -121,7 +122,7 @@ def parse_config(content: bytes, path: Path) -> Config:
 
     Args:
         content: Of the file.
-        path: Named in errors.
+        path: Named in errors; prompts.toml may lie beside it.
 
     Raises:
         ConfigError: It is no TOML, or a table, key or value is wrong.
@@ -132,6 +133,10 @@ def parse_config(content: bytes, path: Path) -> Config:
         raise ConfigError(f"{path}: no valid TOML: {error}") from None
     config: Config = _build(Config, tables, str(path), "")
     _check(config, str(path))
+    prompts = prompts_of(Run(path.parent))
+    if config.caption.prompt not in prompts:
+        needed = f"one of {', '.join(prompts)} was needed"
+        raise ConfigError(f"{path}: [caption] prompt = {config.caption.prompt!r}, {needed}")
     return config
 
 
@@ -282,7 +287,6 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
             config.caption.engine != "http" or bool(config.caption.endpoints),
             "one address at least for the http engine",
         ),
-        ("caption.prompt", config.caption.prompt in PROMPTS, f"one of {', '.join(PROMPTS)}"),
         ("caption.max_new_tokens", 1 <= config.caption.max_new_tokens <= 4096, "1 to 4096"),
         ("caption.image_mode", config.caption.image_mode in ("crop", "pad", "squash"), "crop, pad or squash"),
         ("caption.batch_size", config.caption.batch_size >= 1, "1 or more"),

@@ -4,9 +4,14 @@ A prompt never changes under its id: another wording is another id.
 """
 
 import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from spine.errors import ConfigError
+from spine.run import Run
 
 CAPTION_PREFIX = "This image showcases"
 """The words LAION-POP's prompt asks a caption to start with; trimmed from the published caption."""
@@ -54,16 +59,57 @@ _PROMPTS = (
 )
 
 PROMPTS: dict[str, Prompt] = {prompt.prompt_id: prompt for prompt in _PROMPTS}
-"""Every prompt by id."""
+"""The prompts that come with popfactory, by id."""
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_LONGEST = 8_000
 
 
-def prompt_by_id(prompt_id: str) -> Prompt:
+def prompts_of(run: Run) -> dict[str, Prompt]:
+    """Every prompt a run can ask with, by id: the ones above, and those of its own prompts.toml.
+
+    Args:
+        run: In its prompts.toml a table a prompt, named by its id: `text`, and `prefix` where the reply is to begin
+            with certain words.
+
+    Raises:
+        ConfigError: prompts.toml is wrong.
+    """
+    path = run.prompts
+    if not path.is_file():
+        return dict(PROMPTS)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from None
+    return PROMPTS | {name: _own(f"{path}: [{name}]", name, table) for name, table in tables.items()}
+
+
+def _own(place: str, name: str, table: Any) -> Prompt:
+    if name in PROMPTS:
+        raise ConfigError(f"{place}: this prompt never changes; give yours an id of its own")
+    if not _ID.fullmatch(name):
+        raise ConfigError(f"{place}: small letters, digits and - were needed, 40 at most")
+    values = table if isinstance(table, dict) else {}
+    text, prefix = values.get("text", ""), values.get("prefix", "")
+    if set(values) - {"text", "prefix"} or not isinstance(text, str) or not isinstance(prefix, str):
+        raise ConfigError(f"{place}: text and prefix in quotes were needed, and nothing else")
+    if not text.strip() or len(text) > _LONGEST:
+        raise ConfigError(f"{place} text: 1 to {_LONGEST:,} signs were needed")
+    return Prompt(prompt_id=name, text=text, prefix=prefix)
+
+
+def prompt_by_id(prompt_id: str, prompts: Mapping[str, Prompt] = PROMPTS) -> Prompt:
     """Look a prompt up.
+
+    Args:
+        prompt_id: Its id.
+        prompts: Those there are, as prompts_of gives them.
 
     Raises:
         ConfigError: No prompt has this id; the message lists those there are.
     """
     try:
-        return PROMPTS[prompt_id]
+        return prompts[prompt_id]
     except KeyError:
-        raise ConfigError(f"prompt {prompt_id!r} is unknown; there are: {', '.join(PROMPTS)}") from None
+        raise ConfigError(f"prompt {prompt_id!r} is unknown; there are: {', '.join(prompts)}") from None

@@ -2,6 +2,7 @@
 
 RUN/
     popfactory.toml          every setting
+    prompts.toml             caption prompts of this run's own, where it has any
     concepts/, pool/         img_emb/img_emb_00000.npy, metadata/metadata_00000.parquet, statuses/part-00000.parquet
     index/                   a clip-retrieval index folder: image.index, metadata/0.arrow
     centroids/centroids.parquet
@@ -56,6 +57,11 @@ class Run:
     def config(self) -> Path:
         """popfactory.toml."""
         return self.folder / "popfactory.toml"
+
+    @property
+    def prompts(self) -> Path:
+        """prompts.toml, where the run has caption prompts of its own."""
+        return self.folder / "prompts.toml"
 
     @property
     def concepts(self) -> Path:

@@ -13,7 +13,7 @@ from spine.config import DEMO, PRESETS, preset
 from spine.config_edit import digest_of
 from spine.errors import DataError
 from spine.ids import caption_id
-from spine.prompts import PROMPTS
+from spine.prompts import prompts_of
 from spine.settings import CaptionConfig
 from spine.stage import find_manifest
 from spine.tables import CAPTIONS, read_table
@@ -107,7 +107,7 @@ class CaptionDesk:
             "models": list(dict.fromkeys(models)),
             "prompts": [
                 {"prompt_id": each.prompt_id, "text": each.text, "prefix": each.prefix}
-                for each in PROMPTS.values()
+                for each in prompts_of(self._desk.run).values()
             ],
         }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from spine.errors import DataError
 from spine.jobs import answer_of
-from spine.prompts import PROMPTS
+from spine.prompts import Prompt, prompts_of
 from ui.caption_desk import CaptionDesk
 from ui.caption_list import ANY, NONE, ORDERS, STATES, Asked
 from ui.caption_tables import FLAG_MEANINGS
@@ -64,7 +65,7 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/api/captions/start")
     async def start(request: Request) -> JSONResponse:
-        options = _options(await json_of(request))
+        options = _options(await json_of(request), prompts_of(desk.run))
         return fresh({"job": await run_in_threadpool(desk.jobs.start_with, "caption", options)})
 
 
@@ -91,12 +92,13 @@ def _id(text: str) -> int | None:
     return int(text)
 
 
-def _options(content: Any) -> list[str]:
+def _options(content: Any, known: Mapping[str, Prompt]) -> list[str]:
     """The options of `popfactory caption` for what a page wants started.
 
     Args:
         content: {"kind": "run", "limit", "failed_only"}, {"kind": "preview", "n", "prompts", "models"} or
             {"kind": "again", "ids", "prompt", "model"}.
+        known: Prompts by id.
 
     Raises:
         DataError: It is something else.
@@ -110,7 +112,7 @@ def _options(content: Any) -> list[str]:
             n = content.get("n")
             if type(n) is not int or not 1 <= n <= _MOST_PREVIEWED:
                 raise DataError(f"n = {n!r}, 1 to {_MOST_PREVIEWED} pictures were needed")
-            return ["--preview", str(n), *_who(content.get("prompts"), content.get("models"))]
+            return ["--preview", str(n), *_who(content.get("prompts"), content.get("models"), known)]
         case "again":
             ids = content.get("ids")
             if not isinstance(ids, list) or not 1 <= len(ids) <= _MOST_AGAIN:
@@ -119,7 +121,7 @@ def _options(content: Any) -> list[str]:
                 raise DataError("ids: decimal texts were needed")
             named = [word for each in ids for word in ("--only", each)]
             prompt, model = content.get("prompt"), content.get("model")
-            return [*named, *_who([prompt] if prompt else [], [model] if model else [])]
+            return [*named, *_who([prompt] if prompt else [], [model] if model else [], known)]
     raise DataError(f"kind = {content.get('kind')!r} is none of run, preview, again")
 
 
@@ -132,12 +134,12 @@ def _run_options(content: dict[str, Any]) -> list[str]:
     return [*options, "--failed-only"] if content.get("failed_only") is True else options
 
 
-def _who(prompts: Any, models: Any) -> list[str]:
+def _who(prompts: Any, models: Any, known: Mapping[str, Prompt]) -> list[str]:
     if not isinstance(prompts, list) or not isinstance(models, list):
         raise DataError("prompts and models: two lists were needed")
     for prompt in prompts:
-        if prompt not in PROMPTS:
-            raise DataError(f"prompt {str(prompt)[:40]!r} is unknown; there are: {', '.join(PROMPTS)}")
+        if prompt not in known:
+            raise DataError(f"prompt {str(prompt)[:40]!r} is unknown; there are: {', '.join(known)}")
     for model in models:
         if not isinstance(model, str) or not 1 <= len(model) <= 300 or model.startswith("-"):
             raise DataError(f"model {str(model)[:40]!r}: a name or folder was needed")

@@ -460,3 +460,18 @@ def test_another_image_mode_is_another_captioner(make_run, tmp_path):
     assert second.parameters["image_mode"] == "pad"
     [before] = read_parts(run.other_captions / first.facts["captioner"], CAPTIONS).to_pylist()
     assert before["raw_caption"] != rows(run)[0]["raw_caption"]
+
+
+def test_a_prompt_of_the_runs_own_is_asked_and_its_words_stand_in_the_manifest(make_run, pictures):
+    run = make_run(pictures[:2])
+    run.prompts.write_text('[what-1]\ntext = "What is it?"\n')
+    with_settings(run, prompt="what-1")
+    first = caption(run)
+    run.prompts.write_text('[what-1]\ntext = "What is this?"\n')
+
+    second = caption(run)
+
+    assert (first.facts["prompt_text"], second.facts["prompt_text"]) == ("What is it?", "What is this?")
+    assert first.facts["captioner"] != second.facts["captioner"]
+    assert {row["prompt_id"] for row in rows(run)} == {"what-1"}
+    assert len(read_parts(run.other_captions / first.facts["captioner"], CAPTIONS)) == 2

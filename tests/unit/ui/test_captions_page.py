@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from curation.decisions import Decisions, Event
+from spine.prompts import PROMPTS
 from spine.publish import publish_table
 from spine.run import part_path, part_paths
 from spine.stage import MANIFEST, Stage
@@ -317,14 +318,18 @@ def test_the_form_has_the_settings_the_prompts_and_models_to_choose_from(planted
 
 
 def test_what_is_asked_for_becomes_options_of_the_command():
-    assert _options({"kind": "run"}) == []
-    assert _options({"kind": "run", "limit": 5, "failed_only": True}) == ["--limit", "5", "--failed-only"]
+    assert _options({"kind": "run"}, PROMPTS) == []
+    assert _options({"kind": "run", "limit": 5, "failed_only": True}, PROMPTS) == [
+        "--limit",
+        "5",
+        "--failed-only",
+    ]
     preview = {"kind": "preview", "n": 4, "prompts": ["laion-pop", "short"], "models": ["demo"]}
-    assert _options(preview) == [
+    assert _options(preview, PROMPTS) == [
         *("--preview", "4", "--prompt", "laion-pop", "--prompt", "short", "--model", "demo")
     ]
     again = {"kind": "again", "ids": ["-5"], "prompt": "short", "model": None}
-    assert _options(again) == ["--only", "-5", "--prompt", "short"]
+    assert _options(again, PROMPTS) == ["--only", "-5", "--prompt", "short"]
 
 
 @pytest.mark.parametrize(
@@ -347,4 +352,4 @@ def test_what_is_asked_for_becomes_options_of_the_command():
 )
 def test_nothing_else_becomes_a_command(content):
     with pytest.raises(captions_page.DataError):
-        _options(content)
+        _options(content, PROMPTS)
