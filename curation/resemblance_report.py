@@ -21,7 +21,7 @@ _ORDER = (RELEASE, TOP_K, RANDOM, HALF)
 _BINS = 40
 _SHOWN = 200  # unfilled centroids on the page; all are in report.json
 _DIGITS = 4
-_MEANINGS = {
+MEANINGS = {
     "precision": "of its pictures, those within the reach of a concept picture",
     "recall": "of the concept pictures, those within the reach of one of its pictures",
     "coverage": "of the concept pictures, those that have one of its pictures within their own reach",
@@ -30,6 +30,8 @@ _MEANINGS = {
     "diversity": "one minus the mean similarity of two of its pictures",
     "vendi": "Vendi score: as many pictures, all unlike, would spread as much",
 }
+"""Every figure of a set with what it means."""
+
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0}td,th{border-top:1px solid #ddd;padding:.3em .7em;text-align:left;"
@@ -136,7 +138,7 @@ def _figures(content: Mapping[str, Any]) -> list[str]:
         f"<tr><th>{name}</th><td>{html.escape(meaning)}</td>"
         + "".join(f'<td class="n">{figures[name]:g}</td>' for figures in sets.values())
         + "</tr>"
-        for name, meaning in _MEANINGS.items()
+        for name, meaning in MEANINGS.items()
     ]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in sets)
     return [

@@ -1,5 +1,6 @@
 """What the Release page shows of a run: what would be released, what was, and how they differ."""
 
+import json
 import random
 import threading
 from collections import Counter
@@ -14,6 +15,7 @@ from curation.decisions import read_verdicts
 from curation.funnel import funnel
 from curation.release import outdated
 from curation.release_diff import blocked_rows, difference
+from curation.resemblance_report import MEANINGS
 from curation.revisions import published, revisions
 from curation.unfilled import unfilled_centroids
 from spine.errors import DataError
@@ -168,6 +170,28 @@ class ReleaseDesk:
                 | {"id": str(row["id"]), "centroid_id": str(row["centroid_id"]), "picture": picture}
             )
         return {"name": name, "rows": table.num_rows, "samples": told}
+
+    def resemblance(self, name: str) -> dict[str, Any]:
+        """How a release resembles the concepts, beside other sets, as it was measured when it was published.
+
+        Returns:
+            sets: By name the figures; meanings: of each figure; missing: why a set has none. No sets where the
+            release was published before any were measured.
+
+        Raises:
+            DataError: There is no such release.
+        """
+        path = self._folder(name) / "report.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = {}
+        return {
+            "name": name,
+            "sets": content.get("sets", {}),
+            "missing": content.get("missing", {}),
+            "meanings": MEANINGS,
+        }
 
     def difference(self, old: str, new: str) -> dict[str, Any]:
         """What differs between two releases: the sums, and some rows with the reason.

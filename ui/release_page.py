@@ -23,6 +23,10 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
     def samples(name: str, seed: int = 0) -> JSONResponse:
         return fresh(releases.samples(name, seed))
 
+    @app.get("/api/release/resemblance")
+    def resemblance(name: str) -> JSONResponse:
+        return fresh(releases.resemblance(name))
+
     @app.get("/api/release/diff")
     def diff(old: str, new: str) -> JSONResponse:
         return fresh(releases.difference(old, new))

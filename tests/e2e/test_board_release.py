@@ -1,5 +1,6 @@
 """The Release page in a real browser, over a finished demo and the real release."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,11 @@ def test_the_page_tells_funnel_yield_and_samples_as_the_manifests_have_them(page
     table = read_table(newest(server) / "dataset.parquet", DATASET)
     first = table.filter(pc.equal(table["id"], int(samples.first.get_attribute("data-id")))).to_pylist()[0]
     expect(samples.first.locator(".pf-rel-caption")).to_have_text(first["caption"])
+    report = json.loads((newest(server) / "report.json").read_text())
+    resemblance = page.get_by_role("region", name="Resemblance")
+    for figures in report["sets"].values():
+        expect(resemblance).to_contain_text(f"{figures['precision']:.3f}")
+    assert report["sets"] or report["missing"]
     with page.expect_download() as download:
         page.get_by_role("link", name="dataset.parquet").click()
     assert Path(download.value.path()).read_bytes() == (newest(server) / "dataset.parquet").read_bytes()

@@ -6,7 +6,7 @@ import { active, busy, jobs, jobStrip, poll, startJobs } from "../core/jobs.js";
 import { get, post, url } from "../core/net.js";
 import { load, notice, on, part, tell } from "../core/page.js";
 import * as router from "../core/router.js";
-import { created, funnelNode, size, thumb, yieldNode } from "./parts.js";
+import { created, funnelNode, resemblanceNode, size, thumb, yieldNode } from "./parts.js";
 
 const state = { about: null, figures: null, samples: null, seed: 0, diff: null, old: "", new: "" };
 const section = (title, ...children) => el("section", { class: "pf-rel-section" }, el("h2", { class: "pf-part", text: title }), ...children);
@@ -176,6 +176,18 @@ const samplesPart = () => {
   return whole;
 };
 
+const resemblancePart = () => {
+  const place = el("div", {});
+  const whole = section("Does it resemble the concepts?", place);
+  whole.hidden = true;
+  on("samples", async () => {
+    const found = state.samples && await ask(`/api/release/resemblance?${new URLSearchParams({ name: state.samples.name })}`);
+    whole.hidden = !found;
+    if (found) fill(place, resemblanceNode(found));
+  });
+  return whole;
+};
+
 const openSamples = async (name, seed, scroll = true) => {
   state.seed = seed;
   state.samples = await ask(`/api/release/samples?${new URLSearchParams({ name, seed })}`);
@@ -192,7 +204,7 @@ const refresh = async () => {
   if (figures) { state.figures = figures; tell("figures"); }
 };
 
-part("release", (host) => host.append(el("div", { class: "pf-page pf-rel" }, nextPart(), releasesPart(), ...figuresPart(), samplesPart())));
+part("release", (host) => host.append(el("div", { class: "pf-page pf-rel" }, nextPart(), releasesPart(), ...figuresPart(), resemblancePart(), samplesPart())));
 
 load(["release"], async () => {
   const given = router.query();

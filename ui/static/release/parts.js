@@ -50,3 +50,17 @@ export const yieldNode = (found) => {
           el("td", { class: "pf-n", text: count(each.selected) }), el("td", { class: "pf-n", text: count(each.quota) }), el("td", {}, each.why, each.lost.length ? el("div", { class: "pf-muted pf-small", text: each.lost.map((one) => `${count(one.count)} ${one.meaning}`).join(" · ") }) : null)))))) : null,
     found.short > found.shortest.length ? el("p", { class: "pf-muted pf-small", text: `the ${count(found.shortest.length)} that lack most are listed` }) : null);
 };
+
+/* Figures of a release beside those of other sets. */
+export const resemblanceNode = (found) => {
+  const sets = Object.entries(found.sets);
+  if (!sets.length) return el("p", { class: "pf-muted", text: Object.values(found.missing)[0] || "Not measured: this release was published before it was." });
+  const pictures = sets[0][1].pictures;
+  return el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Resemblance" },
+    el("p", { class: "pf-muted pf-small", text: `${found.name}, on embeddings alone: ${count(pictures)} pictures of each set at random against as many concept pictures. Compare within this table only.` }),
+    el("table", { class: "pf-table" },
+      el("thead", {}, el("tr", {}, el("th", { scope: "col", text: "Figure" }), ...sets.map(([name]) => el("th", { scope: "col", text: name })), el("th", { scope: "col", text: "What it is" }))),
+      el("tbody", {}, ...Object.entries(found.meanings).map(([figure, meaning]) => el("tr", {}, el("th", { scope: "row", text: figure }),
+        ...sets.map(([, values]) => el("td", { text: values[figure] === undefined ? "–" : values[figure].toFixed(values[figure] >= 10 ? 1 : 3) })), el("td", { class: "pf-muted", text: meaning }))))),
+    ...Object.entries(found.missing).map(([name, why]) => el("p", { class: "pf-muted pf-small", text: `${name}: ${why}` })));
+};
