@@ -1,6 +1,7 @@
 """The Captions page in a real browser, over planted captions and the real captioner."""
 
 import json
+import random
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -8,13 +9,14 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from curation.caption_choice import chosen_captions
+from curation.caption_choice import choose, chosen_captions
 from curation.decisions import Decisions
 from curation.verdicts import Verdict
 from spine.jobs import list_jobs
 from tests.e2e.board_server import JOB_MS, WAIT_MS, Seen, Server, eventually, free_port
 from tests.unit.ui.planted import HOSTILE, plant
 from tests.unit.ui.planted_captions import BEFORE, plant_captions, row_of
+from ui.caption_list import STATES, state_of
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +167,43 @@ def test_without_its_server_the_page_keeps_what_was_decided_until_it_is_back(pag
     saved(page)
 
     assert row_of(server.planted, number)["caption_id"] in verdicts(server)
+
+
+def test_the_page_finds_the_caption_that_counts_as_the_release_does_on_random_verdicts(page, server):
+    generator = random.Random(7)
+    cards, wanted = [], []
+    for number in range(400):
+        rows, verdicts_ = [], {}
+        for place in range(generator.randint(0, 4)):
+            name = f"{number}-{place}"
+            failed = generator.random() < 0.25
+            rows.append(
+                {"caption_id": name, "own": place == 0 or generator.random() < 0.3}
+                | {"status": "failed" if failed else "captioned", "reason": "empty" if failed else None}
+                | {"caption": None if failed else f"words {place}"}
+            )
+            action = generator.choice(["keep", "reject", None])
+            if action is not None:
+                text = f"mine {place}" if action == "keep" and generator.random() < 0.5 else None
+                event = generator.randint(1, 10**6)
+                verdicts_[name] = Verdict(action=action, curator="ada", event=event, text=text)
+        own = [row for row in rows if row["own"]]
+        choice = choose(own, [row for row in rows if not row["own"]], verdicts_)
+        wanted.append([choice.text, choice.edited_by, STATES[state_of(choice, verdicts_)]])
+        for row in own + [row for row in rows if not row["own"]]:
+            said = verdicts_.get(row["caption_id"])
+            row |= {"decision": said and said.action, "curator": said and said.curator}
+            row |= {"edited": said and said.text, "event": said.event if said else 0}
+        cards.append({"id": str(number), "captions": own + [row for row in rows if not row["own"]]})
+    page.goto(f"{server.address}/captions")
+
+    shown = page.evaluate(
+        """async (cards) => {
+          const main = document.querySelector('script[type="module"][src$="/main.js"]').src;
+          const { settle } = await import(main.replace("main.js", "captions/state.js"));
+          return cards.map((card) => { settle(card); return [card.text, card.edited_by, card.state]; });
+        }""",
+        cards,
+    )
+
+    assert shown == wanted
