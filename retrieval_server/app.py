@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
@@ -16,21 +16,27 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from index_builder.predicates import Predicate
 from retrieval_server import openapi
 from retrieval_server.access_log import AccessLog
 from retrieval_server.bodies import read_body
 from retrieval_server.front_page import front_page
 from retrieval_server.guard import LOOPBACK, Guard
 from retrieval_server.refusals import Refusal
+from retrieval_server.search import BatchQuestion
 from retrieval_server.service import Service
 from retrieval_server.settings import ServerSettings
 from spine.errors import FactoryError
 from spine.protocol import ARROW_STREAM, NPY
+from spine.settings import AestheticMin, FiltersConfig
 
 _log = logging.getLogger("popfactory.server")
 
 WARNING_HEADER = "X-Popfactory-Warning"
 """On an answer that left out something that was asked for."""
+
+
+_Threshold = Annotated[float | None, Query(allow_inf_nan=False)]
 
 
 def build_app(settings: ServerSettings, *, token: str = "", any_host: bool = False) -> FastAPI:
@@ -79,8 +85,8 @@ class _KnnService:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._service.admission.body() as held:
             content, warnings = await self._service.knn(await read_body(Request(scope, receive), held))
-        headers = {WARNING_HEADER: "; ".join(warnings)} if warnings else None
-        await Response(content, media_type="application/json", headers=headers)(scope, receive, send)
+        answer = Response(content, media_type="application/json", headers=_warned(warnings))
+        await answer(scope, receive, send)
 
 
 def _add_clip_retrieval_routes(app: FastAPI, service: Service) -> None:
@@ -125,14 +131,35 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         modality: str = "image",
         nprobe: int = 0,
         columns: Annotated[list[str] | None, Query()] = None,
+        aesthetic_score: Annotated[int | None, Query(ge=0, le=9)] = None,
+        aesthetic_weight: Annotated[float, Query(ge=-1e6, le=1e6, allow_inf_nan=False)] = 0.5,
+        min_side_px: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+        pwatermark_max: _Threshold = None,
+        punsafe_max: _Threshold = None,
+        aesthetic_min: _Threshold = None,
+        unknown: Literal["keep", "drop"] = "drop",
     ) -> Response:
         """The nearest pictures of many embeddings: .npy of shape (n, d) in, an Arrow stream out."""
+        filters = FiltersConfig(
+            min_side_px=min_side_px,
+            pwatermark_max=pwatermark_max,
+            punsafe_max=punsafe_max,
+            aesthetic_min=AestheticMin(value=aesthetic_min),
+            unknown=unknown,
+        )
+        question = BatchQuestion(
+            k=k,
+            modality=modality,
+            nprobe=nprobe,
+            columns=None if columns is None else list(dict.fromkeys(columns)),
+            aesthetic_score=aesthetic_score,
+            aesthetic_weight=aesthetic_weight,
+            predicate=Predicate(filters=filters),
+        )
         with service.admission.body() as held:
             body = await read_body(request, held)
-            content = await service.batch(
-                body, name=indice_name, modality=modality, k=k, nprobe=nprobe, columns=columns
-            )
-        return Response(content, media_type=ARROW_STREAM)
+            content, warnings = await service.batch(body, indice_name, question)
+        return Response(content, media_type=ARROW_STREAM, headers=_warned(warnings))
 
     @app.post("/embed", openapi_extra=openapi.EMBED)
     async def embed(request: Request) -> Response:
@@ -191,6 +218,10 @@ def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def a_bug(_: Request, __: Exception) -> JSONResponse:
         return JSONResponse({"message": "Internal Server Error", "code": "internal"}, 500)
+
+
+def _warned(warnings: Sequence[str]) -> dict[str, str]:
+    return {WARNING_HEADER: "; ".join(warnings)} if warnings else {}
 
 
 def _first_problem(errors: Sequence[dict[str, object]]) -> str:

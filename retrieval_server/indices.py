@@ -2,7 +2,7 @@
 
 import resource
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from index_builder.heads import load_head, load_rating_vector
 from index_builder.index_file import INDEX_FILE
 from index_builder.index_folder import IndexFolder
 from index_builder.metadata_rows import MetadataRows
+from index_builder.row_mask import RowMask
 from retrieval_server.duplicates import widest_directions
 from retrieval_server.inlined_pictures import InlinedPictures
 from retrieval_server.refusals import Refusal
@@ -59,6 +60,8 @@ class ServedIndex:
     """(d, s): where results of a query differ most, see `duplicates.widest_directions`."""
     numbers: WireNumbers | None
     """Ids on the wire, where they are not the rows themselves."""
+    masks: dict[str, RowMask] = field(default_factory=dict, compare=False)
+    """Rows that meet the filters that batches asked for last; for the thread of batches alone."""
 
     @property
     def name(self) -> str:

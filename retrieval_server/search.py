@@ -3,7 +3,7 @@
 Source: clip-retrieval 2.45, clip_retrieval/clip_back.py, KnnService.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 
 from index_builder.bulk_query import nearest
 from index_builder.index_folder import IndexFolder
+from index_builder.predicates import Predicate, rows_that_pass
+from index_builder.row_mask import RowMask
 from retrieval_server.duplicates import first_of_component
 from retrieval_server.indices import ServedIndex
 from retrieval_server.metrics import Metrics
@@ -31,6 +33,8 @@ UNSAFE = 0.5
 
 MAX_BATCH_ROWS = 1_000_000
 """Queries times k in one batch."""
+
+_MASKS = 8
 
 Rows = npt.NDArray[np.int64]
 
@@ -78,16 +82,14 @@ def answer(
     return Answer(results, missing_filters(index, query))
 
 
-def missing_filters(index: ServedIndex, query: KnnQuery) -> list[str]:
+def missing_filters(index: ServedIndex, query: "KnnQuery | BatchQuestion") -> list[str]:
     """What the query asks for and this index has no model for, one line each."""
+    safety = isinstance(query, KnnQuery) and query.use_safety_model
+    violence = isinstance(query, KnnQuery) and query.use_violence_detector
     wanted = [
+        (safety, index.unsafe, "use_safety_model: no safety model here, results are not filtered"),
         (
-            query.use_safety_model,
-            index.unsafe,
-            "use_safety_model: no safety model here, results are not filtered",
-        ),
-        (
-            query.use_violence_detector,
+            violence,
             index.violence,
             "use_violence_detector: no violence detector here, results are not filtered",
         ),
@@ -114,13 +116,14 @@ def checked(index: ServedIndex, vectors: Vectors) -> Vectors:
     return vectors
 
 
-def pulled(vector: Vectors, index: ServedIndex, query: KnnQuery) -> Vectors:
-    """The query moved towards a rating and scaled to norm 1; as it is where no rating is asked or known."""
+def pulled(vectors: Vectors, index: ServedIndex, query: "KnnQuery | BatchQuestion") -> Vectors:
+    """Queries (..., d) moved towards a rating and scaled to norm 1; as they are where none is asked or known."""
     if query.aesthetic_score is None or index.ratings is None:
-        return vector
-    moved = vector + index.ratings[query.aesthetic_score] * np.float32(query.aesthetic_weight)
-    norm = np.linalg.norm(moved)
-    return moved if norm == 0 else np.asarray(moved / norm, dtype=np.float32)
+        return vectors
+    moved = vectors + index.ratings[query.aesthetic_score] * np.float32(query.aesthetic_weight)
+    norms = np.linalg.norm(moved, axis=-1, keepdims=True)
+    unit: Vectors = np.divide(moved, norms, out=moved, where=norms > 0)
+    return unit
 
 
 def _found(
@@ -162,40 +165,53 @@ def _kept(
     return kept
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchQuestion:
+    """What is asked of every query of a batch."""
+
+    k: int
+    """Neighbours a query."""
+    modality: str = "image"
+    """The index's pictures or its texts."""
+    nprobe: int = 0
+    """Lists searched a query; 0 for the index's own."""
+    columns: list[str] | None = None
+    """Metadata by wire name; unknown ones are left out. None for all that are served."""
+    aesthetic_score: int | None = None
+    """Pull every query towards pictures of this rating; None is off."""
+    aesthetic_weight: float = 0.5
+    predicate: Predicate = field(default_factory=Predicate)
+    """What a row must be to be found: k are found where so many meet it."""
+
+
 def answer_batch(
-    index: ServedIndex,
-    modality: str,
-    vectors: Vectors,
-    k: int,
-    lists: BlockLists,
-    *,
-    nprobe: int,
-    columns: list[str] | None,
+    index: ServedIndex, vectors: Vectors, question: BatchQuestion, lists: BlockLists
 ) -> pa.Table:
-    """The k nearest rows of many queries, unfiltered: together or one by one, as `index_builder.bulk_query` chooses.
+    """The k nearest rows of many queries: together or one by one, as `index_builder.bulk_query` chooses.
 
     Args:
         index: What to search.
-        modality: Its pictures or its texts.
         vectors: Shape (n, d).
-        k: Neighbours a query.
+        question: What is asked of all of them.
         lists: What no answer may hold.
-        nprobe: Lists searched a query; 0 for the index's own.
-        columns: Metadata by wire name; unknown ones are left out. None for all that are served.
 
     Returns:
         Sorted by query and rank: query int32, rank int32, id int64 (the row), similarity float32, then metadata.
 
     Raises:
-        Refusal: It is more than MAX_BATCH_ROWS, or there is no index of this modality.
+        Refusal: It is more than MAX_BATCH_ROWS, there is no index of this modality, or the index doesn't know what
+            is asked of its rows.
     """
+    k, columns = question.k, question.columns
     if len(vectors) * k > MAX_BATCH_ROWS:
         raise Refusal(
             f"{len(vectors):,} queries x {k:,} neighbours, {MAX_BATCH_ROWS:,} together at most; send fewer at once",
             status=413,
             code="too_many",
         )
-    neighbours = nearest(index.folder(modality), checked(index, vectors), k, nprobe=nprobe, columns=())
+    folder, mask = index.folder(question.modality), _mask(index, question.predicate)
+    queries = pulled(checked(index, vectors), index, question)
+    neighbours = nearest(folder, queries, k, nprobe=question.nprobe, columns=(), mask=mask)
     there = ~blocked_rows(lists, index.rows, neighbours.column("row").to_numpy())
     neighbours = neighbours.filter(pa.array(there))
     queries, found = neighbours.column("query").to_numpy(), neighbours.column("row").to_numpy()
@@ -211,6 +227,24 @@ def answer_batch(
     return pa.table(ours | theirs)
 
 
+def _mask(index: ServedIndex, predicate: Predicate) -> RowMask | None:
+    """The rows that meet a predicate; the last few are kept, for to judge every row takes a while."""
+    if predicate.empty:
+        return None
+    missing = predicate.missing(index.rows.schema.names)
+    if missing and predicate.filters.unknown == "drop":
+        raise Refusal(
+            f"{index.name} says nothing of {', '.join(missing)}: leave that filter out, or set unknown=keep",
+            code="unknown_column",
+        )
+    name = str(predicate.parameters())
+    if name not in index.masks:
+        while len(index.masks) >= _MASKS:
+            index.masks.pop(next(iter(index.masks)))
+        index.masks[name] = rows_that_pass(index.rows, predicate)
+    return index.masks[name]
+
+
 def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Unknown is null, as JSON has it."""
     if not pa.types.is_floating(column.type):
@@ -221,9 +255,9 @@ def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def records(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as JSON values: bytes as text."""
     rows: list[dict[str, Any]] = table.to_pylist()
-    for field in table.schema:
-        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+    for column in table.schema:
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
             for row in rows:
-                if row[field.name] is not None:
-                    row[field.name] = row[field.name].decode("utf-8", "replace")
+                if row[column.name] is not None:
+                    row[column.name] = row[column.name].decode("utf-8", "replace")
     return rows

@@ -6,7 +6,7 @@ fastest. A batch has all FAISS threads to itself, one batch at a time.
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from retrieval_server.indices import ServedIndex
 from retrieval_server.metrics import Metrics
 from retrieval_server.query_pictures import QueryPictures
 from retrieval_server.refusals import Refusal
+from retrieval_server.search import BatchQuestion
 from retrieval_server.served_indices import ServedIndices
 from retrieval_server.settings import ServerSettings
 from retrieval_server.takedowns import Takedowns, blocked_rows
@@ -130,39 +131,29 @@ class Service:
             ids = bodies.parse_metadata_query(content, index.n)
             return await self._run(self._searches, lambda: self._rows_answer(index, ids))
 
-    async def batch(
-        self,
-        body: bytes,
-        *,
-        name: str | None,
-        modality: str,
-        k: int,
-        nprobe: int,
-        columns: Sequence[str] | None,
-    ) -> bytes:
-        """Answer POST /knn-batch: an Arrow IPC stream.
+    async def batch(self, body: bytes, name: str | None, question: BatchQuestion) -> tuple[bytes, list[str]]:
+        """Answer POST /knn-batch: an Arrow IPC stream, and warnings.
 
         Raises:
             Refusal: The array or a parameter isn't what it should be.
         """
         index = self.index(name)
-        index.folder(modality)
-        _as_refusal(lambda: check_k(k, "k"))
-        if not 0 <= nprobe <= _MAX_NPROBE:
+        index.folder(question.modality)
+        _as_refusal(lambda: check_k(question.k, "k"))
+        if not 0 <= question.nprobe <= _MAX_NPROBE:
             raise Refusal(f"nprobe is not in 0 to {_MAX_NPROBE:,}")
-        wanted = None if columns is None else list(dict.fromkeys(columns))
 
         def work() -> bytes:
             vectors = bodies.parse_npy(body, index.d)
             lists = self.takedowns.current()
-            table = search.answer_batch(index, modality, vectors, k, lists, nprobe=nprobe, columns=wanted)
+            table = search.answer_batch(index, vectors, question, lists)
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
             return bytes(sink.getvalue())
 
         with self.admission.request():
-            return await self._run(self._batches, work)
+            return await self._run(self._batches, work), search.missing_filters(index, question)
 
     async def embed(self, body: bytes) -> tuple[Vectors, str]:
         """Answer POST /embed: unit vectors, and the model they come from.

@@ -238,6 +238,41 @@ def test_nprobe_travels_with_the_batch(address):
     assert one_list["row"].to_pylist() != expected
 
 
+@pytest.mark.parametrize("name", ["flat", "ivf"])
+@pytest.mark.parametrize("unknown", ["keep", "drop"])
+def test_a_batch_finds_k_rows_that_meet_its_filters(http, name, unknown):
+    queries = some_queries(8, seed=9)
+    parameters = {"k": 20, "indice_name": name, "nprobe": 8, "punsafe_max": 0.1, "unknown": unknown}
+    answer = http.post("/knn-batch", params=parameters, content=npy(queries))
+    assert answer.status_code == 200, answer.text
+    punsafe = np.array([row["punsafe"] for row in POOL.metadata])
+    meets = (punsafe <= 0.1) | (np.isnan(punsafe) if unknown == "keep" else False)
+    similarities = np.where(meets, queries @ POOL.vectors.T, -2)
+    expected = np.argsort(-similarities, axis=1, kind="stable")[:, :20].ravel().tolist()
+    with pa.ipc.open_stream(answer.content) as reader:
+        assert reader.read_all()["id"].to_pylist() == expected
+    assert 50 < meets.sum() < 300
+
+
+def test_a_filter_on_what_the_index_does_not_know_is_refused(http):
+    body = npy(some_queries(2))
+    for filters in ({"min_side_px": 700}, {"pwatermark_max": 0.5}):  # there is a width and no height
+        refused = http.post("/knn-batch", params={"k": 5, "indice_name": "flat"} | filters, content=body)
+        assert (refused.status_code, refused.json()["code"]) == (400, "unknown_column")
+        kept = {"k": 5, "indice_name": "flat", "unknown": "keep"} | filters
+        assert http.post("/knn-batch", params=kept, content=body).status_code == 200
+    for filters in (
+        {"punsafe_max": "nan"},
+        {"aesthetic_score": 10},
+        {"unknown": "maybe"},
+        {"min_side_px": -1},
+    ):
+        answer = http.post("/knn-batch", params={"k": 5} | filters, content=body)
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    ignored = http.post("/knn-batch", params={"k": 5, "aesthetic_score": 9}, content=body)
+    assert "aesthetic_score" in ignored.headers["x-popfactory-warning"]
+
+
 def test_many_clients_at_once_get_their_own_answers(address):
     queries = some_queries(64, seed=3)
     expected = [exact(query, 20)[0] for query in queries]
@@ -507,6 +542,9 @@ def test_violence_and_aesthetic_vectors_do_what_clip_retrieval_does(tmp_path: Pa
         pulled = client.knn(query)
         assert [result["id"] for result in pulled] == rows
         assert [result["similarity"] for result in pulled] == pytest.approx(similarities, abs=1e-5)
+        pull = {"k": 60, "aesthetic_score": 7, "aesthetic_weight": 0.5}
+        batch = httpx.post(f"{address}/knn-batch", params=pull, content=npy(some_queries(1)))
+        assert pa.ipc.open_stream(batch.content).read_all()["id"].to_pylist() == rows
         body = query.to_json() | {"use_violence_detector": True}
         harmless = httpx.post(f"{address}/knn-service", json=body).json()
     assert [result["id"] for result in harmless] == [
