@@ -22,12 +22,12 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from index_builder.clip import clip_parameters, clip_strings
 from index_builder.foreign_columns import our_columns
 from spine.errors import DataError
-from spine.places import PARQUET_ERRORS
+from spine.places import PARQUET_ERRORS, open_anywhere, parquet_file
+from spine.remote import is_remote, list_remote
 from spine.settings import ClipConfig
 from spine.stage import find_manifest
 from spine.tables import Vectors
@@ -59,10 +59,11 @@ _NAMING = ("url", "image_url", "sha256", "image_path")
 class VectorFile:
     """A file of vectors, and the Parquet file that says whose they are."""
 
-    vectors: Path
+    vectors: str
+    """Path, or address in a store."""
     array: str | None
     """Name of the array in a .npz, None for a .npy."""
-    metadata: Path
+    metadata: str
     rows: int
     d: int
 
@@ -81,7 +82,7 @@ class VectorFile:
         """
         with contextlib.ExitStack() as stack:
             try:
-                parquet = stack.enter_context(pq.ParquetFile(self.metadata, page_checksum_verification=True))
+                parquet = stack.enter_context(parquet_file(self.metadata))
                 columns = our_columns(parquet.schema_arrow.names)
                 tables = _in_blocks(parquet.iter_batches(batch_size=size, columns=columns), size)
                 arrays = _array_blocks(stack.enter_context(_array_file(self.vectors, self.array)), size)
@@ -100,7 +101,7 @@ class VectorFiles:
     """A source of embeddings."""
 
     source: str
-    """Absolute path of its folder."""
+    """Absolute path of its folder, or its address in a store."""
     digest: str
     """SHA-256 over names, sizes and times of change."""
     files: tuple[VectorFile, ...]
@@ -126,20 +127,21 @@ def find_vector_files(source: str, clip: ClipConfig) -> VectorFiles | None:
         DataError: A file lacks its other half or has another number of rows, dimensions differ, or the
             embeddings are of another model than [clip] names.
     """
-    folder = Path(source).expanduser().absolute()
-    if not folder.is_dir():
+    listed = _listed(source)
+    if listed is None:
         return None
-    try:
-        inference = sorted((folder / "img_emb").glob("*.npy"), key=_number)
-        datacomp = sorted(folder.glob("*.npz"))
-    except OSError:
-        return None  # whoever reads it as pictures says why
+    root, files_there = listed
+    inference = sorted((path for path in files_there if _in(path, "img_emb", ".npy")), key=_number)
+    datacomp = [path for path in files_there if path.endswith(".npz")]
     if inference:
-        _check_maker(folder, clip)
-        pairs = _inference_pairs(folder, inference)
+        if not is_remote(root):
+            _check_maker(Path(root), clip)
+        pairs = _inference_pairs(
+            root, inference, [path for path in files_there if _in(path, "metadata", ".parquet")]
+        )
         array = None
-    elif any(path.with_suffix(".parquet").is_file() for path in datacomp):
-        pairs = [(path, path.with_suffix(".parquet")) for path in datacomp]
+    elif any(path.removesuffix(".npz") + ".parquet" in files_there for path in datacomp):
+        pairs = [(path, path.removesuffix(".npz") + ".parquet") for path in datacomp]
         array = _datacomp_array(datacomp[0], clip)
     else:
         return None
@@ -149,31 +151,65 @@ def find_vector_files(source: str, clip: ClipConfig) -> VectorFiles | None:
             raise DataError(
                 f"{file.vectors}: d = {file.d}, {files[0].vectors} has d = {files[0].d}; they are of different models"
             )
-    return VectorFiles(str(folder), _digest(folder, [path for pair in pairs for path in pair]), files)
+    digest = hashlib.sha256()
+    for path in (path for pair in pairs for path in pair):
+        size, version = files_there[path]
+        line = f"{path.removeprefix(root)} {size} {version}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return VectorFiles(root, digest.hexdigest(), files)
 
 
-def _inference_pairs(folder: Path, vectors: list[Path]) -> list[tuple[Path, Path]]:
-    metadata = {_number(path): path for path in (folder / "metadata").glob("*.parquet")}
+def _listed(source: str) -> tuple[str, dict[str, tuple[int, int]]] | None:
+    """A source's folder, and the files right in it, in img_emb and in metadata, with size and version, by name.
+
+    None where it is no folder or can't be listed: whoever reads it as pictures says why.
+    """
+    if is_remote(source):
+        root, found = source.rstrip("/"), []
+        for folder in (root, f"{root}/img_emb", f"{root}/metadata"):
+            with contextlib.suppress(Exception):  # each store's package has errors of its own
+                found += list_remote(folder, deep=False)
+        return root, {
+            file.url: (file.size, file.version) for file in sorted(found, key=lambda file: file.url)
+        }
+    base = Path(source).expanduser().absolute()
+    if not base.is_dir():
+        return None
+    paths = [
+        path
+        for pattern in ("*.npz", "*.parquet", "img_emb/*.npy", "metadata/*.parquet")
+        for path in base.glob(pattern)
+    ]
+    states = {str(path): path.stat() for path in sorted(paths) if path.is_file()}
+    return str(base), {name: (state.st_size, state.st_mtime_ns) for name, state in states.items()}
+
+
+def _in(path: str, folder: str, suffix: str) -> bool:
+    return path.endswith(suffix) and path.rsplit("/", 2)[-2] == folder
+
+
+def _inference_pairs(root: str, vectors: list[str], described: list[str]) -> list[tuple[str, str]]:
+    metadata = {_number(path): path for path in described}
     pairs = []
     for path in vectors:
         other = metadata.pop(_number(path), None)
         if other is None:
-            wanted = folder / "metadata" / f"metadata_{_number(path)}.parquet"
+            wanted = f"{root}/metadata/metadata_{_number(path)}.parquet"
             raise DataError(f"{path}: no {wanted} belongs to it; put it there, or take the vectors away")
         pairs.append((path, other))
     if metadata:
         raise DataError(
-            f"{next(iter(metadata.values()))}: no vectors in {folder / 'img_emb'} belong to it; get them too"
+            f"{next(iter(metadata.values()))}: no vectors in {root}/img_emb belong to it; get them too"
         )
     return pairs
 
 
-def _number(path: Path) -> int:
-    digits = re.findall(r"\d+", path.stem)
+def _number(path: str) -> int:
+    digits = re.findall(r"\d+", path.rsplit("/", 1)[-1].rsplit(".", 1)[0])
     return int(digits[-1]) if digits else -1
 
 
-def _datacomp_array(path: Path, clip: ClipConfig) -> str:
+def _datacomp_array(path: str, clip: ClipConfig) -> str:
     array = DATACOMP_ARRAYS.get(clip_strings(clip))
     if array is None:
         raise DataError(
@@ -201,7 +237,7 @@ def _check_maker(folder: Path, clip: ClipConfig) -> None:
         )
 
 
-def _vector_file(vectors: Path, array: str | None, metadata: Path) -> VectorFile:
+def _vector_file(vectors: str, array: str | None, metadata: str) -> VectorFile:
     try:
         with _array_file(vectors, array) as (_, (rows, d), _):
             pass
@@ -209,11 +245,9 @@ def _vector_file(vectors: Path, array: str | None, metadata: Path) -> VectorFile
         named = f"array {array} of {vectors}" if array else str(vectors)
         raise DataError(f"{named}: no rows of float16, float32 or float64 ({error})") from None
     try:
-        about = pq.read_metadata(metadata)
-        described, names = (
-            int(about.num_rows),
-            [name.lower() for name in about.schema.to_arrow_schema().names],
-        )
+        with parquet_file(metadata) as parquet:
+            described = int(parquet.metadata.num_rows)
+            names = [name.lower() for name in parquet.schema_arrow.names]
     except FileNotFoundError:
         raise DataError(f"{vectors}: no {metadata} belongs to it; put it there") from None
     except PARQUET_ERRORS as error:
@@ -233,18 +267,16 @@ _ArrayFile = tuple[IO[bytes], tuple[int, int], np.dtype[Any]]
 
 
 @contextlib.contextmanager
-def _array_file(path: Path, array: str | None) -> Iterator[_ArrayFile]:
+def _array_file(path: str, array: str | None) -> Iterator[_ArrayFile]:
     """A .npy, or an array of a .npz, open behind its header; with its shape and type.
 
     Raises:
         ValueError, OSError, KeyError, BadZipFile: It can't be read as rows of floats.
     """
     with contextlib.ExitStack() as stack:
-        file: IO[bytes]
-        if array is None:
-            file = stack.enter_context(path.open("rb"))
-        else:
-            archive = stack.enter_context(zipfile.ZipFile(path))
+        file: IO[bytes] = stack.enter_context(open_anywhere(path))
+        if array is not None:
+            archive = stack.enter_context(zipfile.ZipFile(file))
             file = stack.enter_context(archive.open(f"{array}.npy"))
         version = np.lib.format.read_magic(file)
         read_header = {
@@ -293,12 +325,3 @@ def _in_blocks(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Tabl
 def blocks_of(rows: int, size: int) -> int:
     """How many blocks of `size` hold so many rows."""
     return math.ceil(rows / size)
-
-
-def _digest(folder: Path, paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        state = path.stat()
-        name = path.relative_to(folder).as_posix()
-        digest.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()

@@ -56,15 +56,19 @@ def open_remote(url: str) -> BinaryIO:
     return cast(BinaryIO, store.open(path, "rb", block_size=_BLOCK_BYTES))
 
 
-def list_remote(url: str) -> list[RemoteFile]:
-    """The files of a folder at any depth, in order of their names; or the one file that is named.
+def list_remote(url: str, *, deep: bool = True) -> list[RemoteFile]:
+    """The files of a folder, in order of their names; or the one file that is named.
+
+    Args:
+        url: The folder or file.
+        deep: At any depth; else those right in the folder.
 
     Raises:
         OSError, ValueError: The store can't be reached, or there is nothing.
         DataError: The store's package isn't installed.
     """
     store, path = _store(url)
-    found = store.find(path, detail=True)
+    found = store.find(path, maxdepth=None if deep else 1, detail=True)
     if not found:
         raise FileNotFoundError(2, "nothing there", url)
     protocol = url.partition("://")[0]

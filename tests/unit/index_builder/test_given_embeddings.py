@@ -278,6 +278,24 @@ def test_a_file_that_ends_early_is_named(tmp_path, new_run):
         embed(new_run(), "pool", str(source))
 
 
+def test_a_store_gives_what_the_same_folder_here_gives(tmp_path, new_run):
+    source = write_inference(tmp_path / "source", [20, 5])
+    pairs = write_datacomp(tmp_path / "datacomp", [9, 4])
+    for name, folder, clip in (
+        ("a", source, {}),
+        ("b", pairs, {"model": "ViT-L-14", "pretrained": "openai"}),
+    ):
+        here, there = new_run(f"{name}-here", **clip), new_run(f"{name}-there", **clip)
+        embed(here, "pool", str(folder))
+
+        manifest = embed(there, "pool", f"local://{folder}")
+
+        assert manifest.facts["source"] == f"local://{folder}"
+        assert np.array_equal(rows_of(there)[0], rows_of(here)[0])
+        assert rows_of(there)[1] == rows_of(here)[1]
+        assert embed(there, "pool") == manifest
+
+
 def test_another_runs_collection_is_taken_if_it_is_of_the_same_model(tmp_path, new_run, no_model):
     first, second = new_run("first"), new_run("second")
     embed(first, "pool", str(write_inference(tmp_path / "source", [20])))
