@@ -6,39 +6,27 @@ earlier one brought in.
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from curation.candidates import Reach, available, column, distinct, read_candidates, rows_of
+from curation.candidates import Reach, available, column, distinct, read_candidates
 from curation.decisions import read_verdicts
-from curation.downloads import Downloader
-from curation.ledger import ON_LISTS, Validity, mark_placeholders
-from curation.opening import Openers
+from curation.intake import Intake, Row
+from curation.ledger import ON_LISTS, Ledger, Validity
 from curation.refill import asked_depths, first_depths
 from spine import images as pictures
 from spine import web as web_access
 from spine.config import load_config
-from spine.errors import DataError
 from spine.filters import RULES
 from spine.lists import BlockLists
-from spine.places import place_of
-from spine.polite_web import public_web
 from spine.progress import SILENT, Progress
-from spine.publish import publish_json, publish_table
-from spine.refused import Refused
-from spine.run import Run, part_path, part_paths
+from spine.publish import publish_json
+from spine.run import Run
 from spine.settings import Config
 from spine.stage import MANIFEST, Manifest, Stage, read_manifest
-from spine.tables import IMAGES, read_parts, read_table
 from spine.web import Web
 
 REASONS: dict[str, str] = {
@@ -53,13 +41,9 @@ REASONS: dict[str, str] = {
 """Why a picture was not brought in: reason to meaning."""
 
 PART_ROWS = 512
-"""Pictures in one part: what a stopped fetch loses at most."""
+"""Pictures in one part: what a stopped fetch loses at most, beside those at work."""
 
-_HASHES = ("sha256", "md5", "pdq")
-_MEASURED = ("width", "height", "original_width", "original_height", "format", "size_bytes", "exif")
 _WANTED = ("id", "url", "image_path", "sha256")
-
-Row = dict[str, Any]
 
 
 def fetch(
@@ -115,16 +99,16 @@ def fetch(
     (run.images / MANIFEST).unlink(missing_ok=True)
     publish_json(run.depths, {"neighbours": neighbours.digest, "depths": reach.depths})
     candidates = _candidates(run, reach)
-    done = _keep_valid_rows(run, candidates, Validity.of(run, config, lists, retry_failed))
-    pending = [row for row in candidates if row["id"] not in done]
-    progress.begin("fetch", len(candidates), "pictures", len(candidates) - len(pending))
+    ledger, repeats = Ledger(run), config.fetch.placeholder_repeats
+    done = ledger.keep_valid(candidates, Validity(config, lists, retry_failed), repeats)
+    ids = column(candidates, "id")
+    pending = candidates.filter(pa.array(~np.isin(ids, done))).to_pylist()
+    progress.begin("fetch", len(ids), "pictures", len(ids) - len(pending))
     with ExitStack() as stack:
-        _work_off(_Sources(run, config, lists, web, stack), pending, progress)
-    mark_placeholders(run, config.fetch.placeholder_repeats)
-    _remove_unreferenced(run)
-    manifest = stage.finish(
-        _counts(run, candidates), {"demo_models": neighbours.facts.get("demo_models", False)}
-    )
+        _work_off(ledger, Intake(run, config, lists, web, stack), pending, progress)
+    ledger.finish(repeats)
+    facts = {"demo_models": neighbours.facts.get("demo_models", False)}
+    manifest = stage.finish(ledger.counts(ids), facts, named_by_hash=[run.originals.name])
     progress.end()
     return manifest
 
@@ -158,150 +142,21 @@ def _begun_depths(run: Run, neighbours: Manifest) -> list[int] | None:
     return None
 
 
-def _candidates(run: Run, reach: Reach) -> list[Row]:
+def _candidates(run: Run, reach: Reach) -> pa.Table:
     """The distinct pictures within reach, in the order in which centroids name them first."""
     table = read_candidates(run, reach, _WANTED)
-    first = sorted(distinct(table).first_row.tolist())
-    rows: list[Row] = table.select(list(_WANTED)).take(pa.array(first, pa.int64())).to_pylist()
-    return rows
+    first = np.sort(distinct(table).first_row)
+    return table.select(list(_WANTED)).take(pa.array(first, pa.int64()))
 
 
-def _keep_valid_rows(run: Run, candidates: list[Row], validity: Validity) -> set[int]:
-    """Drop the rows of earlier starts that no longer hold: another place, another address, another list.
-
-    Returns:
-        Ids that have their row.
-    """
-    now = {row["id"]: (row["image_path"], row["url"]) for row in candidates}
-    done: set[int] = set()
-    for path in part_paths(run.images):
-        table = read_table(path, IMAGES)
-        rows = table.select(list(validity.COLUMNS)).to_pylist()
-        holds = [validity.holds(row, now.get(row["id"])) for row in rows]
-        done.update(row["id"] for row, valid in zip(rows, holds, strict=True) if valid)
-        if not all(holds):
-            publish_table(path, table.filter(pa.array(holds, pa.bool_())))
-    return done
-
-
-@dataclass(slots=True)
-class _Sources:
-    """Where pictures come from; workers and connections start when the first picture needs them."""
-
-    run: Run
-    config: Config
-    lists: BlockLists
-    web: Web | None
-    stack: ExitStack
-    openers: Openers | None = None
-    downloader: Downloader | None = None
-
-    def start(self, chunk: Sequence[Row]) -> None:
-        """Have ready what a chunk needs."""
-        if self.openers is None:
-            self.openers = self.stack.enter_context(Openers(self.config.fetch.workers))
-        if self.downloader is None and any(row["image_path"] is None for row in chunk):
-            settings = self.config.fetch
-            access = self.web or self.stack.enter_context(public_web(settings))
-            self.downloader = Downloader(self.run, settings, self.lists, access, self.openers)
-
-    def fetch_one(self, candidate: Row) -> Row:
-        """The row of one picture."""
-        row: Row = dict.fromkeys(IMAGES.names) | {
-            "id": candidate["id"],
-            "url": candidate["url"],
-            "image_path": candidate["image_path"],
-            "sha256": candidate["sha256"],
-            "attempts": 0,
-        }
-        rule = self.lists.blocks(picture_id=candidate["id"], url=candidate["url"], sha256=candidate["sha256"])
-        if rule is not None:
-            return row | {"status": "failed", "reason": rule, "message": "on a list"}
-        if candidate["image_path"] is not None:
-            return row | self._local(candidate)
-        if candidate["url"] is not None:
-            return row | self._from_web(candidate)
-        return row | {
-            "status": "failed",
-            "reason": "missing",
-            "message": "the pool names no place or address",
-        }
-
-    def _local(self, candidate: Row) -> Row:
-        if self.openers is None:
-            raise RuntimeError("start comes first")
-        outcome = self.openers.place(
-            candidate["image_path"], self.config.fetch.max_bytes, candidate["sha256"]
-        )
-        # Where the pool doesn't know the hash it is known only now.
-        rule = self.lists.blocks(sha256=outcome.sha256, md5=outcome.md5, pdq=outcome.pdq)
-        if rule is not None:
-            outcome = Refused(rule, "on a list", outcome.sha256, outcome.md5, outcome.pdq)
-        return {"attempts": 1} | _measured(outcome)
-
-    def _from_web(self, candidate: Row) -> Row:
-        if self.downloader is None:
-            raise RuntimeError("start comes first")
-        download = self.downloader.download(candidate["url"])
-        place = None if download.path is None else place_of(str(Path(download.path).absolute()))
-        return _measured(download.outcome) | {
-            "image_path": place,
-            "http_status": download.http_status,
-            "attempts": download.attempts,
-            "opt_out": download.opt_out,
-        }
-
-
-def _measured(outcome: Any) -> Row:
-    if isinstance(outcome, Refused):
-        known = {name: getattr(outcome, name) for name in _HASHES if getattr(outcome, name) is not None}
-        return {"status": "failed", "reason": outcome.reason, "message": outcome.message} | known
-    return {"status": "fetched"} | {name: getattr(outcome, name) for name in (*_HASHES, *_MEASURED)}
-
-
-def _work_off(sources: _Sources, pending: Sequence[Row], progress: Progress) -> None:
-    """Fetch in parts; each is published whole, in the order of the candidates."""
-    if not pending:
-        return
-    run = sources.run
-    number = max((int(path.stem.removeprefix("part-")) for path in part_paths(run.images)), default=-1) + 1
-    threads = ThreadPoolExecutor(sources.config.fetch.concurrency, thread_name_prefix="fetch")
-    try:
-        for start in range(0, len(pending), PART_ROWS):
-            chunk = pending[start : start + PART_ROWS]
-            sources.start(chunk)
+def _work_off(ledger: Ledger, intake: Intake, pending: list[Row], progress: Progress) -> None:
+    """Fetch all that is pending; as soon as PART_ROWS are there, whichever came first, they are published."""
+    rows: list[Row] = []
+    for row in intake.bring(pending):
+        rows.append(row)
+        progress.advance(1, {row["reason"]: 1} if row["reason"] else None)
+        if len(rows) >= PART_ROWS:
+            ledger.add(rows)
             rows = []
-            for row in threads.map(sources.fetch_one, chunk):
-                rows.append(row)
-                progress.advance(1, {row["reason"]: 1} if row["reason"] else None)
-            publish_table(part_path(run.images, number), pa.Table.from_pylist(rows, IMAGES))
-            number += 1
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
-def _remove_unreferenced(run: Run) -> None:
-    """Stored pictures that no row names: left by a kill, or of rows that a new list took out."""
-    table = read_parts(run.images, IMAGES, ["status", "image_path"])
-    fetched = table.filter(pc.equal(table.column("status"), "fetched"))
-    named = set(fetched.column("image_path").to_pylist())
-    for path in run.originals.rglob("*"):
-        if path.is_file() and place_of(str(path.absolute())) not in named:
-            path.unlink()
-
-
-def _counts(run: Run, candidates: list[Row]) -> dict[str, int]:
-    """Of the pictures within depth; each has one status."""
-    ids = pa.array([row["id"] for row in candidates], pa.int64())
-    table = read_parts(run.images, IMAGES, ["id", "status", "reason"])
-    if pc.count_distinct(table.column("id")).as_py() != table.num_rows:
-        raise DataError(f"{run.images}: a picture has two rows; run `popfactory fetch` with --force")
-    rows = rows_of(table, ids)
-    status = Counter(rows.column("status").to_pylist())
-    reasons = Counter(reason for reason in rows.column("reason").to_pylist() if reason is not None)
-    return {
-        "candidates": len(candidates),
-        "fetched": status["fetched"],
-        "failed": status["failed"],
-        **{f"failed_{reason}": count for reason, count in sorted(reasons.items())},
-    }
+    if rows:
+        ledger.add(rows)

@@ -1,104 +1,245 @@
-"""The link ledger: what a fetch of another day may keep of what is written down of each picture.
+"""The link ledger: images/part-*.parquet, and what a fetch of another day may keep of it.
 
 One row a picture, with one status and its reason. A row stands until something it was made from
-changes: its place or address, a list, what may be taken; or until a retry asks for it again.
+changes: its place or address, a list, what may be taken; or until its stored picture is gone, or a retry
+asks for it again.
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from curation.assignment import Mask
+from curation.candidates import Ints, column, rows_of
+from spine.errors import DataError
 from spine.lists import BlockLists
 from spine.polite_web import NOTHING_RESERVED, may_answer_later
 from spine.publish import publish_table
-from spine.run import Run, part_paths
+from spine.run import Run, part_path, part_paths
 from spine.settings import Config
 from spine.tables import IMAGES, read_parts, read_table
 
 ON_LISTS = ("takedown", "hash_block")
 """Reasons that a list gives."""
 
+MERGED_ROWS = 50_000
+"""Rows from which a part is left as it is once a fetch is done."""
+
+_SORTED_ROWS = 8 * MERGED_ROWS  # small parts put together at a time: what lies in memory
+
 Row = dict[str, Any]
 Repeated = tuple[str, str]
 """A host, and the SHA-256 of what it gives for several addresses."""
+
+_READ = (
+    *("id", "status", "reason", "image_path", "url", "sha256", "md5", "http_status", "opt_out"),
+)  # of a row, to tell whether it holds; pdq only where a list names one
 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
     """By what the row of an earlier start still holds."""
 
-    COLUMNS: ClassVar = (
-        *("id", "status", "reason", "image_path", "url"),
-        *("sha256", "md5", "pdq", "http_status", "opt_out"),
-    )
-    """What `holds` reads."""
-
     config: Config
     lists: BlockLists
-    retry_failed: bool
-    placeholders: frozenset[Repeated]
+    retry_failed: bool = False
 
-    @classmethod
-    def of(cls, run: Run, config: Config, lists: BlockLists, retry_failed: bool) -> "Validity":
-        """As things stand now."""
-        return cls(config, lists, retry_failed, repeated(run, config.fetch.placeholder_repeats))
-
-    def holds(self, row: Row, source: tuple[str | None, str | None] | None) -> bool:
-        """Whether a row says what would be found now.
+    def holds(
+        self, rows: pa.Table, candidates: pa.Table, stored: pa.Array, placeholders: set[Repeated]
+    ) -> Mask:
+        """Which rows say what would be found now.
 
         Args:
-            row: With COLUMNS.
-            source: Its place and address as a candidate, None where it is none at present.
+            rows: Of IMAGES, n rows.
+            candidates: id, image_path and url of each picture wanted now.
+            stored: Names of the pictures that are stored.
+            placeholders: What hosts give for several addresses.
+
+        Returns:
+            Shape (n,).
         """
-        blocked = self.lists.blocks(
-            picture_id=row["id"], url=row["url"], sha256=row["sha256"], md5=row["md5"], pdq=row["pdq"]
-        )
-        if blocked != (row["reason"] if row["reason"] in ON_LISTS else None):
-            return False
-        if row["status"] == "fetched" and row["md5"] is None:  # from before there was such a column
-            return False
-        if not self._may_be_taken(row):
-            return False
-        if row["reason"] == "placeholder" and _key(row) not in self.placeholders:
-            return False
-        if source is None:
-            return True
-        if self.retry_failed and may_answer_later(row["reason"], row["http_status"]):
-            return False
-        place, url = source
-        return bool(row["image_path"] == place) if place is not None else bool(row["url"] == url)
+        fetched = pc.equal(rows.column("status"), "fetched")
+        downloaded = pc.and_(fetched, rows.column("http_status").is_valid())
+        holds = pc.invert(
+            pc.and_(fetched, rows.column("md5").is_null())
+        )  # from before there was such a column
+        holds = pc.and_(holds, self._may_be_taken(rows, downloaded))
+        names = pc.replace_substring_regex(rows.column("image_path"), r".*/", "")
+        there = pc.is_in(names, value_set=stored)
+        holds = pc.and_(holds, pc.or_(pc.invert(downloaded), there))
+        holds = pc.and_(holds, self._same_source(rows, candidates))
+        mask = _mask(holds) & self._same_lists(rows)
+        for row in np.flatnonzero(_mask(pc.equal(rows.column("reason"), "placeholder"))).tolist():
+            mask[row] &= _key(rows.slice(row, 1).to_pylist()[0]) in placeholders
+        return mask
 
-    def _may_be_taken(self, row: Row) -> bool:
+    def _may_be_taken(self, rows: pa.Table, downloaded: pa.ChunkedArray) -> pa.ChunkedArray:
         if not self.config.fetch.honour_opt_out:
-            return bool(row["reason"] != "opted_out")
-        downloaded = row["status"] == "fetched" and row["http_status"] is not None
-        return not downloaded or row["opt_out"] == NOTHING_RESERVED
+            return pc.not_equal(rows.column("reason"), "opted_out").fill_null(True)
+        none_reserved = pc.equal(rows.column("opt_out"), NOTHING_RESERVED).fill_null(False)
+        return pc.or_(pc.invert(downloaded), none_reserved)
+
+    def _same_source(self, rows: pa.Table, candidates: pa.Table) -> pa.ChunkedArray:
+        """Whether a row that is wanted now has its place or address still, and need not be asked for again."""
+        now = rows_of(candidates, column(rows, "id"))
+        wanted, local = now.column("id").is_valid(), now.column("image_path").is_valid()
+        same_place = pc.equal(rows.column("image_path"), now.column("image_path")).fill_null(False)
+        same_url = pc.equal(rows.column("url"), now.column("url")).fill_null(False)
+        same = pc.if_else(local, same_place, same_url)
+        if self.retry_failed:
+            reasons = zip(
+                rows.column("reason").to_pylist(), rows.column("http_status").to_pylist(), strict=True
+            )
+            again = pa.array([may_answer_later(reason, status) for reason, status in reasons], pa.bool_())
+            same = pc.and_(same, pc.invert(again))
+        return pc.or_(pc.invert(wanted), same)
+
+    def _same_lists(self, rows: pa.Table) -> Mask:
+        """Whether the lists say of a row what they said then."""
+        listed = _mask(pc.is_in(rows.column("reason"), value_set=pa.array(ON_LISTS)))
+        if self.lists.empty:
+            return ~listed
+        names = ("id", "url", "sha256", "md5", *(("pdq",) if len(self.lists.pdq) else ()))
+        said = np.full(rows.num_rows, True)
+        for row, (known, before) in enumerate(
+            zip(rows.select(names).to_pylist(), rows.column("reason").to_pylist(), strict=True)
+        ):
+            now = self.lists.blocks(picture_id=known.pop("id"), **known)
+            said[row] = now == (before if listed[row] else None)
+        return said
 
 
-def mark_placeholders(run: Run, repeats: int) -> None:
-    """Refuse the pictures that a host gives for many addresses; known only once all are fetched."""
-    placeholders = repeated(run, repeats)
-    if not placeholders:
-        return
-    message = f"{repeats} or more addresses of its host give this very picture"
-    for path in part_paths(run.images):
-        rows = read_table(path, IMAGES).to_pylist()
-        marked = [
-            row
-            for row in rows
-            if row["status"] == "fetched" and row["http_status"] is not None and _key(row) in placeholders
+class Ledger:
+    """The rows of a run's images. One process writes."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def keep_valid(self, candidates: pa.Table, validity: Validity, repeats: int) -> Ints:
+        """Drop the rows of earlier starts that no longer hold, and second ones of a picture.
+
+        Args:
+            candidates: As `Validity.holds`.
+            validity: By what a row holds.
+            repeats: [fetch] placeholder_repeats.
+
+        Returns:
+            Ids that have their row, ascending.
+        """
+        placeholders = repeated(self._run, repeats)
+        stored = pa.array(sorted(_stored_names(self._run.originals)), pa.string())
+        names = [*_READ, *(["pdq"] if len(validity.lists.pdq) else [])]
+        done = np.empty(0, dtype=np.int64)
+        for path in part_paths(self._run.images):
+            rows = read_table(path, pa.schema([IMAGES.field(name) for name in names]))
+            holds = validity.holds(rows, candidates, stored, placeholders)
+            ids = column(rows, "id")
+            holds &= ~np.isin(ids, done)  # a kill while parts were merged leaves some rows twice
+            done = np.union1d(done, ids[holds])
+            if not holds.all():
+                publish_table(path, read_table(path, IMAGES).filter(pa.array(holds)))
+        return done
+
+    def add(self, rows: list[Row]) -> None:
+        """Publish rows as another part."""
+        self._publish(pa.Table.from_pylist(rows, IMAGES))
+
+    def _publish(self, table: pa.Table) -> None:
+        numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(self._run.images)]
+        publish_table(part_path(self._run.images, max(numbers, default=-1) + 1), table)
+
+    def finish(self, repeats: int) -> None:
+        """Refuse placeholders, merge small parts, and remove stored pictures that no row names.
+
+        Args:
+            repeats: [fetch] placeholder_repeats.
+        """
+        self._mark_placeholders(repeats)
+        self._merge()
+        self._remove_unreferenced()
+
+    def counts(self, ids: Ints) -> dict[str, int]:
+        """Of these pictures; each has one status."""
+        table = read_parts(self._run.images, IMAGES, ["id", "status", "reason"])
+        if pc.count_distinct(table.column("id")).as_py() != table.num_rows:
+            raise DataError(
+                f"{self._run.images}: a picture has two rows; run `popfactory fetch` with --force"
+            )
+        rows = rows_of(table, ids)
+        status = _counted(rows.column("status"))
+        return {
+            "candidates": len(ids),
+            "fetched": status.get("fetched", 0),
+            "failed": status.get("failed", 0),
+            **{
+                f"failed_{reason}": count for reason, count in sorted(_counted(rows.column("reason")).items())
+            },
+        }
+
+    def _mark_placeholders(self, repeats: int) -> None:
+        """Refuse the pictures that a host gives for many addresses; known only once all are fetched."""
+        placeholders = repeated(self._run, repeats)
+        if not placeholders:
+            return
+        message = f"{repeats} or more addresses of its host give this very picture"
+        hashes = pa.array(sorted({sha256 for _, sha256 in placeholders}), pa.string())
+        for path in part_paths(self._run.images):
+            known = read_table(path, pa.schema([IMAGES.field("sha256"), IMAGES.field("status")]))
+            if not pc.any(pc.is_in(known.column("sha256"), value_set=hashes)).as_py():
+                continue
+            rows = read_table(path, IMAGES).to_pylist()
+            marked = [
+                row
+                for row in rows
+                if row["status"] == "fetched" and row["http_status"] is not None and _key(row) in placeholders
+            ]
+            for row in marked:
+                row |= {"status": "failed", "reason": "placeholder", "message": message, "image_path": None}
+            if marked:
+                publish_table(path, pa.Table.from_pylist(rows, IMAGES))
+
+    def _merge(self) -> None:
+        """Put small parts together, sorted by id: what is fetched ends the same, whatever came first.
+
+        A part is small so that a stopped fetch loses little; no longer than that.
+        """
+        small = [
+            path for path in part_paths(self._run.images) if pq.read_metadata(path).num_rows < MERGED_ROWS
         ]
-        for row in marked:
-            row |= {"status": "failed", "reason": "placeholder", "message": message, "image_path": None}
-        if marked:
-            publish_table(path, pa.Table.from_pylist(rows, IMAGES))
+        while small:
+            paths: list[Path] = []
+            rows = 0
+            while small and rows < _SORTED_ROWS:
+                paths.append(small.pop(0))
+                rows += pq.read_metadata(paths[-1]).num_rows
+            table = pa.concat_tables(read_table(path, IMAGES) for path in paths)
+            ordered = table.sort_by("id")
+            if len(paths) == 1 and ordered.column("id").equals(table.column("id")):
+                continue
+            # The merged ones first: what a kill leaves twice, the next start drops.
+            for start in range(0, ordered.num_rows, MERGED_ROWS):
+                self._publish(ordered.slice(start, MERGED_ROWS))
+            for path in paths:
+                path.unlink()
+
+    def _remove_unreferenced(self) -> None:
+        """Stored pictures that no row names: left by a kill, or of rows that a new list took out."""
+        table = read_parts(self._run.images, IMAGES, ["status", "image_path", "http_status"])
+        kept = table.filter(pc.and_(pc.equal(table["status"], "fetched"), table["http_status"].is_valid()))
+        named = {place.rpartition("/")[2] for place in kept.column("image_path").to_pylist() if place}
+        for name in _stored_names(self._run.originals) - named:
+            (self._run.originals / name[:2] / name).unlink()
 
 
-def repeated(run: Run, repeats: int) -> frozenset[Repeated]:
+def repeated(run: Run, repeats: int) -> set[Repeated]:
     """What hosts give for so many addresses or more: pictures that stand for missing ones.
 
     Args:
@@ -106,13 +247,37 @@ def repeated(run: Run, repeats: int) -> frozenset[Repeated]:
         repeats: 2 or more; 0 finds nothing.
     """
     if not repeats:
-        return frozenset()
+        return set()
     table = read_parts(run.images, IMAGES, ["status", "reason", "url", "sha256", "http_status"])
-    downloaded = table.filter(pc.is_valid(table.column("http_status"))).to_pylist()
-    given = Counter(
-        _key(row) for row in downloaded if row["status"] == "fetched" or row["reason"] == "placeholder"
+    given = pc.or_(
+        pc.equal(table.column("status"), "fetched"),
+        pc.equal(table.column("reason"), "placeholder").fill_null(False),
     )
-    return frozenset(key for key, count in given.items() if count >= repeats)
+    table = table.filter(pc.and_(given, table.column("http_status").is_valid()))
+    often = [sha256 for sha256, count in _counted(table.column("sha256")).items() if count >= repeats]
+    rows = table.filter(pc.is_in(table.column("sha256"), value_set=pa.array(often, pa.string()))).to_pylist()
+    return {key for key, count in Counter(map(_key, rows)).items() if count >= repeats}
+
+
+def _stored_names(originals: Path) -> set[str]:
+    """Names of the stored pictures."""
+    if not originals.is_dir():
+        return set()
+    folders = [entry.path for entry in os.scandir(originals) if entry.is_dir()]
+    names = (
+        entry.name for folder in folders for entry in os.scandir(folder)
+    )  # Path would cost as much again
+    return {name for name in names if not name.startswith(".")}
+
+
+def _counted(values: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value stands there, nulls aside."""
+    pairs = values.drop_null().value_counts().to_pylist()
+    return {pair["values"]: pair["counts"] for pair in pairs}
+
+
+def _mask(values: pa.ChunkedArray) -> Mask:
+    return np.array(values.fill_null(False).to_numpy(), dtype=bool)
 
 
 def _key(row: Row) -> Repeated:

@@ -72,13 +72,15 @@ class Manifest:
     created: str = ""
     notes: list[str] = field(default_factory=list)
     """Paths of files that tell how the work went, such as times; checked like the others."""
+    named_by_hash: dict[str, int] = field(default_factory=dict)
+    """Folders whose files are named by their own SHA-256, with how many there are: too many to list."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def digest(self) -> str:
         """SHA-256 over the result and what it was made from; not over times, versions and notes."""
         content = asdict(self)
-        for name in ("versions", "created", "notes"):
+        for name in ("versions", "created", "notes", "named_by_hash"):
             content.pop(name)
         content["files"] = [record for record in content["files"] if record["path"] not in self.notes]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -146,7 +148,8 @@ def remove_damaged(folder: Path) -> list[str]:
     if damaged:
         (folder / MANIFEST).unlink(missing_ok=True)  # first: without its files it would be a lie
         for path in damaged:
-            path.unlink(missing_ok=True)
+            if not path.is_dir():  # a folder that lacks files: what is there is sound
+                path.unlink(missing_ok=True)
     return list(damaged.values())
 
 
@@ -164,7 +167,18 @@ def _damaged(folder: Path) -> dict[Path, str]:
             problem = f"{path}: content differs from what was published"
         if problem is not None:
             problems[path] = problem
+    for name, count in manifest.named_by_hash.items():
+        there = _named_by_hash(folder / name)
+        wrong = [path for path in there if sha256_of(path) != path.stem]
+        problems |= {path: f"{path}: content differs from what its name says" for path in wrong}
+        if len(there) != count:
+            problems[folder / name] = f"{folder / name}: {len(there):,} files, published with {count:,}"
     return problems
+
+
+def _named_by_hash(folder: Path) -> list[Path]:
+    """The files in a folder and below, temporary ones aside."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
 @cache
@@ -244,6 +258,7 @@ class Stage:
         facts: Mapping[str, Any] | None = None,
         *,
         notes: Iterable[str] = (),
+        named_by_hash: Iterable[str] = (),
     ) -> Manifest:
         """Publish the manifest: digests of every file in the folder, written last.
 
@@ -251,17 +266,21 @@ class Stage:
             counts: Rows in and out, and those lost by reason.
             facts: What later stages need to know; JSON values.
             notes: Paths of files that tell how the work went and differ each time: no part of the digest.
+            named_by_hash: Folders in it whose files are named by their own SHA-256, so that nobody need read
+                them all to write this down.
         """
+        apart = {name: len(_named_by_hash(self.folder / name)) for name in named_by_hash}
         manifest = Manifest(
             stage=self.name,
             parameters=self.parameters,
             inputs=self.inputs,
             counts={key: int(value) for key, value in counts.items()},
             facts=json.loads(json.dumps(dict(facts or {}))),
-            files=[_record(self.folder, path) for path in _published_files(self.folder)],
+            files=[_record(self.folder, path) for path in _published_files(self.folder, apart)],
             versions=package_versions(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             notes=list(notes),
+            named_by_hash=apart,
         )
         content = asdict(manifest)
         publish_json(self.folder / MANIFEST, content | {_CHECKSUM: _checksum(content)})
@@ -306,8 +325,11 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _published_files(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+def _published_files(folder: Path, apart: Iterable[str] = ()) -> list[Path]:
+    """Those to be listed in the manifest: temporary ones aside, and those in folders of files named by hash."""
+    tops = (path for path in folder.iterdir() if path.name not in set(apart))
+    found = (path for top in tops for path in ((top,) if top.is_file() else top.rglob("*")))
+    files = (path for path in found if path.is_file() and not path.name.startswith("."))
     return sorted(path for path in files if path.relative_to(folder).as_posix() not in (MANIFEST, _PLAN))
 
 

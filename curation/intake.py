@@ -1,0 +1,128 @@
+"""Bringing pictures in: opened where they lie, or downloaded; each gives one row, whatever happens."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curation.downloads import Downloader
+from curation.opening import Openers
+from spine.lists import BlockLists
+from spine.places import place_of
+from spine.polite_web import public_web
+from spine.refused import Refused
+from spine.run import Run
+from spine.settings import Config
+from spine.tables import IMAGES
+from spine.web import Web
+
+_HASHES = ("sha256", "md5", "pdq")
+_MEASURED = ("width", "height", "original_width", "original_height", "format", "size_bytes", "exif")
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Intake:
+    """Where pictures come from; workers and connections start when the first picture needs them."""
+
+    run: Run
+    config: Config
+    lists: BlockLists
+    web: Web | None
+    stack: ExitStack
+    openers: Openers | None = None
+    downloader: Downloader | None = None
+
+    def bring(self, candidates: list[Row]) -> Iterator[Row]:
+        """The row of each picture, as they come; a slow host keeps nobody but those who wait for it.
+
+        Args:
+            candidates: With id, url, image_path and sha256.
+
+        Raises:
+            DataError: The disk budget is used up.
+        """
+        if not candidates:
+            return
+        self.start(candidates)
+        at_once = self.config.fetch.concurrency
+        threads = ThreadPoolExecutor(at_once, thread_name_prefix="fetch")
+        try:
+            waiting: set[Future[Row]] = set()
+            left = iter(candidates)
+            while True:
+                for candidate in itertools.islice(left, 2 * at_once - len(waiting)):
+                    waiting.add(threads.submit(self.fetch_one, candidate))
+                if not waiting:
+                    return
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for each in done:
+                    yield each.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def start(self, chunk: Sequence[Row]) -> None:
+        """Have ready what these need."""
+        if self.openers is None:
+            self.openers = self.stack.enter_context(Openers(self.config.fetch.workers))
+        if self.downloader is None and any(row["image_path"] is None for row in chunk):
+            settings = self.config.fetch
+            access = self.web or self.stack.enter_context(public_web(settings))
+            self.downloader = Downloader(self.run, settings, self.lists, access, self.openers)
+
+    def fetch_one(self, candidate: Row) -> Row:
+        """The row of one picture."""
+        row: Row = dict.fromkeys(IMAGES.names) | {
+            "id": candidate["id"],
+            "url": candidate["url"],
+            "image_path": candidate["image_path"],
+            "sha256": candidate["sha256"],
+            "attempts": 0,
+        }
+        rule = self.lists.blocks(picture_id=candidate["id"], url=candidate["url"], sha256=candidate["sha256"])
+        if rule is not None:
+            return row | {"status": "failed", "reason": rule, "message": "on a list"}
+        if candidate["image_path"] is not None:
+            return row | self._local(candidate)
+        if candidate["url"] is not None:
+            return row | self._from_web(candidate)
+        return row | {
+            "status": "failed",
+            "reason": "missing",
+            "message": "the pool names no place or address",
+        }
+
+    def _local(self, candidate: Row) -> Row:
+        if self.openers is None:
+            raise RuntimeError("start comes first")
+        outcome = self.openers.place(
+            candidate["image_path"], self.config.fetch.max_bytes, candidate["sha256"]
+        )
+        # Where the pool doesn't know the hash it is known only now.
+        rule = self.lists.blocks(sha256=outcome.sha256, md5=outcome.md5, pdq=outcome.pdq)
+        if rule is not None:
+            outcome = Refused(rule, "on a list", outcome.sha256, outcome.md5, outcome.pdq)
+        return {"attempts": 1} | _measured(outcome)
+
+    def _from_web(self, candidate: Row) -> Row:
+        if self.downloader is None:
+            raise RuntimeError("start comes first")
+        download = self.downloader.download(candidate["url"])
+        place = None if download.path is None else place_of(str(Path(download.path).absolute()))
+        return _measured(download.outcome) | {
+            "image_path": place,
+            "http_status": download.http_status,
+            "attempts": download.attempts,
+            "opt_out": download.opt_out,
+        }
+
+
+def _measured(outcome: Any) -> Row:
+    if isinstance(outcome, Refused):
+        known = {name: getattr(outcome, name) for name in _HASHES if getattr(outcome, name) is not None}
+        return {"status": "failed", "reason": outcome.reason, "message": outcome.message} | known
+    return {"status": "fetched"} | {name: getattr(outcome, name) for name in (*_HASHES, *_MEASURED)}
