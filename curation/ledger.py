@@ -122,6 +122,8 @@ class Ledger:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(run.images)]
+        self._next_part = max(numbers, default=-1) + 1
 
     def keep_valid(self, candidates: pa.Table, validity: Validity, repeats: int) -> Ints:
         """Drop the rows of earlier starts that no longer hold, and second ones of a picture.
@@ -153,8 +155,8 @@ class Ledger:
         self._publish(pa.Table.from_pylist(rows, IMAGES))
 
     def _publish(self, table: pa.Table) -> None:
-        numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(self._run.images)]
-        publish_table(part_path(self._run.images, max(numbers, default=-1) + 1), table)
+        publish_table(part_path(self._run.images, self._next_part), table)
+        self._next_part += 1
 
     def finish(self, repeats: int) -> None:
         """Refuse placeholders, merge small parts, and remove stored pictures that no row names.

@@ -14,7 +14,7 @@ from spine.tables import GROUPS, IMAGES, read_parts, read_table
 
 _POOL = ("id", "url", "sha256", "width", "height", "aesthetic", "pwatermark", "punsafe")
 _IMAGE = ("id", "status", "reason", "sha256", "md5", "pdq", "width", "height")
-_SCORES = pa.schema(
+SCORES = pa.schema(
     [
         ("id", pa.int64()),
         ("aesthetic", pa.float32()),
@@ -94,5 +94,5 @@ def read_values(run: Run, pictures: Pictures, reach: Reach) -> PictureValues:
 
 def read_scores(run: Run) -> pa.Table:
     """Scores of the fetched pictures, without their embeddings."""
-    parts = [read_table(path, _SCORES) for path in part_paths(run.scores)]
-    return pa.concat_tables(parts) if parts else _SCORES.empty_table()
+    parts = [read_table(path, SCORES) for path in part_paths(run.scores)]
+    return pa.concat_tables(parts) if parts else SCORES.empty_table()

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from curation.candidates import Reach
 from curation.caption_choice import shelved_parts
 from curation.decisions import Decisions
-from curation.picture_values import read_scores
+from curation.picture_values import SCORES
 from curation.revisions import newest
 from spine.added_centroids import read_centroids
 from spine.config import load_config
@@ -20,7 +20,7 @@ from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
 from spine.stage import find_manifest
-from spine.tables import CAPTIONS, DATASET, GROUPS, IMAGES, METADATA, NEIGHBOURS, SELECTION, read_table
+from spine.tables import CAPTIONS, DATASET, GROUPS, IMAGES, METADATA, NEIGHBOURS, SELECTION, find_rows
 
 _OWN = ("width", "height", "aesthetic", "pwatermark", "punsafe")
 
@@ -44,19 +44,17 @@ def why(run: Run, picture_id: int) -> list[str]:
     if not neighbours:
         return [*lines, "retrieve: no centroid has it among its neighbours"]
     lines += _wanted_by(run, neighbours, picture_id)
-    lines += _fetched(run, picture_id)
+    images = _rows(part_paths(run.images), IMAGES, picture_id)
+    lines += _fetched(images)
     lines += _scored(run, config, picture_id)
     lines += _decisions(run, "image", picture_id)
-    lines += _lists(run, config, source, picture_id)
+    lines += _lists(run, config, source, images)
     lines += _captions(run, picture_id)
     return lines + _released(run, config, picture_id)
 
 
 def _rows(paths: list[Path], schema: pa.Schema, picture_id: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for path in paths:
-        table = read_table(path, schema)
-        found += table.filter(pc.equal(table.column("id"), picture_id)).to_pylist()
+    found: list[dict[str, Any]] = find_rows(paths, schema, picture_id).to_pylist()
     return found
 
 
@@ -115,8 +113,7 @@ def _verdict(row: dict[str, Any]) -> str:
     return f"{row['verdict']} by rule {row['rule']} ({RULES.get(row['rule'], row['rule'])}){detail}"
 
 
-def _fetched(run: Run, picture_id: int) -> list[str]:
-    rows = _rows(part_paths(run.images), IMAGES, picture_id)
+def _fetched(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["fetch: not asked for"]
     row = rows[0]
@@ -133,8 +130,7 @@ def _fetched(run: Run, picture_id: int) -> list[str]:
 def _scored(run: Run, config: Config, picture_id: int) -> list[str]:
     if find_manifest(run.scores) is None:
         return []
-    scores = read_scores(run)
-    rows = scores.filter(pc.equal(scores.column("id"), picture_id)).to_pylist()
+    rows = _rows(part_paths(run.scores), SCORES, picture_id)
     if not rows:
         return ["score: none"]
     row, filters = rows[0], config.filters
@@ -171,11 +167,10 @@ def _decisions(run: Run, target: str, subject: int | str) -> list[str]:
     return lines
 
 
-def _lists(run: Run, config: Config, source: dict[str, Any], picture_id: int) -> list[str]:
-    rows = _rows(part_paths(run.images), IMAGES, picture_id)
-    row = rows[0] if rows else dict.fromkeys(IMAGES.names)
+def _lists(run: Run, config: Config, source: dict[str, Any], images: list[dict[str, Any]]) -> list[str]:
+    row = images[0] if images else dict.fromkeys(IMAGES.names)
     rule = BlockLists.load(config.lists, run.folder).blocks(
-        picture_id=picture_id,
+        picture_id=source["id"],
         url=source["url"],
         sha256=row["sha256"] or source["sha256"],
         md5=row["md5"],

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+_GROUP_ROWS = 32_768  # of a Parquet file: what is read to find one row
 _MARK = ".part-"  # in the name of every temporary file, so that sweep knows them
 
 
@@ -96,9 +97,11 @@ def publish_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def publish_table(path: Path, table: pa.Table) -> None:
-    """Publish `table` at `path` as Parquet: zstd, with a checksum for every page."""
+    """Publish `table` at `path` as Parquet: zstd, with a checksum for every page, in row groups that are read apart."""
     with publishing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        pq.write_table(
+            table, temporary, compression="zstd", write_page_checksum=True, row_group_size=_GROUP_ROWS
+        )
 
 
 def sweep(folder: Path) -> None:

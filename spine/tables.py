@@ -4,12 +4,13 @@ Ids are signed 64-bit. `similarity` is always the kNN's inner product of unit ve
 column of that name is called `alt_txt_similarity` here. `rank` counts from 0, the nearest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spine.errors import DataError
@@ -318,11 +319,46 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     Raises:
         DataError: The file is missing, damaged, or lacks a column or has another type in it.
     """
+
+    def read(file: pq.ParquetFile) -> pa.Table:
+        present = set(file.schema_arrow.names)
+        return file.read(columns=[name for name in schema.names if name in present])
+
+    return _read(path, schema, read)
+
+
+def find_rows(paths: Sequence[Path], schema: pa.Schema, picture_id: int) -> pa.Table:
+    """The rows of one picture in the parts of a table, found by their ids alone.
+
+    Args:
+        paths: The parts.
+        schema: What is read of them; with an id.
+        picture_id: Whose.
+
+    Raises:
+        DataError: As read_table.
+    """
+
+    def read(file: pq.ParquetFile) -> pa.Table:
+        present = set(file.schema_arrow.names)
+        columns = [name for name in schema.names if name in present]
+        found = [file.schema_arrow.empty_table().select(columns)]
+        for group in range(file.num_row_groups):
+            ids = file.read_row_group(group, columns=["id"]).column("id")
+            at = pc.indices_nonzero(pc.equal(ids, picture_id))
+            if len(at):
+                found.append(file.read_row_group(group, columns=columns).take(at))
+        return pa.concat_tables(found)
+
+    return pa.concat_tables([schema.empty_table(), *(_read(path, schema, read) for path in paths)])
+
+
+def _read(path: Path, schema: pa.Schema, read: Callable[[pq.ParquetFile], pa.Table]) -> pa.Table:
+    """What `read` takes of a file, with the columns of `schema`."""
     try:
         # Not pq.read_table: that refuses a column it doesn't find before we can say anything of it.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            present = set(file.schema_arrow.names)
-            table = file.read(columns=[name for name in schema.names if name in present])
+            table = read(file)
         for name in _ADDED.intersection(schema.names).difference(table.column_names):
             table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
     except FileNotFoundError:
