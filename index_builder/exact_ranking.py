@@ -41,16 +41,20 @@ def exact_similarities(queries: Vectors, candidates: Rows, vectors: Any) -> npt.
     order = np.argsort(flat, kind="stable")
     order = order[np.searchsorted(flat, 0, sorter=order) :]  # without the -1
     rows, asking = flat[order], order // max(1, candidates.shape[1])
+    # Sorted so, a pair that comes twice, which torch's pattern can't hold, is its own neighbour.
+    again = bool(((rows[1:] == rows[:-1]) & (asking[1:] == asking[:-1])).any())
     start = 0
     while start < len(rows):
         first = int(rows[start])
         end = int(np.searchsorted(rows, first + _ROWS))
-        stretch = np.asarray(vectors[first : int(rows[end - 1]) + 1]).astype(np.float32)
+        stored = np.array(vectors[first : int(rows[end - 1]) + 1])
         inside = slice(start, end)
-        if len(rows) >= _MANY:
+        if len(rows) >= _MANY and not again:
+            stretch = _torch().from_numpy(stored).float().numpy()  # a fifth of NumPy's time
             counts = np.bincount(rows[inside] - first, minlength=len(stretch))
             products = pair_products(stretch, counts, queries, asking[inside])
         else:
+            stretch = stored.astype(np.float32)
             products = _gathered_products(queries, asking[inside], stretch, rows[inside] - first)
         similarities[order[inside]] = products
         start = end
@@ -88,7 +92,7 @@ def pair_products(first: Vectors, counts: Rows, second: Vectors, places: Rows) -
         first: Shape (m, d), contiguous.
         counts: How many pairs each of its rows has, shape (m,).
         second: Shape (n, d), contiguous.
-        places: Of each pair the row of `second`, shape (p,).
+        places: Of each pair the row of `second`, shape (p,); a pair comes once.
 
     Returns:
         Shape (p,).

@@ -36,7 +36,7 @@ class InvertedList:
 
     number: int
     codes: Codes
-    """Shape (size, code_size); valid until the next list is asked for."""
+    """Shape (size, code_size)."""
     rows: Rows
     """Shape (size,), in the order they were added."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from index_builder.best_k import BestK, Similarities
 from index_builder.faiss_library import load_faiss
 from index_builder.integer_products import has_fast_integers
-from index_builder.inverted_lists import InvertedLists
+from index_builder.inverted_lists import InvertedList, InvertedLists
 from index_builder.list_codes import ListDecoder, list_decoder
 from index_builder.list_pairs import Numbers, Pairs, Wanted, pair_up
 from index_builder.list_screen import SCREENED_FROM, Screen
@@ -32,6 +32,9 @@ from spine.tables import Vectors
 
 GROWN = 16
 """Rows that pass a predicate, for each of k neighbours, that a query looks for before it goes to no further list."""
+
+HELD_BYTES = 256 * 2**20
+"""Of lists on disk that are read before the first is scored."""
 
 _VECTORS, _VECTORS_LEAST = 2_048, 64  # of a list, decoded at once: 6 MB at d = 768
 _SCORES = 2**20  # of them with the list's queries, unless these alone are more
@@ -76,7 +79,7 @@ class ListPass:
         """The k nearest rows of each query among its nprobe nearest lists.
 
         As many threads work as FAISS has. Memory holds 12 bytes for each of the q · k results, 20 for each of the
-        q · nprobe pairs, one stretch of the file twice, and some 30 MB a thread.
+        q · nprobe pairs, HELD_BYTES of lists on disk, one stretch of the file twice, and some 30 MB a thread.
 
         Args:
             queries: Shape (q, d), float32, contiguous, finite.
@@ -149,13 +152,9 @@ class ListPass:
         return float(sizes @ np.diff(pairs.starts)) * int(self._ivf.d) >= SCREENED_FROM
 
     def _tiles(self, pairs: Pairs, mask: RowMask | None) -> Iterator[Tile]:
-        """The work, in the order of the file, in pieces of a bounded number of scores."""
+        """The work in pieces of a bounded number of scores."""
         place = {int(number): i for i, number in enumerate(pairs.numbers)}
-        numbers = pairs.numbers
-        if not self.lists.on_disk:
-            # Those with little to score first: what they leave of the others need not be scored.
-            numbers = numbers[np.argsort(self.lists.sizes[numbers] * np.diff(pairs.starts), kind="stable")]
-        for each in self.lists.read(numbers):
+        for each in self._least_work_first(pairs):
             codes, rows = each.codes, each.rows
             if mask is not None:
                 passing = np.flatnonzero(mask.has(rows))
@@ -168,6 +167,29 @@ class ListPass:
                 piece = slice(start, start + step)
                 ends = start + step >= len(rows)
                 yield Tile(each.number, codes[piece], rows[piece], queries, middles, ends)
+
+    def _least_work_first(self, pairs: Pairs) -> Iterator[InvertedList]:
+        """The lists; those with little to score first, since what they leave of the others need not be scored.
+
+        Of lists on disk, which are read in the order of the file, only the first HELD_BYTES are put in order.
+        """
+        work = self.lists.sizes[pairs.numbers] * np.diff(pairs.starts)
+        if not self.lists.on_disk:
+            yield from self.lists.read(pairs.numbers[np.argsort(work, kind="stable")])
+            return
+        reading = self.lists.read(pairs.numbers)
+        held, size_bytes = [], 0
+        for each in reading:
+            held.append(each)
+            size_bytes += each.codes.nbytes + each.rows.nbytes
+            if size_bytes >= HELD_BYTES:
+                break
+        of = dict(zip(pairs.numbers.tolist(), work.tolist(), strict=True))
+        held.sort(key=lambda each: of[each.number])
+        held.reverse()
+        while held:  # from the end, so that each is let go of when it is done
+            yield held.pop()
+        yield from reading
 
 
 def open_list_pass(index: Any, path: Path) -> ListPass | None:

@@ -173,10 +173,12 @@ def test_a_query_that_is_not_finite_is_named_by_its_row(wide):
 @pytest.mark.parametrize(
     ("k", "block", "pass_results", "rows"), [(5, 32, 10**7, 7), (40, 100, 20_000, 64), (900, 256, 1, 4_096)]
 )
+@pytest.mark.parametrize("many", [0, 10**9])
 def test_coarse_candidates_ranked_in_one_pass_give_what_single_searches_give(
-    tmp_path, vectors, queries, k, block, pass_results, rows, monkeypatch
+    tmp_path, vectors, queries, k, block, pass_results, rows, many, monkeypatch
 ):
     monkeypatch.setattr(bulk_query_module, "PASS_RESULTS", pass_results)
+    monkeypatch.setattr(exact_ranking, "_MANY", many)
     monkeypatch.setattr(exact_ranking, "_ROWS", rows)
     stage = Stage.open("index", tmp_path, {}, {})
     opened(tmp_path, vectors, "IVF16,RaBitQfs").close()
@@ -199,12 +201,19 @@ def test_coarse_candidates_ranked_in_one_pass_give_what_single_searches_give(
     )
 
 
-def test_exact_similarities_are_those_of_the_rows_in_their_places():
+@pytest.mark.parametrize("many", [0, 10**9])
+@pytest.mark.parametrize("twice", [False, True])
+def test_exact_similarities_are_those_of_the_rows_in_their_places(many, twice, monkeypatch):
+    monkeypatch.setattr(exact_ranking, "_MANY", many)
+    monkeypatch.setattr(exact_ranking, "_ROWS", 90)
     random = np.random.default_rng(4)
     stored = random.standard_normal((500, 8)).astype(np.float16)
     queries = random.standard_normal((6, 8)).astype(np.float32)
-    candidates = random.integers(-1, 500, size=(6, 700))
+    candidates = np.stack([random.permutation(np.arange(-200, 500)) for _ in range(6)])
+    candidates = np.maximum(candidates, -1)
     candidates[2] = -1
+    if twice:
+        candidates[4, 3] = candidates[4, 9] = 77
 
     found = exact_ranking.exact_similarities(queries, candidates, stored)
 

@@ -215,6 +215,18 @@ def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatc
     assert_same(in_a_pass(index, path, queries, 30, 6), whole)
 
 
+@pytest.mark.parametrize("held_bytes", [0, 20_000, 10**9])
+def test_lists_on_disk_are_each_read_once_however_many_are_held(built, queries, held_bytes, monkeypatch):
+    monkeypatch.setattr(list_pass, "HELD_BYTES", held_bytes)
+    index, path = built("IVF24,SQ8", "inner_product", MAPPED)
+    opened = open_list_pass(index, path)
+
+    similarities, rows, _ = opened.search(queries, 20, NLIST)
+
+    assert_same(in_order(similarities, rows), by_faiss(index, queries, 20, NLIST))
+    assert opened.lists.bytes_read == opened.lists.bytes_of(np.arange(NLIST))
+
+
 @pytest.mark.parametrize("kind", ["IVF24,SQ8", "IVF24,PQ8np"])
 def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, monkeypatch, few):
     monkeypatch.setattr(list_pass, "_SCORES", 500)
