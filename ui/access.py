@@ -3,16 +3,17 @@
 Pure ASGI, since Starlette's BaseHTTPMiddleware breaks streamed replies.
 """
 
-import hashlib
-import hmac
 import ipaddress
 import time
+from collections.abc import Sequence
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ui.tokens import Token, find_by_cookie, find_by_secret
 
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -57,12 +58,13 @@ class Guard:
       (DNS rebinding) has another Host.
     - Under /gradio_api only what our pages use: the rest can read files and ask other servers.
     - A write needs JSON, our own header, and no foreign Origin.
-    - With a token, every path but /login needs the cookie that /login gives for it.
+    - With tokens, every path but /login needs the cookie that /login gives for one; one that reads can't write.
+      `request.state.curator` is the token's name then, None without tokens.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Sequence[Token] = ()) -> None:
         self._app = app
-        self._token = token
+        self._tokens = tuple(tokens)
         self._tries: list[float] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,39 +82,35 @@ class Guard:
         headers = Headers(scope=scope)
         base = str(scope.get("root_path", ""))
         path = str(scope["path"]).removeprefix(base) or "/"
-        if self._token is None and not is_loopback(_host_name(headers.get("host", ""))):
+        if not self._tokens and not is_loopback(_host_name(headers.get("host", ""))):
             return _refuse(403, "without a token the board answers under localhost and 127.0.0.1 only")
         if path.startswith("/gradio_api") and path not in _GRADIO_ALLOWED:
             return _refuse(404, "not here")
         # Not /login: under our referrer policy a form says "null" for its origin, and a token is no secret of ours.
         if scope["method"] not in ("GET", "HEAD") and path != "/login" and _foreign(headers):
             return _refuse(403, "another site's page may not write here")
-        if self._token is not None:
+        state = scope.setdefault("state", {})
+        state["curator"], state["may_write"] = None, True
+        if self._tokens:
             if path == "/login":
                 return await self._login(scope, receive, base)
-            if not self._known(headers):
+            token = find_by_cookie(self._tokens, _cookie(headers))
+            if token is None:
                 wants_page = "text/html" in headers.get("accept", "")
                 return (
                     RedirectResponse(f"{base}/login", 303)
                     if wants_page
                     else _refuse(401, f"log in at {base}/login")
                 )
+            state["curator"], state["may_write"] = token.name, token.scope == "write"
         if path.startswith("/api/") and scope["method"] not in ("GET", "HEAD"):
+            if not state["may_write"]:
+                return _refuse(403, "this token reads only; ask for one that writes")
             if WRITE_HEADER not in headers:
                 return _refuse(403, f"a write needs the header {WRITE_HEADER}")
             if headers.get("content-type", "").split(";")[0].strip() != "application/json":
                 return _refuse(415, "a write needs Content-Type: application/json")
         return None
-
-    def _known(self, headers: Headers) -> bool:
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
-        except CookieError:
-            return False
-        return morsel is not None and hmac.compare_digest(morsel.value.encode(), self._proof().encode())
-
-    def _proof(self) -> str:
-        return hmac.new((self._token or "").encode(), b"popfactory board", hashlib.sha256).hexdigest()
 
     async def _login(self, scope: Scope, receive: Receive, base: str) -> Response:
         if scope["method"] != "POST":
@@ -122,14 +120,15 @@ class Guard:
         if len(self._tries) >= _TRIES_A_MINUTE:
             return HTMLResponse(_LOGIN_PAGE.replace("WORD", "Too many tries; wait a minute."), 429)
         given = parse_qs((await _body(receive)).decode("utf-8", "replace")).get("token", [""])[0]
-        if not hmac.compare_digest(given.encode(), (self._token or "").encode()):
+        token = find_by_secret(self._tokens, given)
+        if token is None:
             self._tries.append(now)
             return HTMLResponse(_LOGIN_PAGE.replace("WORD", "That is not the token."), 403)
         reply = RedirectResponse(f"{base}/", 303)
         secure = scope.get("scheme") == "https"
         reply.set_cookie(
             _COOKIE,
-            self._proof(),
+            token.cookie(),
             httponly=True,
             samesite="lax",
             secure=secure,
@@ -137,6 +136,14 @@ class Guard:
             max_age=30 * 86_400,
         )
         return reply
+
+
+def _cookie(headers: Headers) -> str:
+    try:
+        morsel = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
+    except CookieError:
+        return ""
+    return morsel.value if morsel is not None else ""
 
 
 def is_loopback(host: str) -> bool:

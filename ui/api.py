@@ -16,5 +16,6 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
         return JSONResponse({"error": str(error)}, 409)
 
     @app.get("/api/run")
-    def about() -> JSONResponse:
-        return fresh(desk.about())
+    def about(request: Request) -> JSONResponse:
+        state = request.state
+        return fresh(desk.about() | {"curator": state.curator or None, "may_write": state.may_write})

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 # Read when Gradio is imported: no figures about the run or the machine go anywhere.
@@ -19,6 +19,7 @@ from ui.access import Guard, SecurityHeaders
 from ui.desk import Desk
 from ui.pages import Page
 from ui.static_files import StaticFiles
+from ui.tokens import Token
 
 PAGES = (curate_page.PAGE, captions_page.PAGE, jobs_page.PAGE, release_page.PAGE, setup_page.PAGE)
 
@@ -37,18 +38,24 @@ if (window.Popfactory) window.Popfactory.draw();
 
 
 def build_app(
-    run: Run, *, server_url: str | None = None, base: str = "", token: str | None = None
+    run: Run,
+    *,
+    server_url: str | None = None,
+    server_token: str | None = None,
+    base: str = "",
+    tokens: Sequence[Token] = (),
 ) -> FastAPI:
     """The board over a run, as an app of its own.
 
     Args:
         run: What is curated.
-        server_url: A retrieval server to show on the board; None where there is none.
+        server_url: A retrieval server to ask words and pictures of; None where there is none.
+        server_token: What it wants to hear.
         base: Where another app mounts this one, such as "/ui"; "" at the root. The outer app must enter
             this one's lifespan: `app.router.lifespan_context(app)`.
-        token: Asked for at /login; None lets in who reaches it under a loopback name.
+        tokens: One of them is asked for at /login; none lets in who reaches it under a loopback name.
     """
-    desk = Desk(run.require(), server_url=server_url)
+    desk = Desk(run.require(), server_url=server_url, server_token=server_token)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -59,7 +66,7 @@ def build_app(
     app.add_middleware(GZipMiddleware, minimum_size=2_000)
     # Gradio sees this and leaves out its own, which reflects any origin with credentials.
     app.add_middleware(CORSMiddleware, allow_origins=[])
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(Guard, tokens=tokens)
     app.add_middleware(SecurityHeaders)
     api.add_routes(app, desk)
     for page in PAGES:

@@ -4,12 +4,14 @@ import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spine.errors import ConfigError
 from spine.run import Run
 from ui.access import is_loopback
+from ui.tokens import Token, read_tokens
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -19,8 +21,9 @@ def serve(
     run: Run,
     host: str = "127.0.0.1",
     port: int = 7860,
-    token: str | None = None,
+    tokens: Sequence[Token] = (),
     server_url: str | None = None,
+    server_token: str | None = None,
 ) -> None:
     """Serve the board over a run until it is stopped.
 
@@ -28,19 +31,23 @@ def serve(
         run: What is curated.
         host: Address to listen on; other than loopback needs a token.
         port: 1 to 65535.
-        token: Asked for at /login.
-        server_url: A retrieval server to show on the board.
+        tokens: One of them is asked for at /login.
+        server_url: A retrieval server to ask words and pictures of.
+        server_token: What it wants to hear.
 
     Raises:
         ConfigError: The address can be reached from other machines and there is no token, or it is taken.
         DataError: The folder is no run.
     """
-    if not is_loopback(host) and not token:
+    if not is_loopback(host) and not tokens:
         raise ConfigError(
-            f"--host {host}: other machines can reach it, so a token is needed; add --token or set POPFACTORY_TOKEN"
+            f"--host {host}: other machines can reach it, so a token is needed; add --tokens FILE or --token"
         )
     run.require()
-    with _listening(host, port) as listening, board(run, server_url=server_url, token=token) as app:
+    with (
+        _listening(host, port) as listening,
+        board(run, server_url=server_url, server_token=server_token, tokens=tokens) as app,
+    ):
         import uvicorn
 
         shown = f"[{host}]" if ":" in host else host
@@ -52,15 +59,21 @@ def serve(
 
 @contextlib.contextmanager
 def board(
-    run: Run, *, base: str = "", token: str | None = None, server_url: str | None = None
+    run: Run,
+    *,
+    base: str = "",
+    tokens: Sequence[Token] = (),
+    server_url: str | None = None,
+    server_token: str | None = None,
 ) -> Iterator["FastAPI"]:
     """The board's application, for as long as the block runs.
 
     Args:
         run: What is curated.
         base: Where another application mounts it, such as "/ui".
-        token: Asked for at /login.
-        server_url: A retrieval server to show on the board.
+        tokens: One of them is asked for at /login.
+        server_url: A retrieval server to ask words and pictures of.
+        server_token: What it wants to hear.
 
     Raises:
         DataError: The folder is no run.
@@ -70,7 +83,24 @@ def board(
         os.environ["GRADIO_TEMP_DIR"] = own
         from ui.app import build_app
 
-        yield build_app(run, base=base, token=token, server_url=server_url)
+        yield build_app(run, base=base, tokens=tokens, server_url=server_url, server_token=server_token)
+
+
+def tokens_of(secret: str | None, file: Path | None) -> list[Token]:
+    """The tokens that --token and --tokens name.
+
+    Args:
+        secret: One for all, who may write; each gives a name on the page.
+        file: Named ones; see `ui.tokens.read_tokens`.
+
+    Raises:
+        ConfigError: The file is wrong, or both are given.
+    """
+    if secret and file:
+        raise ConfigError("--token and --tokens: give one of them (POPFACTORY_TOKEN counts as --token)")
+    if file:
+        return read_tokens(file)
+    return [Token("", "write", secret)] if secret else []
 
 
 def _listening(host: str, port: int) -> socket.socket:

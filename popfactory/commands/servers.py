@@ -14,6 +14,8 @@ from popfactory.commands.frame import RUN
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+_TOKENS = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
 @click.option(
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback needs a token.")
 @click.option("--port", default=1234, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--token", envvar="POPFACTORY_TOKEN", help="Asked of every request; also POPFACTORY_TOKEN.")
+@click.option(
+    "--tokens", type=_TOKENS, help="For --ui: a file of named tokens, a line NAME read|write SECRET each."
+)
 @click.option("--takedown", multiple=True, help="List of what no answer may hold; a run has its own [lists].")
 @click.option("--hash-block", multiple=True, help="List of hashes that no answer may hold.")
 @click.option("--image-url", is_flag=True, help="Fetch pictures that queries name, from public addresses.")
@@ -40,6 +45,7 @@ def serve(
     host: str,
     port: int,
     token: str | None,
+    tokens: Path | None,
     takedown: tuple[str, ...],
     hash_block: tuple[str, ...],
     image_url: bool,
@@ -72,18 +78,23 @@ def serve(
     with contextlib.ExitStack() as stack:
         mounted = {}
         if with_ui:
-            mounted["/ui"] = stack.enter_context(_board_beside(run_folder, host, port, token))
+            mounted["/ui"] = stack.enter_context(_board_beside(run_folder, host, port, token, tokens))
         serve_rest(settings, host=host, port=port, token=token, mounted=mounted)
 
 
 @contextmanager
-def _board_beside(run_folder: Path | None, host: str, port: int, token: str | None) -> Iterator["FastAPI"]:
+def _board_beside(
+    run_folder: Path | None, host: str, port: int, token: str | None, tokens: Path | None
+) -> Iterator["FastAPI"]:
     from spine.run import Run
-    from ui.serving import board
+    from ui.serving import board, tokens_of
 
     if run_folder is None:
         raise click.UsageError("--ui shows a run: give --run RUN")
-    with board(Run(run_folder).require(), base="/ui", token=token, server_url=f"http://{host}:{port}") as app:
+    named = tokens_of(None if tokens else token, tokens)
+    address = f"http://{host}:{port}"
+    run = Run(run_folder).require()
+    with board(run, base="/ui", tokens=named, server_url=address, server_token=token) as app:
         yield app
 
 
@@ -92,7 +103,20 @@ def _board_beside(run_folder: Path | None, host: str, port: int, token: str | No
 @click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback needs a token.")
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--token", envvar="POPFACTORY_TOKEN", help="Asked at the door; also POPFACTORY_TOKEN.")
-def ui(run: Path, host: str, port: int, token: str | None) -> None:
+@click.option("--tokens", type=_TOKENS, help="A file of named tokens, a line NAME read|write SECRET each.")
+@click.option(
+    "--server", default=None, metavar="URL", help="A retrieval server, for searches in words and pictures."
+)
+@click.option("--server-token", default=None, help="What that server wants to hear.")
+def ui(
+    run: Path,
+    host: str,
+    port: int,
+    token: str | None,
+    tokens: Path | None,
+    server: str | None,
+    server_token: str | None,
+) -> None:
     """Open the curation board on RUN.
 
     \b
@@ -101,8 +125,16 @@ def ui(run: Path, host: str, port: int, token: str | None) -> None:
     """
     from spine.run import Run
     from ui.serving import serve as serve_board
+    from ui.serving import tokens_of
 
-    serve_board(Run(run).require(), host=host, port=port, token=token)
+    serve_board(
+        Run(run).require(),
+        host=host,
+        port=port,
+        tokens=tokens_of(token, tokens),
+        server_url=server,
+        server_token=server_token,
+    )
 
 
 COMMANDS = (serve, ui)

@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from curation.decisions import Decisions
 from tests.unit.ui.planted import Planted, plant
 from ui.app import build_app
+from ui.tokens import Token
 
 WAIT_MS = 20_000
 
@@ -66,7 +67,7 @@ def test_the_board_works_under_a_path_of_another_app(planted, chromium):
 
 
 def test_with_a_token_the_board_opens_after_it_is_given(planted, chromium):
-    with _serving(build_app(planted.run, token="open sesame")) as address:
+    with _serving(build_app(planted.run, tokens=[Token("ada", "write", "open sesame")])) as address:
         page = chromium.new_page()
         page.goto(f"{address}/")
         expect(page).to_have_url(f"{address}/login")
@@ -80,4 +81,7 @@ def test_with_a_token_the_board_opens_after_it_is_given(planted, chromium):
         expect(page.locator(".pf-tile").first).to_be_visible(timeout=WAIT_MS)
         source = page.locator(".pf-tile img").first.get_attribute("src")
         assert re.fullmatch(r"/thumb/[0-9a-f]{64}\.webp", source)
+        page.keyboard.press("a")
+        expect(page.locator(".pf-saving")).to_have_text("saved", timeout=WAIT_MS)
+        assert Decisions.open(planted.run.decisions).history()[-1].curator == "ada"
         page.close()

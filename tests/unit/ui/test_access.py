@@ -5,7 +5,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
+from spine.errors import ConfigError
 from ui.access import POLICY, Guard, SecurityHeaders, is_loopback
+from ui.tokens import Token, read_tokens
 
 JSON = {"content-type": "application/json", "x-popfactory": "1"}
 
@@ -23,7 +25,8 @@ def client(token: str | None = None, address: str = "http://127.0.0.1:7860") -> 
         "/gradio_api/file=/etc/passwd",
     ]
     app = Starlette(routes=[Route(path, _here, methods=["GET", "POST"]) for path in paths])
-    return TestClient(SecurityHeaders(Guard(app, token=token)), base_url=address, follow_redirects=False)
+    tokens = [Token("", "write", token)] if token else []
+    return TestClient(SecurityHeaders(Guard(app, tokens=tokens)), base_url=address, follow_redirects=False)
 
 
 @pytest.mark.parametrize("path", ["/", "/nowhere", "/gradio_api/upload"])
@@ -117,3 +120,56 @@ def test_loopback_is_told_from_other_addresses():
     assert not any(
         is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.4", "board.example", "127.example", "")
     )
+
+
+def test_a_token_that_reads_looks_and_does_not_write_and_its_name_is_known():
+    tokens = [Token("ada", "write", "secret of ada"), Token("eve", "read", "secret of eve")]
+
+    async def name(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.state.curator)
+
+    app = Starlette(routes=[Route("/api/decisions", name, methods=["GET", "POST"])])
+    for token, status in zip(tokens, (200, 403), strict=True):
+        door = TestClient(Guard(app, tokens=tokens), base_url="http://board.example")
+        door.post("/login", data={"token": token.secret})
+        assert door.get("/api/decisions").text == token.name
+        assert door.post("/api/decisions", content="{}", headers=JSON).status_code == status
+
+
+def test_a_cookie_holds_over_a_restart_and_ends_with_its_token_or_its_time():
+    ada = Token("ada", "write", "secret of ada")
+    cookie = ada.cookie(now=1_000.0)
+
+    assert Token("ada", "write", "secret of ada").signed(cookie, now=2_000.0)
+    assert not Token("ada", "write", "another secret").signed(cookie, now=2_000.0)
+    assert not Token("eve", "write", "secret of ada").signed(cookie, now=2_000.0)
+    assert not ada.signed(cookie, now=1_000.0 + 31 * 86_400)
+    name, until, signature = cookie.split(".")
+    for forged in (
+        f"eve.{until}.{signature}",
+        f"{name}.{int(until) + 1}.{signature}",
+        f"{name}.x.{signature}",
+        "",
+    ):
+        assert not ada.signed(forged, now=2_000.0)
+
+
+def test_tokens_are_read_from_a_file_and_a_wrong_line_is_told_without_its_secret(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text("# who\nada write secret-of-ada-1\n\neve read secret-of-eve-1\n")
+    assert read_tokens(path) == [
+        Token("ada", "write", "secret-of-ada-1"),
+        Token("eve", "read", "secret-of-eve-1"),
+    ]
+    for wrong in (
+        "ada write",
+        "ada admin secret-of-ada-1",
+        "a.b write secret-of-ada-1",
+        "ada write short",
+        "ada write secret-of-ada-1\nada read secret-of-ada-2",
+        "# nobody",
+    ):
+        path.write_text(wrong)
+        with pytest.raises(ConfigError) as told:
+            read_tokens(path)
+        assert "secret-of" not in str(told.value)

@@ -11,6 +11,7 @@ from tests.unit.ui.planted import pdq_of, picture_bytes, plant
 from ui.access import POLICY
 from ui.app import build_app
 from ui.serving import serve
+from ui.tokens import Token
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +141,15 @@ def test_scripts_and_style_sheets_have_an_address_that_a_browser_may_keep(board)
         assert reply.status_code == 200 and "immutable" in reply.headers["cache-control"], name
     assert board.get("/pages/older/main.js").headers["cache-control"] == "no-store"
     assert board.get("/pages/older/../../api.py").status_code == 404
+
+
+def test_without_a_cookie_no_route_answers_but_the_login(planted):
+    app = build_app(planted.run, tokens=[Token("ada", "write", "a long secret")])
+    paths = {re.sub(r"{[^}]*}", "1", route.path) for route in app.routes if hasattr(route, "path")}
+    with TestClient(app, base_url="http://board.example", follow_redirects=False) as door:
+        for path in sorted(paths | {"/", "/jobs", "/config", "/gradio_api/queue/join"}):
+            for method in ("GET", "POST"):
+                reply = door.request(method, path or "/", headers=WRITE if method == "POST" else {})
+                assert reply.status_code in (401, 404), (method, path)
+                assert reply.status_code == 401 or path.startswith("/gradio_api"), path
+    assert len(paths) > 20

@@ -37,8 +37,11 @@ part("header", (host) => {
   on("run", () => {
     name.textContent = page.run.run;
     name.title = page.run.server ? `with the retrieval server ${page.run.server}` : "without a retrieval server";
-    stamp.textContent = page.run.demo || "";
-    stamp.hidden = !page.run.demo;
+    if (page.run.curator) Object.assign(person, { value: page.run.curator, readOnly: true, title: "by your token" });
+    if (!page.run.may_write) stamp.title = "your token reads only: nothing you decide is stored";
+    const said = [page.run.may_write ? "" : "read only", page.run.demo || ""].filter(Boolean);
+    stamp.textContent = said.join(" · ");
+    stamp.hidden = !said.length;
   });
   on("saving", () => {
     const waiting = queue.events.length;

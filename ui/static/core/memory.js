@@ -10,4 +10,6 @@ export const forget = (name) => { try { localStorage.removeItem(name); } catch {
 export const namesKept = (prefix) => {
   try { return Object.keys(localStorage).filter((name) => name.startsWith(prefix)); } catch { return []; }
 };
-export const curator = () => remembered("popfactory.curator", "") || "curator";
+let named = null; // by the token that opened the board
+export const setCurator = (name) => { named = name || null; };
+export const curator = () => named || remembered("popfactory.curator", "") || "curator";

@@ -1,6 +1,7 @@
 /* What every page has: its parts as Gradio mounts them, what the server says of the run, and topics by
    which the parts tell each other what changed. */
 
+import { setCurator } from "./memory.js";
 import { get, setBase } from "./net.js";
 
 export const page = { run: null, notice: "" };
@@ -24,6 +25,7 @@ export const load = (needed, start) => loaders.push({ needed, start });
 const begin = async (start) => {
   try {
     page.run = await get("/api/run");
+    setCurator(page.run.curator);
     tell("run");
     await start();
   } catch (error) {
