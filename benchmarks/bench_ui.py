@@ -1,0 +1,256 @@
+"""The board under a curator's hands: python -m benchmarks ui.
+
+A real Chromium on the board of a planted run of 10,000 centroids with 200 neighbours each. Times are taken in the
+page, from the key or click to the frame that shows it; a screen is there when every picture on it is decoded.
+Chromium, the board and the benchmark share the cores.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import Page, sync_playwright
+
+from benchmarks.planted_run import plant_run
+from benchmarks.report import report
+from curation.decisions import Decisions
+from spine.run import Run
+
+DEEP = 1_000
+CURATORS = 10
+HELPERS = Path(__file__).with_suffix(".js")
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    centroids, each = (1_000, 200) if quick else (10_000, 200)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        run = plant_run(Path(folder) / "run", centroids, each, deep=DEEP)
+        print(f"planted {centroids:,} x {each} in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        port = _free_port()
+        command = [sys.executable, "-m", "popfactory", "ui", str(run.folder), "--port", str(port)]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait(address, server)
+            size = {"centroids": centroids, "neighbours_each": each}
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(
+                    executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+                )
+                _measure_page(
+                    browser.new_page(viewport={"width": 1600, "height": 1000}), address, run, size, quick
+                )
+                _measure_whole(browser.new_page(viewport={"width": 1600, "height": 6000}), address, size)
+                browser.close()
+            _measure_curators(address, run, size)
+            _measure_memory(address, server.pid, size, opened=200 if quick else 1_000)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _measure_page(page: Page, address: str, run: Run, size: dict[str, Any], quick: bool) -> None:
+    random = np.random.default_rng(3)
+    started = time.perf_counter()
+    _open(page, address)
+    report("ui_page_open_cold_ms", (time.perf_counter() - started) * 1000, "ms", **size)
+    count = 10 if quick else 30
+    numbers = random.integers(1, size["centroids"], count)
+    opened = [page.evaluate(f"bench.open({number}, false)") for number in numbers]
+    report("ui_centroid_to_screen_p50_ms", statistics.median(opened), "ms", at_most=300, n=count, **size)
+    report("ui_centroid_to_screen_p95_ms", _p95(opened), "ms", n=count, **size)
+    page.evaluate("bench.clear()")
+    foreseen = []
+    for _ in range(count):
+        page.wait_for_timeout(700)  # a curator looks at a screen for longer
+        foreseen.append(page.evaluate("bench.next()"))
+    report(
+        "ui_next_centroid_to_screen_p50_ms", statistics.median(foreseen), "ms", at_most=100, n=count, **size
+    )
+    report("ui_next_centroid_to_screen_p95_ms", _p95(foreseen), "ms", n=count, **size)
+    verdicts = [page.evaluate("bench.verdict()") for _ in range(20)]
+    report("ui_key_to_verdict_p50_ms", statistics.median(verdicts), "ms", at_most=50, n=20, **size)
+    _measure_burst(page, run, size)
+    report("ui_list_filter_ms", max(page.evaluate("bench.filterList()")), "ms", at_most=10, **size)
+    drawn = [page.evaluate("bench.drawMap()") for _ in range(10)]
+    report("ui_map_to_frame_p50_ms", statistics.median(drawn), "ms", at_most=300, n=10, **size)
+    _measure_slider(page, size)
+    page.close()
+
+
+def _measure_slider(page: Page, size: dict[str, Any]) -> None:
+    page.get_by_label("Which pictures to show").select_option("all")
+    page.evaluate("bench.open(0, false)")
+    for _ in range(DEEP // 200 - 1):
+        page.locator(".pf-more").click()
+    page.get_by_label("Which pictures to show").select_option("passing")
+    slid = page.evaluate("bench.slide()")
+    report("ui_slider_to_counts_p50_ms", statistics.median(slid), "ms", at_most=150, rows=DEEP, **size)
+    report("ui_slider_to_counts_max_ms", max(slid), "ms", rows=DEEP, **size)
+
+
+def _measure_burst(page: Page, run: Run, size: dict[str, Any]) -> None:
+    """60 verdicts in a second: all stored, in order."""
+    page.evaluate("bench.next()")
+    page.wait_for_timeout(1_500)
+    before = Decisions.open(run.decisions).last_event()
+    shown = page.evaluate("bench.ids(60)")
+    took = page.evaluate("bench.burst(60)")
+    until = time.monotonic() + 20
+    stored: list[tuple[str, str]] = []
+    while time.monotonic() < until and len(stored) < 60:
+        time.sleep(0.05)
+        events = Decisions.open(run.decisions).history(since=before)
+        stored = [(str(event.ids[0]), event.action) for event in events]
+    wanted = [(picture, "reject" if place % 2 else "keep") for place, picture in enumerate(shown)]
+    right = sum(one == other for one, other in zip(stored, wanted, strict=False))
+    report("ui_burst_verdicts_in_order", right, "of 60", at_least=60, keys_took_ms=round(took), **size)
+
+
+def _measure_whole(page: Page, address: str, size: dict[str, Any]) -> None:
+    _open(page, address, "/?show=all")
+    random = np.random.default_rng(5)
+    times = [
+        page.evaluate(f"bench.open({number}, true)") for number in random.integers(1, size["centroids"], 8)
+    ]
+    report("ui_all_200_painted_p50_ms", statistics.median(times), "ms", at_most=500, n=8, **size)
+    page.close()
+
+
+def _measure_curators(address: str, run: Run, size: dict[str, Any], each: int = 40) -> None:
+    """Curators at once, each opening centroids and deciding; every decision is looked for afterwards."""
+    before = Decisions.open(run.decisions).last_event()
+    times: list[float] = []
+    lock = threading.Lock()
+
+    def curate(number: int) -> None:
+        seen = 0
+        for place in range(each):
+            centroid = 100 + number * each + place
+            started = time.perf_counter()
+            answer = _get(f"{address}/api/neighbours?centroid={centroid}")
+            opened = time.perf_counter()
+            ids = [row["id"] for row in answer["rows"][:5]]
+            event = {
+                "seq": place + 1,
+                "action": "keep",
+                "ids": ids,
+                "centroid_id": str(centroid),
+                "last_seen": seen,
+            }
+            content = {"client": f"bench{number}", "curator": f"curator {number}", "events": [event]}
+            decided = time.perf_counter()
+            seen = _post(f"{address}/api/decisions", content)["last_event"]
+            with lock:
+                times.append(opened - started)
+                stored.append(time.perf_counter() - decided)
+
+    stored: list[float] = []
+    threads = [threading.Thread(target=curate, args=(number,)) for number in range(CURATORS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept = sum(len(event.ids) for event in Decisions.open(run.decisions).history(since=before))
+    lost = CURATORS * each * 5 - kept
+    report(
+        "ui_curators_lost_decisions",
+        lost,
+        "decisions",
+        at_most=0,
+        curators=CURATORS,
+        decisions=kept + lost,
+        **size,
+    )
+    report("ui_curators_neighbours_p95_ms", _p95(times) * 1000, "ms", at_most=150, curators=CURATORS, **size)
+    report("ui_curators_decision_p95_ms", _p95(stored) * 1000, "ms", curators=CURATORS, **size)
+
+
+def _measure_memory(address: str, pid: int, size: dict[str, Any], opened: int) -> None:
+    """Resident memory of the board's process as centroids are opened one after another."""
+    at = []
+    for number in range(opened):
+        rows = _get(f"{address}/api/neighbours?centroid={number}")["rows"]
+        for row in rows[:20]:
+            with urllib.request.urlopen(f"{address}/thumb/{row['sha256']}.webp") as reply:
+                reply.read()
+        if number % (opened // 10) == 0:
+            at.append(_rss_mb(pid))
+    half = len(at) // 2
+    growth = statistics.mean(at[half:]) - statistics.mean(at[1:half])
+    report("ui_server_memory_mb", at[-1], "MB resident", opened=opened, **size)
+    report(
+        "ui_server_memory_growth_mb",
+        growth,
+        "MB from the first half to the second",
+        at_most=20,
+        opened=opened,
+        **size,
+    )
+
+
+def _open(page: Page, address: str, path: str = "/") -> None:
+    page.goto(f"{address}{path}")
+    page.wait_for_selector(".pf-tile img")
+    page.add_script_tag(path=HELPERS)
+
+
+def _get(address: str) -> Any:
+    with urllib.request.urlopen(address, timeout=60) as reply:
+        return json.load(reply)
+
+
+def _post(address: str, content: object) -> Any:
+    headers = {"Content-Type": "application/json", "X-Popfactory": "1"}
+    with urllib.request.urlopen(
+        urllib.request.Request(address, json.dumps(content).encode(), headers), timeout=60
+    ) as reply:
+        return json.load(reply)
+
+
+def _p95(times: list[float]) -> float:
+    return float(np.quantile(times, 0.95))
+
+
+def _rss_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(address: str, server: "subprocess.Popen[bytes]") -> None:
+    for _ in range(600):
+        try:
+            _get(f"{address}/api/run")
+            return
+        except OSError:
+            if server.poll() is not None:
+                raise SystemExit("the board ended") from None
+            time.sleep(0.1)
+    raise SystemExit("the board did not come up")
+
+
+if __name__ == "__main__":
+    main()
