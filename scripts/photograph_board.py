@@ -1,0 +1,190 @@
+"""Take the pictures of the board for docs/curating.md: python scripts/photograph_board.py RUN.
+
+RUN is a finished demo (`popfactory demo RUN`). It is copied, so that what is decided for the pictures stays out of
+it; the real server and board are started on the copy, and a Chromium does what the document tells.
+"""
+
+import argparse
+import io
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+MOST_BYTES = 150_000
+
+
+def main() -> None:
+    """Take every picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    given = parser.parse_args().run
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / given.resolve().name
+        shutil.copytree(
+            given, run, ignore=shutil.ignore_patterns("drawings", "thumbnails", "decisions.sqlite*")
+        )
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [
+            sys.executable,
+            "-m",
+            "popfactory",
+            "serve",
+            "--run",
+            str(run),
+            "--ui",
+            "--port",
+            str(port),
+        ]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            address = f"http://127.0.0.1:{port}/ui"
+            _wait(address)
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(
+                    executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+                )
+                for name, take in SCENES.items():
+                    take(Camera(browser, address, name))
+                browser.close()
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait()
+
+
+class Camera:
+    """One picture: a page of its own, and where it goes."""
+
+    def __init__(self, browser: Browser, address: str, name: str) -> None:
+        self._browser, self._address, self._name = browser, address, name
+
+    def open(
+        self, path: str, *, theme: str = "light", size: tuple[int, int] = (1440, 900), curator: str = "ada"
+    ) -> Page:
+        """The board at a path, once its pictures are there."""
+        context = self._browser.new_context(
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme="dark" if theme == "dark" else "light",
+        )
+        context.add_init_script(f"localStorage.setItem('popfactory.curator', '{curator}')")
+        page = context.new_page()
+        page.goto(f"{self._address}{path}")
+        page.wait_for_selector(".pf-tile, .pf-page")
+        self._settle(page)
+        return page
+
+    def take(self, page: Page) -> None:
+        """Photograph the page as it is."""
+        self._settle(page)
+        picture = Image.open(io.BytesIO(page.screenshot()))
+        page.context.close()
+        for quality in (88, 80, 70, 60, 50):
+            kept = io.BytesIO()
+            picture.save(kept, "WEBP", quality=quality, method=6)
+            if kept.tell() <= MOST_BYTES:
+                break
+        path = IMAGES / f"{self._name}.webp"
+        path.write_bytes(kept.getvalue())
+        print(f"{path.name}: {picture.width} x {picture.height}, {kept.tell() // 1000} kB, quality {quality}")
+
+    def _settle(self, page: Page) -> None:
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(900)
+
+
+def _press(page: Page, keys: str) -> None:
+    for key in keys.split():
+        page.keyboard.press(key)
+        page.wait_for_timeout(60)
+
+
+def curating(camera: Camera) -> None:
+    """A centroid in work."""
+    page = camera.open("/?centroid=1")
+    _press(page, "a a r a q a x k x k k")
+    camera.take(page)
+
+
+def looking(camera: Camera) -> None:
+    """One picture large, in the dark."""
+    page = camera.open("/?centroid=4", theme="dark")
+    _press(page, "k Space")
+    page.wait_for_timeout(1500)
+    camera.take(page)
+
+
+def duplicates(camera: Camera) -> None:
+    """Near-duplicates side by side."""
+    page = camera.open("/?centroid=0&show=duplicates")
+    _press(page, "g")
+    camera.take(page)
+
+
+def searching(camera: Camera) -> None:
+    """A search in the pool, with pictures that nobody fetched."""
+    page = camera.open("/?centroid=2&like=text:yellow+stars&show=all", theme="dark")
+    page.wait_for_timeout(6000)
+    _press(page, "b")
+    page.wait_for_timeout(4000)
+    camera.take(page)
+
+
+def mapping(camera: Camera) -> None:
+    """The map, large, with a lasso around some."""
+    page = camera.open("/?centroid=5&lasso=0.05,0.45;0.05,0.95;0.45,0.95;0.5,0.6")
+    page.get_by_role("button", name="Large").click()
+    camera.take(page)
+
+
+def jobs(camera: Camera) -> None:
+    """The jobs of the run."""
+    page = camera.open("/jobs")
+    page.get_by_role("button", name="select", exact=True).click()
+    page.wait_for_selector('.pf-job-row[data-state="done"] >> text=select', timeout=60_000)
+    page.wait_for_timeout(1500)
+    page.locator(".pf-job-row").last.click()
+    camera.take(page)
+
+
+def phone(camera: Camera) -> None:
+    """The same on a phone."""
+    page = camera.open("/?centroid=3", size=(390, 844))
+    _press(page, "a r a")
+    camera.take(page)
+
+
+SCENES: dict[str, Callable[[Camera], None]] = {
+    "curating": curating,
+    "looking-dark": looking,
+    "duplicates": duplicates,
+    "searching-dark": searching,
+    "map": mapping,
+    "jobs": jobs,
+    "phone": phone,
+}
+
+
+def _wait(address: str) -> None:
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(f"{address}/api/run", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise SystemExit("the board did not come up")
+
+
+if __name__ == "__main__":
+    main()
