@@ -59,12 +59,12 @@ part("jobs", (host) => {
     again.disabled = retry.disabled = working;
     fill(detail,
       el("div", { class: "pf-tools" }, el("h2", { class: "pf-part" }, `Job ${job.job}`), el("span", { class: "pf-gap" }),
-        ACTIVE.includes(job.state) ? null : again, job.stage === "fetch" && failures.length && !ACTIVE.includes(job.state) ? retry : null),
+        ACTIVE.includes(job.state) || !Object.hasOwn(COMMANDS, job.command.split(" ")[1]) ? null : again, job.stage === "fetch" && failures.length && !ACTIVE.includes(job.state) ? retry : null),
       el("div", { class: "pf-tools pf-command-line" }, el("code", { class: "pf-command", text: clip(job.command, 500) }),
         button("Copy", "", "Copy the command", async () => { try { await navigator.clipboard.writeText(job.command); notice("Copied."); } catch { notice("This browser does not let the page copy; mark the text and copy it."); } }, "pf-small-button")),
       jobStrip(job, false),
       story.stages.length ? stagesTable(story.stages) : null,
-      story.points.length > 2 ? graph(story.points, job.unit) : null,
+      story.points.length > 5 ? graph(story.points, job.unit) : null,
       failures.length ? causes(job, failures) : null,
       job.lines.length ? el("pre", { class: "pf-log", tabindex: 0, role: "region", "aria-label": "Last lines", text: job.lines.map((entry) => clip(entry, 2000)).join("\n") }) : null);
   };
@@ -108,13 +108,13 @@ part("jobs", (host) => {
   });
 });
 
-const stagesTable = (stages) => el("table", { class: "pf-stages" }, el("caption", { text: "Stages" }),
+const stagesTable = (stages) => el("div", { class: "pf-scroll-x" }, el("table", { class: "pf-stages" }, el("caption", { text: "Stages" }),
   el("thead", {}, el("tr", {}, ...["stage", "done", "of", "rate", "took", "failed"].map((name) => el("th", { scope: "col", text: name })))),
   el("tbody", {}, ...stages.map((stage) => el("tr", {},
     el("td", { text: stage.stage }), el("td", { text: `${count(stage.done)} ${stage.unit}` }), el("td", { text: stage.total === null ? "" : count(stage.total) }),
     el("td", { text: stage.rate ? `${stage.rate >= 10 ? count(Math.round(stage.rate)) : stage.rate.toFixed(1)}/s` : "" }),
     el("td", { text: seconds(Math.max(0, stage.updated - stage.began)) }),
-    el("td", { text: count(Object.values(stage.failures).reduce((sum, number) => sum + number, 0)) })))));
+    el("td", { text: count(Object.values(stage.failures).reduce((sum, number) => sum + number, 0)) }))))));
 
 /* Units a second over the time of the newest stage. */
 const graph = (points, unit) => {

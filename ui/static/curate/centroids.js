@@ -145,7 +145,7 @@ part("centroids", (host) => {
     writeAddress();
     draw();
   });
-  const meaning = button("By meaning", "↵", "Order the centroids by likeness to these words", byMeaning, "pf-small-button");
+  const meaning = button("By meaning", "", "Order the centroids by likeness to these words", byMeaning, "pf-small-button");
   const pool = button("In the pool", "", "Search the pool for these words", () => (words() ? openSearch(`text:${words()}`) : search.focus()), "pf-small-button");
   const file = pictureGiven((like) => openSearch(like));
   const picture = button("Picture…", "", "Search the pool for a picture like one of yours", () => file.click(), "pf-small-button");
@@ -161,8 +161,10 @@ part("centroids", (host) => {
     mapPanel(), list, el("div", { class: "pf-muted pf-foot" }, total, whole));
 
   const paint = () => {
-    const first = Math.max(0, Math.floor(list.scrollTop / ROW_PX) - 4);
-    const last = Math.min(entries.length, Math.ceil((list.scrollTop + (list.clientHeight || 600)) / ROW_PX) + 4);
+    const height = list.clientHeight || 600;
+    const top = Math.max(0, Math.min(list.scrollTop, entries.length * ROW_PX - height)); // a shorter list scrolls back
+    const first = Math.max(0, Math.floor(top / ROW_PX) - 4);
+    const last = Math.min(entries.length, Math.ceil((top + height) / ROW_PX) + 4);
     inner.replaceChildren(...entries.slice(first, last).map((item, offset) => rowNode(item, first + offset)));
     const here = document.getElementById(`pf-centroid-${state.centroid}`);
     if (here) list.setAttribute("aria-activedescendant", here.id);
@@ -189,6 +191,7 @@ part("centroids", (host) => {
   };
   on("address", () => { search.value = state.search; sort.value = state.centroidSort; });
   on("centroids", draw);
+  on("counts", paint); // the order stays as it is while one works in it
   on("opened", () => {
     const index = entries.findIndex((item) => item.centroid === state.centroid);
     const top = index * ROW_PX;

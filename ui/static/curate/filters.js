@@ -8,6 +8,7 @@ import { ownPanel } from "./own.js";
 import { viewsPanel } from "./views.js";
 
 const BINS = 36;
+const LATELY_S = 600; // a job that is done is told of for so long
 const NO_EFFECT = 0.995;
 const written = (filter, value) => (value === null ? "" : String(Number(value.toFixed(filter.digits))));
 
@@ -71,8 +72,9 @@ part("side", (host) => {
     captionText.textContent = `${run.selected === null ? "nothing selected yet" : `${count(run.selected)} selected`} · prompt ${run.caption.prompt} · ${run.caption.engine} engine · ${run.caption.model}`;
   });
   on("jobs", () => {
-    const job = active() || jobs.list[0];
     const working = busy();
+    const [newest] = jobs.list;
+    const job = active() || (newest && (newest.state !== "done" || Date.now() / 1000 - newest.updated < LATELY_S) ? newest : null);
     caption.disabled = select.disabled = working || !page.run || !page.run.stages.neighbours;
     strip.replaceChildren(...(job ? [jobStrip(job, working || job.state !== "done")] : []));
   });
@@ -149,7 +151,7 @@ const filterControl = (filter) => {
     missingBar.hidden = !missing;
     missingBar.title = `${count(missing)} without this value`;
     missingBar.style.height = `${Math.max(12, Math.sqrt(missing / Math.max(top, missing)) * 100)}%`;
-    counts.textContent = [isOn(filter) ? `−${count(out)}` : "", missing ? `${count(missing)} ?` : ""].filter(Boolean).join(" · ");
+    counts.textContent = [isOn(filter) ? `−${count(out)}` : "", missing ? `?${count(missing)}` : ""].filter(Boolean).join(" ");
     counts.title = [isOn(filter) ? `${count(out)} fail this one` : "", missing ? `${count(missing)} without this value` : ""].filter(Boolean).join(", ");
     boxes.forEach((each, end) => { if (document.activeElement !== each) each.value = written(filter, limits[end]); });
     handles.forEach((each, end) => {

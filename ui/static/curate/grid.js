@@ -12,10 +12,11 @@ import { factsOf, whyText } from "./facts.js";
 import { writeNote } from "./notes.js";
 import { closeSearch, openSearch } from "./opening.js";
 import { openPreview } from "./preview.js";
-import { CENTROID_STATES, changed, entryOf, FILTERS, funnel, MOST_ROWS, PAGE_ROWS, rowOf, SHOWS, SORTS, state, stateOf } from "./state.js";
+import { CENTROID_STATES, changed, entryOf, funnel, MOST_ROWS, PAGE_ROWS, rowOf, SHOWS, SORTS, state, stateOf } from "./state.js";
 import { fillTile, layOut, tiles } from "./tiles.js";
 import { decide, redo, rest, undo, unsure } from "./verdicts.js";
 
+const FIRST_TILES = 60;
 let grid = null;
 
 const emptyText = () => {
@@ -104,12 +105,19 @@ part("grid", (host) => {
   on("opened", () => {
     nameIt();
     scroller.scrollTop = 0;
-    grid.replaceChildren();
+    grid.replaceChildren(...(state.like === null ? [] : [el("p", { class: "pf-empty pf-muted", text: "Searching the pool…" })]));
     tiles.clear();
+    more.hidden = true;
     grid.setAttribute("aria-busy", "true");
   });
+  let later = null;
   on("grid", () => {
-    layOut(grid, state.shown.slice(0, state.limit), emptyText());
+    clearTimeout(later);
+    const rows = state.shown.slice(0, state.limit);
+    // A centroid that was just opened: its first screen at once, the rest in the next free moment.
+    const few = grid.hasAttribute("aria-busy") && rows.length > FIRST_TILES;
+    layOut(grid, few ? rows.slice(0, FIRST_TILES) : rows, emptyText());
+    if (few) later = setTimeout(() => layOut(grid, state.shown.slice(0, state.limit), emptyText()), 60);
     grid.removeAttribute("aria-busy");
     more.hidden = state.shown.length <= state.limit || state.limit >= MOST_ROWS;
     tell("shown");
@@ -143,8 +151,9 @@ const statusText = () => {
     if (row.state !== "ready") tally[row.state] += 1;
   }
   const { taken } = funnel();
+  const out = [...taken.values()].reduce((sum, number) => sum + number, 0);
   const parts = [`${count(state.shown.length)} of ${count(state.rows.length)} shown`];
-  for (const filter of FILTERS) if (taken.get(filter.name)) parts.push(`${count(taken.get(filter.name))} out by ${filter.label.toLowerCase()}`);
+  if (out) parts.push(`${count(out)} filtered out`);
   for (const [kind, word] of [["gone", "gone"], ["pending", "not fetched"], ["blocked", "blocked"]]) if (tally[kind]) parts.push(`${count(tally[kind])} ${word}`);
   parts.push(`✓ ${count(tally.keep)} ✕ ${count(tally.reject)} ? ${count(tally.unsure)}`);
   if (state.ticked.size) parts.push(`${count(state.ticked.size)} ticked`);

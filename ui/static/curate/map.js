@@ -62,9 +62,12 @@ export const mapPanel = () => {
       if (x < -5 || y < -5 || x > width + 5 || y > height + 5) continue;
       drawn.push([x, y, entry]);
       context.fillStyle = ink(entry);
-      context.beginPath();
-      context.arc(x, y, radius, 0, 6.2832);
-      context.fill();
+      if (radius < 2) context.fillRect(x - radius, y - radius, 2 * radius, 2 * radius); // many, and too small to be round
+      else {
+        context.beginPath();
+        context.arc(x, y, radius, 0, 6.2832);
+        context.fill();
+      }
     }
     const here = entryOf(state.centroid);
     if (here) {
@@ -152,8 +155,13 @@ export const mapPanel = () => {
     draw();
   }, { passive: false });
 
-  on("centroids", draw);
-  on("opened", draw);
+  let due = false;
+  const drawSoon = () => {
+    if (due) return;
+    due = true;
+    requestAnimationFrame(() => { due = false; draw(); });
+  };
+  for (const topic of ["centroids", "counts", "opened"]) on(topic, drawSoon);
   on("run", () => { panel.hidden = !page.run.stages.centroids; });
   new ResizeObserver(draw).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(draw, 50));

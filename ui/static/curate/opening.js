@@ -5,13 +5,14 @@ import { get, thumbnail } from "../core/net.js";
 import { notice, on, page, tell } from "../core/page.js";
 import { client, queue } from "../core/queue.js";
 import { forgetAnchor, isCovered } from "./cursor.js";
-import { entryOf, keepingFilters, PAGE_ROWS, refresh, setCentroids, state, writeAddress } from "./state.js";
+import { entryOf, keepingFilters, PAGE_ROWS, refresh, setCentroids, shownOf, state, writeAddress } from "./state.js";
 import { applyPending, forgetDeeds, hear } from "./verdicts.js";
 
 const KEPT = 8;
 const FIRST_SCREEN = 40;
 const NEWS_EVERY_MS = 4_000;
 const kept = new Map(); // centroid to the answer, of those opened or foreseen lately
+const foreseen = []; // held, so that they stay decoded
 let runState = null;
 
 const rowsOf = async (centroid) => {
@@ -44,7 +45,7 @@ export const openCentroid = async (number) => {
   clear();
   writeAddress();
   document.body.classList.remove("pf-show-left");
-  tell("centroids");
+  tell("counts");
   tell("opened");
   try {
     const wanted = state.centroid;
@@ -80,7 +81,13 @@ export const foresee = async (number) => {
   if (!number || kept.has(number)) return;
   try {
     const answer = await rowsOf(number);
-    for (const row of answer.rows.slice(0, FIRST_SCREEN)) if (row.state === "ready") new Image().src = thumbnail(row.sha256, isCovered(row));
+    for (const row of shownOf(answer.rows).slice(0, FIRST_SCREEN)) {
+      if (row.state !== "ready") continue;
+      const picture = new Image();
+      picture.src = thumbnail(row.sha256, isCovered(row));
+      foreseen.push(picture);
+    }
+    foreseen.splice(0, foreseen.length - 2 * FIRST_SCREEN);
   } catch { /* it is asked for again when it is opened */ }
 };
 
@@ -117,7 +124,7 @@ export const askNews = async () => {
     if (fresh || news.all) await reload();
     else if (news.last_event > since && state.lastEvent === since) hear(news);
     else if (!claims) return;
-    tell("centroids");
+    tell("counts");
   } catch { /* the queue says when the server is gone */ }
 };
 document.addEventListener("visibilitychange", () => { if (!document.hidden && asking) askNews(); });

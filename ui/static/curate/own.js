@@ -61,7 +61,7 @@ export const ownPanel = () => {
     now.hidden = !waiting && !Object.keys(own).length;
     refill.firstChild.textContent = `Fetch ${count(Math.min(entry.neighbours - depthOf(entry), own.quota_per_centroid ?? page.run.quota))} more`;
   };
-  for (const topic of ["opened-state", "opened", "centroids", "run"]) on(topic, () => { if (page.run) draw(); });
+  for (const topic of ["opened-state", "opened", "counts", "run"]) on(topic, () => { if (page.run) draw(); });
   on("jobs", () => { now.disabled = busy(); });
   return el("section", {}, panel);
 };

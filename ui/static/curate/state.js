@@ -99,8 +99,8 @@ const fails = (row, filter) => {
   return (low !== null && value < low) || (high !== null && value > high);
 };
 /* A bit for each filter that a row fails; they are asked for many times. */
-const mark = () => {
-  for (const row of state.rows) {
+const mark = (rows) => {
+  for (const row of rows) {
     row.failed = 0;
     FILTERS.forEach((filter, bit) => { if (fails(row, filter)) row.failed |= 1 << bit; });
   }
@@ -139,9 +139,13 @@ const ORDERS = {
   aesthetic: (a, b) => (b.aesthetic ?? -1e9) - (a.aesthetic ?? -1e9) || a.rank - b.rank,
   side: (a, b) => (side(b) ?? -1) - (side(a) ?? -1) || a.rank - b.rank,
 };
+/* Those of some rows that the filters and the choice of what to show leave, in order. */
+export const shownOf = (rows) => {
+  mark(rows);
+  return rows.filter(KEEPERS[state.show]).sort(ORDERS[state.sort]);
+};
 export const refresh = () => {
-  mark();
-  state.shown = state.rows.filter(KEEPERS[state.show]).sort(ORDERS[state.sort]);
+  state.shown = shownOf(state.rows);
   if (!state.shown.some((row) => row.id === state.cursor)) state.cursor = state.shown.length ? state.shown[0].id : null;
   for (const topic of ["grid", "cursor", "filters", "status"]) tell(topic);
 };

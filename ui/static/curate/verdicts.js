@@ -9,7 +9,7 @@ import { changed, entryOf, filterText, keepingFilters, rowOf, state } from "./st
 import { advance, setTicks } from "./cursor.js";
 
 const record = (event) => enqueue({ centroid_id: state.centroid, last_seen: state.lastEvent, ...event });
-const told = () => ["centroids", "status", "cursor"].forEach((topic) => tell(topic));
+const told = () => ["counts", "status", "cursor"].forEach((topic) => tell(topic));
 
 const setDecision = (row, decision, name = curator()) => {
   const entry = entryOf(state.centroid);
@@ -212,7 +212,7 @@ on("answered", (answer) => {
     }
   }
   tell("changed-elsewhere", Object.keys(answer.counts));
-  tell("centroids");
+  tell("counts");
   tell("status");
   tell("opened-state");
 });
