@@ -7,6 +7,7 @@ import urllib.request
 from playwright.sync_api import expect
 
 from curation.decisions import Decisions
+from spine.config import load_config
 from tests.e2e.board_server import WAIT_MS, eventually, open_board, saved, tile
 from tests.unit.ui.planted import EACH, HOSTILE, state_of
 
@@ -269,3 +270,21 @@ def test_words_need_a_server_and_the_page_says_how_to_start_one(page, server):
     open_board(page, server, "/?centroid=0")
     page.keyboard.press("m")
     expect(page.locator(".pf-notice")).to_contain_text("popfactory serve --run")
+
+
+def test_filters_found_by_looking_are_saved_for_the_run(page, fresh):
+    run = fresh.planted.run
+    before = run.config.read_text()
+    open_board(page, fresh)
+    try:
+        page.get_by_label("Aesthetic, at least", exact=True).fill("3.5")
+        page.keyboard.press("Tab")
+        page.get_by_role("button", name="Save to popfactory.toml").click()
+        expect(page.locator(".pf-notice")).to_contain_text("Saved in [filters]")
+
+        filters = load_config(run.config).filters
+        assert (filters.aesthetic_min.value, filters.min_side_px, filters.unknown) == (3.5, 64, "keep")
+        expect(page.locator(".pf-pill")).to_have_count(0)
+        assert "f=" not in page.url
+    finally:
+        run.config.write_text(before)

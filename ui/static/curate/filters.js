@@ -2,8 +2,10 @@
 
 import { button, choice, count, el, words } from "../core/dom.js";
 import { active, busy, jobs, jobStrip, startJobs } from "../core/jobs.js";
-import { on, page, part } from "../core/page.js";
-import { changed, defaults, differs, FILTERS, funnel, isOn, judged, state } from "./state.js";
+import { get, post } from "../core/net.js";
+import { notice, on, page, part } from "../core/page.js";
+import { reload } from "./opening.js";
+import { changed, defaults, differs, FILTERS, funnel, isOn, judged, OWN_NAMES, state } from "./state.js";
 import { ownPanel } from "./own.js";
 import { viewsPanel } from "./views.js";
 
@@ -25,11 +27,12 @@ part("side", (host) => {
   const select = button("Select", "", "Apply popfactory.toml and every decision", () => startJobs(["select"]));
   const strip = el("div", { class: "pf-strip" });
   const usually = button("Back to popfactory.toml", "", "The run's own filter settings", () => { state.filters = defaults(); changed(); });
+  const save = button("Save to popfactory.toml", "", "The run's filters from now on, for every centroid without its own; the next select goes by them", saveFilters);
   host.append(
     el("button", { type: "button", class: "pf-button pf-close-right", text: "Close", on: { click: () => document.body.classList.remove("pf-show-right") } }),
     el("div", { class: "pf-side-scroll", tabindex: 0, role: "region", "aria-label": "Filters, views and the run's funnel" },
       el("section", {}, el("h2", { class: "pf-part", text: "Filters" }), pills, ...controls.map((control) => control.node),
-        el("label", { class: "pf-unknown" }, "Unknown values", unknown), line, said, note, usually),
+        el("label", { class: "pf-unknown" }, "Unknown values", unknown), line, said, note, el("div", { class: "pf-tools" }, usually, save)),
       ownPanel(), viewsPanel(),
       el("section", {}, el("h2", { class: "pf-part", text: "The whole run" }), chain)),
     el("section", { class: "pf-captions" }, el("h2", { class: "pf-part", text: "Captions" }), captionText, el("div", { class: "pf-tools" }, caption, select), strip));
@@ -54,6 +57,7 @@ part("side", (host) => {
     const own = page.run ? differs() : [];
     const unusual = own.length > 0 || (page.run && state.filters.unknown !== defaults().unknown);
     usually.hidden = !unusual;
+    save.hidden = !(own.some((filter) => !filter.viewOnly) || (page.run && state.filters.unknown !== defaults().unknown));
     note.textContent = unusual ? "For looking only: select goes by popfactory.toml." : "";
     pills.replaceChildren(...own.map((filter) => {
       const [low, high] = state.filters[filter.name];
@@ -79,6 +83,23 @@ part("side", (host) => {
     strip.replaceChildren(...(job ? [jobStrip(job, working || job.state !== "done")] : []));
   });
 });
+
+const SAVED_AS = { ...OWN_NAMES, aesthetic: "aesthetic_min.value" };
+const saveFilters = async () => {
+  const changes = FILTERS.filter((filter) => SAVED_AS[filter.name]).map((filter) => {
+    const value = state.filters[filter.name][filter.bound === "min" ? 0 : 1];
+    return { table: "filters", key: SAVED_AS[filter.name], value: value ?? (filter.name === "side_px" ? 0 : null) };
+  });
+  changes.push({ table: "filters", key: "unknown", value: state.filters.unknown });
+  try {
+    const { seen } = await get("/api/settings");
+    await post("/api/settings", { seen, changes });
+    await reload();
+    state.filters = { ...state.filters, ...Object.fromEntries(FILTERS.filter((filter) => SAVED_AS[filter.name]).map((filter) => [filter.name, defaults()[filter.name]])) };
+    changed();
+    notice("Saved in [filters] of popfactory.toml. Select applies them.");
+  } catch (error) { notice(error.message); }
+};
 
 /* A range with two handles on a histogram: grey all, blue what the other filters leave. */
 const filterControl = (filter) => {
