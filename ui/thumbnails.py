@@ -4,6 +4,7 @@ Decoders are the part of a program that pictures from strangers attack first: th
 their own, with limits on time and memory, that answer in plain bytes.
 """
 
+import contextlib
 import json
 import multiprocessing
 import queue
@@ -138,7 +139,8 @@ class Thumbnails:
         except FileNotFoundError:
             content = self._make(place, side_px or SIDE_PX, blurred)
             if side_px is None:
-                publish_bytes(path, content)
+                with contextlib.suppress(OSError):  # a full disk: it is made again the next time
+                    publish_bytes(path, content)
         self._remember(name, content)
         return content
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 from playwright.sync_api import expect
 
@@ -211,26 +213,47 @@ def test_what_others_decide_and_open_is_seen_within_seconds_and_a_conflict_shows
         each.context.close()
 
 
+def _post(server, client, curator, events):
+    request = urllib.request.Request(
+        f"{server.address}/api/decisions",
+        json.dumps({"client": client, "curator": curator, "events": events}).encode(),
+        {"Content-Type": "application/json", "X-Popfactory": "1"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
 def test_a_conflict_is_answered_with_409_and_what_counts_now(fresh):
-    def post(client, curator, action):
-        event = {"seq": 1, "action": action, "ids": [str(fresh.planted.ids[0])], "centroid_id": "0"}
-        content = {"client": client, "curator": curator, "events": [event]}
-        request = urllib.request.Request(
-            f"{fresh.address}/api/decisions",
-            json.dumps(content).encode(),
-            {"Content-Type": "application/json", "X-Popfactory": "1"},
-        )
-        try:
-            with urllib.request.urlopen(request) as reply:
-                return reply.status, json.load(reply)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+    picture = str(fresh.planted.ids[0])
+    event = {"seq": 1, "ids": [picture], "centroid_id": "0"}
+    assert _post(fresh, "one", "ada", [event | {"action": "keep"}])[0] == 200
 
-    assert post("one", "ada", "keep")[0] == 200
-    status, answer = post("two", "bob", "reject")
+    status, answer = _post(fresh, "two", "bob", [event | {"action": "reject"}])
 
-    assert status == 409 and answer["conflicts"][0]["curator"] == "ada"
-    assert answer["verdicts"] == {} or answer["verdicts"][str(fresh.planted.ids[0])]["decision"] == "keep"
+    assert status == 409
+    assert answer["conflicts"] == [{"id": picture, "curator": "ada", "action": "keep"}]
+    assert answer["verdicts"] == {picture: {"decision": "keep", "curator": "ada"}}
+
+
+def test_of_ten_curators_at_once_no_decision_is_lost_or_out_of_order(fresh):
+    def curate(number):
+        for seq in range(1, 31):
+            picture = str(fresh.planted.ids[number * 9 + seq % 9])
+            action = "keep" if seq % 2 else "reject"
+            event = {"seq": seq, "action": action, "ids": [picture], "centroid_id": "0", "last_seen": 10**9}
+            status, _ = _post(fresh, f"tab{number}", f"curator {number}", [event])
+            assert status == 200
+
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(curate, range(10)))
+
+    events = _events(fresh)
+    assert len(events) == 300
+    for number in range(10):
+        assert [event.seq for event in events if event.client == f"tab{number}"] == list(range(1, 31))
 
 
 def test_a_revealed_picture_is_written_down_with_who_looked(page, fresh):

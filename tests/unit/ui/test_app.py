@@ -153,3 +153,14 @@ def test_without_a_cookie_no_route_answers_but_the_login(planted):
                 assert reply.status_code in (401, 404), (method, path)
                 assert reply.status_code == 401 or path.startswith("/gradio_api"), path
     assert len(paths) > 20
+
+
+def test_a_full_disk_is_told_with_what_to_do_and_nothing_is_shown_unlogged(tmp_path):
+    planted = plant(tmp_path / "run")
+    planted.run.reveals.symlink_to("/dev/full")
+    blurred = next(number for number in range(20) if number % 7 == 3)
+    with TestClient(build_app(planted.run), base_url="http://127.0.0.1:7860") as board:
+        reply = board.get(f"/thumb/{planted.hashes[blurred]}.webp")
+
+        assert reply.status_code == 507 and "free some space" in reply.json()["error"]
+        assert board.get(f"/thumb/{planted.hashes[blurred]}.blurred.webp").status_code == 200
