@@ -7,6 +7,7 @@ import { on, page, part, tell } from "./page.js";
 import { queue } from "./queue.js";
 
 const PAGES = [["curate", "", "Curate"], ["captions", "captions", "Captions"], ["jobs", "jobs", "Jobs"], ["release", "release", "Release"], ["setup", "setup", "Setup"]];
+const NOTICE_MS = 12_000;
 const DECIDING = ["curate", "captions"]; // pages on which something is saved
 
 part("header", (host) => {
@@ -49,6 +50,14 @@ part("header", (host) => {
     saving.textContent = queue.trouble ? `${count(waiting)} not saved, retrying` : waiting ? `saving ${count(waiting)}` : "saved";
     saving.title = queue.trouble || (queue.kept ? "" : "this browser keeps nothing: don't close the page");
   });
-  on("notice", () => { trouble.textContent = page.notice; trouble.hidden = !page.notice; });
+  let ending = null;
+  const close = () => { trouble.hidden = true; };
+  trouble.addEventListener("click", close);
+  on("notice", () => {
+    clearTimeout(ending);
+    trouble.textContent = page.notice;
+    trouble.hidden = !page.notice;
+    ending = setTimeout(close, NOTICE_MS); // what still holds is told again
+  });
   tell("saving");
 });

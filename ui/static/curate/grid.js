@@ -20,7 +20,7 @@ const FIRST_TILES = 60;
 let grid = null;
 
 const emptyText = () => {
-  if (state.centroid === null) return "";
+  if (state.centroid === null) return "This run has no centroids yet. Start “run” on the Jobs page, or `popfactory run` in a terminal.";
   if (state.like !== null) return state.rows.length ? "Nothing to show with these filters." : "Nothing was found.";
   if (!state.rows.length) return page.run && page.run.stages.neighbours ? "This centroid has no neighbours." : "No neighbours yet: run `popfactory retrieve`, or start “run” on the Jobs page.";
   return "Nothing to show with these filters. Widen them, or choose “everything found”.";

@@ -68,7 +68,7 @@ load(["centroids", "grid", "side"], async () => {
   const first = entryOf(state.centroid) || listed()[0] || state.centroids[0];
   const { like } = state;
   if (!first) {
-    notice("This run has no centroids yet. Start “run” on the Jobs page, or `popfactory run` in a terminal.");
+    state.centroid = null;
     refresh();
   } else if (like) {
     state.centroid = first.centroid;
