@@ -10,7 +10,8 @@ RUN/
     images/                  part-00000.parquet, depths.json, originals/ab/abcd….jpg
     scores/                  part-00000.parquet, groups.parquet, exemplars.parquet
     pool-scores/             part-00000.parquet: scores of the whole pool, where asked for
-    decisions.sqlite         curators' events
+    decisions.sqlite         curators' events, saved views
+    reveals.jsonl            who looked at which blurred picture
     added/                   concept-00000.json: concepts that curators added
     selection/selection.parquet
     captions/                part-00000.parquet, agreement.parquet, blank.json, report.html,
