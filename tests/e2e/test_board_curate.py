@@ -1,17 +1,23 @@
 """The Curate page's larger tools in a real browser: bulk decisions, centroids, dialogs, views, other curators."""
 
 import json
+import random
 import re
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 from playwright.sync_api import expect
 
 from curation.decisions import Decisions
 from spine.config import load_config
+from spine.filters import judge
+from spine.settings import AestheticMin, FiltersConfig
 from tests.e2e.board_server import WAIT_MS, eventually, open_board, saved, tile
 from tests.unit.ui.planted import EACH, HOSTILE, state_of
+from ui.board import Measured, judged_values
+from ui.snapshot import Snapshot
 
 READY = [number for number in range(EACH) if state_of(number) == "ready"]
 PASSING = [number for number in READY if number % 5 != 4 and number % 6 != 2]
@@ -311,3 +317,46 @@ def test_filters_found_by_looking_are_saved_for_the_run(page, fresh):
         assert "f=" not in page.url
     finally:
         run.config.write_text(before)
+
+
+def test_a_thousand_filters_pass_in_the_browser_what_they_pass_in_select(page, server):
+    open_board(page, server, "/?centroid=1")
+    generator = random.Random(13)
+    limits = [
+        {
+            "side_px": [generator.choice([None, 47, 48, 49, 80, 81]), None],
+            "pwatermark": [None, generator.choice([None, 0.1, 0.5, 0.95, generator.random()])],
+            "punsafe": [None, generator.choice([None, 0.04, 0.05, 0.9, generator.random()])],
+            "aesthetic": [generator.choice([None, 3.0, 3.5, 3 + 1.5 * generator.random()]), None],
+            "unknown": generator.choice(["keep", "drop"]),
+        }
+        for _ in range(1_000)
+    ]
+    passed = page.evaluate(
+        """async (limits) => {
+          const main = document.querySelector('script[src$="/main.js"]').src;
+          const { state, shownOf } = await import(main.replace("main.js", "curate/state.js"));
+          return limits.map((given) => {
+            Object.assign(state.filters, given);
+            shownOf(state.rows);
+            return state.rows.filter((row) => row.state === "ready" && !row.failed).map((row) => row.id);
+          });
+        }""",
+        limits,
+    )
+
+    snapshot = Snapshot(server.planted.run)
+    neighbours = snapshot.neighbours(1)
+    ids = neighbours.column("id").to_numpy()
+    tables = (snapshot.images(), snapshot.scores(), snapshot.groups(), snapshot.captions())
+    values = judged_values(neighbours, Measured(*(table.rows(ids) for table in tables))).take(pa.array(READY))
+    for given, found in zip(limits, passed, strict=True):
+        config = FiltersConfig(
+            min_side_px=given["side_px"][0] or 0,
+            pwatermark_max=given["pwatermark"][1],
+            punsafe_max=given["punsafe"][1],
+            aesthetic_min=AestheticMin(value=given["aesthetic"][0]),
+            unknown=given["unknown"],
+        )
+        expected = ids[READY][judge(values, config).passed]
+        assert found == [str(each) for each in expected], given
