@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from spine.errors import ConfigError
-from tests.unit.ui.planted import pdq_of, picture_bytes, plant
+from tests.unit.ui.planted import pdq_of, picture_bytes, plant, state_of
 from ui.access import POLICY
 from ui.app import build_app
 from ui.serving import serve
@@ -164,3 +164,58 @@ def test_a_full_disk_is_told_with_what_to_do_and_nothing_is_shown_unlogged(tmp_p
 
         assert reply.status_code == 507 and "free some space" in reply.json()["error"]
         assert board.get(f"/thumb/{planted.hashes[blurred]}.blurred.webp").status_code == 200
+
+
+def test_likeness_to_a_centroid_needs_no_server_and_words_say_that_they_do(board, planted):
+    ranking = board.get("/api/ranking?like=centroid:1").json()
+    assert (ranking["centroids"][0], ranking["similarities"]) == ("1", [1.0, 0.0, 0.0])
+
+    for path in ("ranking?like=text:red", "search?like=text:red", f"search?like=image:{planted.ids[0]}"):
+        reply = board.get(f"/api/{path}")
+        assert reply.status_code == 503 and "popfactory serve --run" in reply.json()["error"], path
+    for like in (
+        "",
+        "text:",
+        "nothing",
+        "centroid:99",
+        "centroid:x",
+        "image:99999999999999999999",
+        "picture:ab",
+    ):
+        assert board.get("/api/ranking", params={"like": like}).status_code == 409, like
+
+
+def test_a_centroid_that_another_has_open_is_told_to_others_and_not_to_its_own_curator(board):
+    board.get("/api/news?since=0&client=one&curator=ada&centroid=2")
+
+    assert board.get("/api/news?since=0&client=two&curator=bob").json()["claims"] == {"2": "ada"}
+    assert board.get("/api/news?since=0&client=three&curator=ada").json()["claims"] == {}
+    board.get("/api/news?since=0&client=one&curator=ada&centroid=1")
+    assert board.get("/api/news?since=0&client=two&curator=bob").json()["claims"] == {"1": "ada"}
+
+
+def test_news_change_when_a_list_or_a_stage_does(tmp_path):
+    planted = plant(tmp_path / "run")
+    with TestClient(build_app(planted.run), base_url="http://127.0.0.1:7860") as board:
+        states = [board.get("/api/news?since=0").json()["state"]]
+        (planted.run.folder / "takedown.txt").write_text("")
+        settings = planted.run.config.read_text()
+        planted.run.config.write_text(settings.replace("takedown = []", 'takedown = ["takedown.txt"]'))
+        states.append(board.get("/api/news?since=0").json()["state"])
+        (planted.run.folder / "takedown.txt").write_text(f"{planted.ids[0]}\n")
+        states.append(board.get("/api/news?since=0").json()["state"])
+        (planted.run.selection / "manifest.json").unlink()
+        states.append(board.get("/api/news?since=0").json()["state"])
+    assert len(set(states)) == 4
+
+
+def test_previews_are_made_of_what_the_board_showed_and_of_nothing_else(board, planted):
+    pending = next(number for number in range(30) if state_of(number) == "pending")
+    assert board.get(f"/preview/{planted.ids[40]}.blurred.webp").status_code == 404
+    assert board.get("/preview/../../popfactory.toml").status_code == 404
+    board.get("/api/neighbours?centroid=0")
+
+    reply = board.get(f"/preview/{planted.ids[pending]}.blurred.webp")
+
+    assert reply.status_code == 200 and reply.headers["content-type"] == "image/webp"
+    assert reply.content != board.get(f"/preview/{planted.ids[pending]}.webp").content
