@@ -92,7 +92,10 @@ def _add_pictures(app: FastAPI, desk: Desk) -> None:
     def picture(of: str) -> JSONResponse:
         if not re.fullmatch(r"-?[0-9]{1,19}", of):
             raise DataError(f"{of[:40]!r} is no id of a picture")
-        return fresh(desk.gallery.about(int(of)))
+        try:
+            return fresh(desk.gallery.about(int(of)))
+        except Gone as gone:
+            return JSONResponse({"error": str(gone)}, gone.status)
 
 
 def _add_searches(app: FastAPI, desk: Desk) -> None:

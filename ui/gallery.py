@@ -48,6 +48,7 @@ class Gallery:
         self._lock = threading.Lock()
         # What a page was shown and may ask a preview of: places and addresses never come from a browser.
         self._shown: OrderedDict[int, Wanted] = OrderedDict()
+        """By id, those that no list kept out when they were shown."""
 
     def close(self) -> None:
         """Stop the processes that open pictures."""
@@ -116,11 +117,19 @@ class Gallery:
         return preview
 
     def about(self, picture_id: int) -> dict[str, Any]:
-        """All that the run knows of a picture: its story, line by line, and what people said.
+        """All that the run knows of a picture that pages were shown: its story, line by line, and what people said.
 
         Raises:
+            Gone: 404 where no page was shown it, 410 where a list keeps it out.
             DataError: No table of the run has it.
         """
+        with self._lock:
+            shown = self._shown.get(picture_id)
+        if shown is None:
+            raise Gone(404, "nothing is told of this picture")
+        (image,) = self._snapshot.images().rows(np.array([picture_id], dtype=np.int64)).to_pylist()
+        if _blocks(self._snapshot.lists(), picture_id, shown.url or image["url"], image) is not None:
+            raise Gone(410, "a list keeps this picture out")
         said = self._decisions.judgements([picture_id])
         return {
             "id": str(picture_id),
@@ -166,14 +175,17 @@ class Gallery:
                 row["differing"] = differing[picture]
 
     def _remember(self, neighbours: pa.Table, rows: list[Row]) -> None:
-        pending = [place for place, row in enumerate(rows) if row["state"] == "pending"]
-        sources = neighbours.select(["id", "url", "image_path", "sha256"]).take(pa.array(pending, pa.int64()))
+        sources = neighbours.select(["id", "url", "image_path", "sha256"]).to_pylist()
         with self._lock:
-            for row in sources.to_pylist():
-                self._shown[row["id"]] = Wanted(
-                    picture_id=row["id"], url=row["url"], place=row["image_path"], sha256=row["sha256"]
-                )
-                self._shown.move_to_end(row["id"])
+            for source, row in zip(sources, rows, strict=True):
+                self._shown.pop(source["id"], None)
+                if row["state"] != "blocked":
+                    self._shown[source["id"]] = Wanted(
+                        picture_id=source["id"],
+                        url=source["url"],
+                        place=source["image_path"],
+                        sha256=source["sha256"],
+                    )
             while len(self._shown) > _ROWS_KEPT:
                 self._shown.popitem(last=False)
 

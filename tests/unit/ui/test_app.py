@@ -86,6 +86,8 @@ def test_a_taken_down_picture_is_gone_at_once_from_rows_and_thumbnails(tmp_path)
         rows = board.get("/api/neighbours?centroid=0").json()["rows"]
 
         assert rows[0]["state"] == "blocked" and rows[1]["state"] == "ready"
+        assert board.get(f"/api/picture?of={planted.ids[0]}").status_code == 404
+        assert board.get(f"/api/picture?of={planted.ids[1]}").json()["story"]
         assert board.get(f"/thumb/{planted.hashes[0]}.webp").status_code == 410
         (planted.run.folder / "takedown.txt").unlink()
         assert board.get("/api/neighbours?centroid=0").status_code == 409
