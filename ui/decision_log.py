@@ -6,6 +6,7 @@ changes nothing: of each page the highest number recorded is known, and all up t
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -88,6 +89,12 @@ class DecisionLog:
         with self._lock:
             self._catch_up()
             return {number: pair for number, pair in self._standing.counts.items() if any(pair)}
+
+    def disputed(self) -> Counter[int]:
+        """Pictures on which curators differ, by centroid."""
+        with self._lock:
+            self._catch_up()
+            return Counter(self._standing.disputed.values())
 
     def last_event(self) -> int:
         """Number of the newest event, 0 where there is none."""

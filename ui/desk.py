@@ -98,9 +98,10 @@ class Desk:
         )
         images = snapshot.manifest(self.run.images)
         depths = images.parameters.get("depths", []) if images is not None else []
-        own = self.decisions.own_settings()
+        own, disputed = self.decisions.own_settings(), self.decisions.disputed()
         for row in rows:
             number = int(row["centroid"])
+            row["disputed"] = disputed[number]
             row["depth"] = depths[number] if number < len(depths) else 0
             if number in own:
                 row["own"] = own[number]

@@ -25,6 +25,8 @@ class Standing:
         self.verdicts = Verdicts()
         self.counts: dict[int, tuple[int, int]] = {}
         """Pictures kept and rejected by people, by the centroid they were decided in."""
+        self.disputed: dict[int, int] = {}
+        """Picture on which curators differ, and the centroid where it was decided last."""
         self._events: dict[tuple[str, Id], list[Event]] = {}
 
     def add(self, event: Event) -> None:
@@ -38,6 +40,7 @@ class Standing:
                 _set(self.verdicts.images, now.images, int(each))
                 _set(self.verdicts.notes, now.notes, int(each))
                 self._count(self.verdicts.images.get(int(each)), 1)
+                self._dispute(int(each))
             elif event.target == "centroid":
                 _set(self.verdicts.centroids, now.centroids, int(each))
                 _set(self.verdicts.settings, now.settings, int(each))
@@ -69,6 +72,13 @@ class Standing:
         return {
             event.curator: event.action for event in reversed(events) if event.action in ("keep", "reject")
         }
+
+    def _dispute(self, picture: int) -> None:
+        verdict = self.verdicts.images.get(picture)
+        if verdict is None or verdict.centroid_id is None or len(set(self.judgements(picture).values())) < 2:
+            self.disputed.pop(picture, None)
+        else:
+            self.disputed[picture] = verdict.centroid_id
 
     def _count(self, verdict: Verdict | None, by: int) -> None:
         if verdict is None or verdict.centroid_id is None:

@@ -261,6 +261,9 @@ def test_pictures_on_which_curators_differ_are_told_with_what_each_said(run):
     send(log, [(1, "reject", [5]), (2, "keep", [6])], client="tab2", curator="bob")
 
     assert log.judgements([5, 6, 7]) == {5: {"ada": "keep", "bob": "reject"}}
+    assert log.disputed() == {3: 1}
+    send(log, [(3, "keep", [5])], client="tab2", curator="bob")
+    assert log.disputed() == {} and log.judgements([5]) == {}
 
 
 def test_what_changed_since_an_event_is_told_and_so_is_that_it_was_too_much(run):

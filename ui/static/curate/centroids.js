@@ -17,9 +17,10 @@ const ORDERS = {
   open: (a, b) => b.neighbours - b.kept - b.rejected - (a.neighbours - a.kept - a.rejected),
   selected: (a, b) => b.selected - a.selected,
   short: (a, b) => share(a) - share(b) || Number(a.centroid) - Number(b.centroid),
+  disputed: (a, b) => b.disputed - a.disputed || Number(a.centroid) - Number(b.centroid),
   label: (a, b) => a.label.localeCompare(b.label),
 };
-const SORTS = { id: "by number", label: "by label", size: "largest", open: "most open", selected: "most selected", short: "shortest of its quota", similar: "like the open one" };
+const SORTS = { id: "by number", label: "by label", size: "largest", open: "most open", selected: "most selected", short: "shortest of its quota", disputed: "least agreed on", similar: "like the open one" };
 const ranked = () => state.ranking !== null && ["meaning", "similar"].includes(state.centroidSort.split(":")[0]);
 
 const inside = (corners, [x, y]) => {
@@ -99,6 +100,7 @@ const rowNode = (item, index) => {
       item.kept ? el("span", { class: "pf-kept", title: "kept by people", text: `✓${count(item.kept)}` }) : null,
       item.rejected ? el("span", { class: "pf-rejected", title: "rejected by people", text: `✕${count(item.rejected)}` }) : null,
       ranked() && state.ranking.has(item.centroid) ? el("span", { title: "similarity", text: state.ranking.get(item.centroid).toFixed(2) }) : null,
+      item.disputed ? el("span", { title: "pictures on which curators differ", text: `≠${count(item.disputed)}` }) : null,
       item.added_by ? el("span", { class: "pf-added", title: `added by ${clip(item.added_by, 40)}`, text: "✚ added" }) : null,
       who ? el("span", { class: "pf-who", title: `${clip(who, 40)} has it open`, text: clip(who, 12) }) : null),
     el("span", { class: "pf-yield", title: `${count(item.selected)} selected of a quota of ${count(quotaOf(item))}` }, filled)));
