@@ -11,11 +11,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+import pyarrow.compute as pc
 import pytest
 from playwright.sync_api import expect
 
 from spine.run import Run
 from tests.e2e.board_server import WAIT_MS, free_port
+from ui.snapshot import Snapshot
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,21 @@ def test_pictures_like_one_are_found_and_the_picture_itself_is_the_nearest(page,
     expect(page.locator(".pf-tile").first).to_have_attribute("data-id", here, timeout=WAIT_MS)
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Back to the centroid")).to_be_hidden()
+
+
+def test_a_picture_of_ones_own_is_searched_for_by_its_bytes_alone(page, address, own_run):
+    images = Snapshot(own_run).images().table
+    row = images.filter(pc.equal(images.column("status"), "fetched")).slice(7, 1).to_pylist()[0]
+    page.goto(f"{address}/")
+    expect(page.get_by_role("button", name="Picture…")).to_be_enabled(timeout=WAIT_MS)
+
+    page.locator('input[type="file"]').set_input_files(row["image_path"])
+
+    expect(page.locator(".pf-centroid-title")).to_contain_text("like your picture", timeout=WAIT_MS)
+    page.get_by_label("Which pictures to show").select_option("all")
+    expect(page.locator(".pf-tile").first).to_be_visible(timeout=WAIT_MS)
+    nearest = page.locator(".pf-tile").evaluate_all("tiles => tiles.map((tile) => tile.dataset.id)")
+    assert str(row["id"]) in nearest[:5]  # beside it may stand copies of it
 
 
 def test_a_search_becomes_a_centroid_of_the_curators_own(page, address, own_run):
