@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,6 +200,41 @@ def refused(*arguments: str) -> str:
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "client"), [((), "127.0.0.1"), (("--trust-proxy", "127.0.0.1"), "192.0.2.7")]
+)
+def test_who_asks_is_taken_from_a_proxy_only_if_it_is_named(indices, tmp_path, options, client):
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "popfactory",
+        "serve",
+        "--indices",
+        str(indices),
+        "--port",
+        str(port),
+        *options,
+    ]
+    log = tmp_path / "log"
+    with log.open("w") as file, subprocess.Popen(command, stderr=file) as process:
+        try:
+            while f"serving on http://127.0.0.1:{port}" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.05)
+            headers = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+            page = httpx.get(f"http://127.0.0.1:{port}/", headers=headers).text
+        finally:
+            process.terminate()
+            process.wait(30)
+    assert json.loads(log.read_text().splitlines()[-1])["client"] == client
+    assert ("https://127.0.0.1" in page) == bool(options)
+
+
+def test_a_proxy_that_is_no_address_is_refused(indices):
+    assert "an IP address or network was needed" in refused("--indices", str(indices), "--trust-proxy", "*")
 
 
 def test_a_taken_port_is_one_line(address, indices):

@@ -10,13 +10,14 @@ import pytest
 from index_builder.clip import DEMO_CLIP, ClipEncoder
 from index_builder.heads import DEMO_HEADS, load_head, load_rating_vector
 from index_builder.indexes import index
+from popfactory.settings_file import server_settings
 from retrieval_server.indices import open_index
 from retrieval_server.settings import IndexSettings, ServerSettings, settings_for_run
 from spine.config import preset, with_demo_models, write_config
 from spine.errors import ConfigError
 from spine.protocol import RetrievalClient
 from spine.run import Run
-from spine.settings import ClipConfig
+from spine.settings import ClipConfig, ListsConfig
 from spine.shards import write_shard
 from spine.stage import Stage
 from spine.tables import METADATA
@@ -66,6 +67,12 @@ def test_a_runs_index_is_served_with_every_column(run, vectors):
     assert table["hash"].to_pylist() == [7 * row - 900 for row in expected.ravel()]
     assert table["image_path"].to_pylist() == [f"/pictures/{row}.png" for row in expected.ravel()]
     assert table.drop("similarity").equals(single.drop("similarity"))  # types and nulls too
+
+
+def test_a_runs_lists_are_those_of_its_settings(run: Run):
+    assert server_settings(None, run.folder).lists_from == run.config
+    with pytest.raises(ConfigError, match=r"popfactory\.toml, \[lists\]"):
+        server_settings(None, run.folder, ListsConfig(takedown=("gone.txt",)))
 
 
 def test_an_index_of_another_model_is_refused(run: Run):
