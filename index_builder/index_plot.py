@@ -98,6 +98,8 @@ def _legend() -> list[str]:
     for name, said in names.items():
         parts.append(f'<rect x="{x}" y="32" width="12" height="12" fill="{_COLOURS[name]}"/>')
         parts.append(f'<text x="{x + 18}" y="42">{said}</text>')
-        x += 40 + 8 * len(said)
-    parts.append(f'<text x="{x}" y="42" fill="#666">dashed: recall wanted; large: chosen</text>')
+        x += 34 + 7 * len(said)
+    parts.append(
+        f'<text x="{_WIDTH - 8}" y="42" fill="#666" text-anchor="end">dashed: recall wanted; large: chosen</text>'
+    )
     return parts
