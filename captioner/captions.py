@@ -8,10 +8,10 @@ says of a picture can depend on its neighbours in the batch (docs/captioning.md)
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,6 +31,8 @@ from spine.publish import publish_json, publish_table
 from spine.run import Run, part_path, part_paths
 from spine.stage import MANIFEST, Manifest, Stage, find_manifest, read_manifest
 from spine.tables import CAPTIONS, read_parts
+
+Item = TypeVar("Item")
 
 BATCHES_A_PART = 8
 """A killed run has lost what it did since its last part: the work of this many batches at most."""
@@ -138,27 +140,30 @@ class _Work:
         self.here: set[int] = set()
         """Ids of the pictures that have their row."""
         self._spent, self._said = Spent(), time.monotonic()
+        self._asked: set[int] = set()
 
     def do(self, units: Sequence[Unit], asked: Sequence[Unit], limit: int | None) -> None:
         """Caption what is asked for and not yet there."""
         done = read_done(self.run, units)
         self.here.update(done["id"].to_pylist())
         self._copy_known(asked, done)
-        pictures = {number for unit in asked for number in unit.ids}
-        self.progress.begin("caption", len(pictures), "pictures", done=len(pictures & self.here))
+        self._asked = {number for unit in asked for number in unit.ids}
+        self._begin()
         missing = [unit for unit in asked if unit.ids[0] not in self.here][:limit]
         if missing:
             self._introduce()
             engine = self.who.setup.load()
             try:
                 ask_blank(self.run, self.who, engine)
-                # From here on the rate is that of captions, and the time left can be told from it.
-                self.progress.begin("caption", len(pictures), "pictures", done=len(pictures & self.here))
                 self._publish_all(self._batches(engine, missing))
             finally:
                 engine.close()
         (self.run.captions / _RETRYING).unlink(missing_ok=True)
         self.progress.end()
+
+    def _begin(self) -> None:
+        here = len(self._asked & self.here)
+        self.progress.begin("caption", len(self._asked), "pictures", done=here)
 
     def _introduce(self) -> None:
         setup, prompt = self.who.setup, self.who.prompt
@@ -200,7 +205,7 @@ class _Work:
         """The rows of one batch after the other."""
         size, overlap = self.who.setup.batch_size, self.who.setup.overlap
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
-        read = zip(batches, self.who.read(engine, batches), strict=True)
+        read = self._counted(zip(batches, self.who.read(engine, batches), strict=True))
         if overlap == 1:
             for batch, pictures in read:
                 yield self._told(self.who.rows(engine, batch, pictures))
@@ -216,6 +221,13 @@ class _Work:
                     yield self._told(asking.popleft().result())
             finally:
                 engine.close()  # or what is still being asked would be waited for
+
+    def _counted(self, read: Iterator[Item]) -> Iterator[Item]:
+        """The same. The rate is counted from the first on: with loading and filling in it, the time left is off."""
+        for number, item in enumerate(read):
+            if number == 0:
+                self._begin()
+            yield item
 
     def _told(self, rows: list[Row]) -> list[Row]:
         self.progress.advance(len(rows), dict(Counter(row["reason"] for row in rows if row["reason"])))
