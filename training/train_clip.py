@@ -10,7 +10,6 @@ import argparse
 import json
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,9 @@ from popfactory.demo_world import (
     short_caption,
 )
 from spine.torchvision_ops import declare_missing_operators
+from training.loop import train_by_the_clock
 from training.pictures import MEAN, SIDE_PX, STD, normalised, picture_array, training_scene
-from training.ranks import Clock, Optimizer, average_gradients, cpu_seconds, launch
+from training.ranks import Optimizer, launch
 from training.train_vision import PATCH_PX, WIDTH
 from training.vocabulary import clip_tokenizer
 
@@ -257,7 +257,6 @@ def train(
     )
     pictures = picture_array(work, 0, n)
     rng = np.random.default_rng((rank, int(bool(start)), 7))
-    clock, share, step, published = Clock(minutes * 60), 0.0, 0, 0.0
 
     def tokens(texts: list[str]) -> Tensor:
         ids: Tensor = tokenizer(
@@ -265,7 +264,7 @@ def train(
         ).input_ids
         return ids
 
-    while share < 1.0:
+    def loss_of() -> tuple[Tensor, str]:
         chosen = np.sort(rng.choice(n, batch, replace=False))
         scenes = [training_scene(0, int(k)) for k in chosen]
         true_of = [phrases_of(scene) for scene in scenes]
@@ -289,30 +288,23 @@ def train(
             truth = torch.tensor([next(k for k, p in enumerate(options) if p in true) for true in true_of])
             loss = loss + 0.2 * nn.functional.cross_entropy(logits, truth)
             at += len(options)
-        loss.backward()
-        share = average_gradients(optimizer.parameters, clock.share())
-        optimizer.step(share)
-        step += 1
-        if rank == 0 and step % 50 == 0:
-            spent = time.monotonic() - clock.started
-            print(f"{spent:6.0f} s  step {step}  loss {loss.item():.3f}, pairs {paired:.3f}", flush=True)
-            if spent - published > 120:
-                published = spent
-                publish(model, tokenizer, out)
-                torch.save(both.state_dict(), work / "clip.pt")
-    used = cpu_seconds()
-    if rank == 0:
+        return loss, f", pairs {paired:.3f}"
+
+    def keep() -> None:
         publish(model, tokenizer, out)
         torch.save(both.state_dict(), work / "clip.pt")
-        report = {
-            "pairs_seen": step * batch * ranks,
-            "steps": step,
-            "cpu_s": round(used),
-            "wall_s": round(minutes * 60),
-        }
-        with (work / "clip.jsonl").open("a") as log:
-            log.write(json.dumps(report) + "\n")
-        print(json.dumps(report), flush=True)
+
+    train_by_the_clock(
+        loss_of,
+        optimizer,
+        keep,
+        rank=rank,
+        minutes=minutes,
+        keep_every_s=120,
+        log=work / "clip.jsonl",
+        seen="pairs_seen",
+        seen_a_step=batch * ranks,
+    )
 
 
 if __name__ == "__main__":

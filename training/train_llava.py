@@ -5,10 +5,8 @@ python -m training.train_llava --work /tmp/demo-training --out captioner/models/
 
 import argparse
 import copy
-import json
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,9 @@ from torch import Tensor, nn
 from popfactory.demo_world import caption, short_caption
 from spine.prompts import PROMPTS
 from spine.torchvision_ops import declare_missing_operators
+from training.loop import train_by_the_clock
 from training.pictures import MEAN, SIDE_PX, STD, normalised, picture_array, training_scene
-from training.ranks import Clock, Optimizer, average_gradients, cpu_seconds, launch
+from training.ranks import Optimizer, launch
 from training.train_vision import PATCH_PX, vision_config
 from training.vocabulary import IMAGE_TOKENS, TEMPLATE, llava_tokenizer
 
@@ -168,36 +167,29 @@ def train(
     )
     dialogues, pictures = Dialogues(tokenizer), picture_array(work, 0, n)
     rng = np.random.default_rng((rank, int(bool(start))))
-    clock, share, step, published = Clock(minutes * 60), 0.0, 0, 0.0
-    while share < 1.0:
+
+    def loss_of() -> tuple[Tensor, str]:
         chosen = np.sort(rng.choice(n, batch, replace=False))
         ids, mask, labels = dialogues.batch(0, chosen.tolist(), rng)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = caption_loss(model, torch.from_numpy(normalised(pictures[chosen])), ids, mask, labels)
-        loss.backward()
-        share = average_gradients(optimizer.parameters, clock.share())
-        optimizer.step(share, frozen=(0.25,) if share < 0.1 and not start else ())
-        step += 1
-        if rank == 0 and step % 50 == 0:
-            spent = time.monotonic() - clock.started
-            print(f"{spent:6.0f} s  step {step}  loss {loss.item():.4f}", flush=True)
-            if spent - published > 180:
-                published = spent
-                publish(model, tokenizer, out)
-                torch.save(model.state_dict(), work / "llava.pt")
-    used = cpu_seconds()
-    if rank == 0:
+            return caption_loss(model, torch.from_numpy(normalised(pictures[chosen])), ids, mask, labels), ""
+
+    def keep() -> None:
         publish(model, tokenizer, out)
         torch.save(model.state_dict(), work / "llava.pt")
-        report = {
-            "captions_seen": step * batch * ranks,
-            "steps": step,
-            "cpu_s": round(used),
-            "wall_s": round(minutes * 60),
-        }
-        with (work / "llava.jsonl").open("a") as log:
-            log.write(json.dumps(report) + "\n")
-        print(json.dumps(report), flush=True)
+
+    train_by_the_clock(
+        loss_of,
+        optimizer,
+        keep,
+        rank=rank,
+        minutes=minutes,
+        keep_every_s=180,
+        log=work / "llava.jsonl",
+        seen="captions_seen",
+        seen_a_step=batch * ranks,
+        frozen=lambda share: (0.25,) if share < 0.1 and not start else (),
+    )
 
 
 if __name__ == "__main__":
