@@ -139,16 +139,23 @@ class Ledger:
         placeholders = repeated(self._run, repeats)
         stored = pa.array(sorted(_stored_names(self._run.originals)), pa.string())
         names = [*_READ, *(["pdq"] if len(validity.lists.pdq) else [])]
-        done = np.empty(0, dtype=np.int64)
-        for path in part_paths(self._run.images):
-            rows = read_table(path, pa.schema([IMAGES.field(name) for name in names]))
-            holds = validity.holds(rows, candidates, stored, placeholders)
-            ids = column(rows, "id")
-            holds &= ~np.isin(ids, done)  # a kill while parts were merged leaves some rows twice
-            done = np.union1d(done, ids[holds])
-            if not holds.all():
-                publish_table(path, read_table(path, IMAGES).filter(pa.array(holds)))
-        return done
+        paths = part_paths(self._run.images)
+        schema = pa.schema([IMAGES.field(name) for name in names])
+        parts = [read_table(path, schema) for path in paths]
+        rows = pa.concat_tables([schema.empty_table(), *parts])
+        holds = validity.holds(rows, candidates, stored, placeholders)
+        ids = column(rows, "id")
+        # A kill while parts were merged leaves some rows twice.
+        valid = np.flatnonzero(holds)
+        holds = np.zeros(len(ids), dtype=bool)
+        holds[valid[np.unique(ids[valid], return_index=True)[1]]] = True
+        start = 0
+        for path, part in zip(paths, parts, strict=True):
+            inside = holds[start : start + part.num_rows]
+            start += part.num_rows
+            if not inside.all():
+                publish_table(path, read_table(path, IMAGES).filter(pa.array(inside)))
+        return np.unique(ids[holds])
 
     def add(self, rows: list[Row]) -> None:
         """Publish rows as another part."""

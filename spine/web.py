@@ -46,6 +46,7 @@ MAX_REDIRECTS = 3
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _GONE = (404, 410)
+_POOLS = 32
 ROBOTS_TOKEN = "popfactory"
 """How robots.txt and X-Robots-Tag name us."""
 
@@ -111,12 +112,20 @@ class Web:
         self._backend = PinnedBackend(
             self._clock, [ipaddress.ip_network(each) for each in allow], connections
         )
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=tls or httpx.create_ssl_context(),
-            max_connections=connections,
-            keepalive_expiry=5.0,
-            network_backend=self._backend,
-        )
+        trusted = tls or httpx.create_ssl_context()
+        # Several pools, each for its share of the hosts: a pool looks through all its connections under one
+        # lock for every request, and of 64 threads nearly all were found waiting for it.
+        self._pools = [
+            httpcore.ConnectionPool(
+                ssl_context=trusted,
+                max_connections=connections,
+                max_keepalive_connections=max(1, connections // _POOLS),
+                keepalive_expiry=5.0,
+                network_backend=self._backend,
+            )
+            for _ in range(_POOLS)
+        ]
+        self._free = threading.BoundedSemaphore(connections)
         self._hosts = _Places(per_host)
         self._agent = (agent or user_agent()).encode("ascii")
 
@@ -130,7 +139,8 @@ class Web:
 
     def close(self) -> None:
         """Close every connection."""
-        self._pool.close()
+        for pool in self._pools:
+            pool.close()
         self._backend.close()
 
     def fetch(self, url: str, *, max_bytes: int | None = None, timeout_s: float | None = None) -> WebResponse:
@@ -150,7 +160,7 @@ class Web:
         for _ in range(MAX_REDIRECTS + 1):
             # The place at one host is given back before the next hop asks for its own: two requests
             # that send each other's hosts on would otherwise wait for each other.
-            with self._hosts.place(here.host):
+            with self._hosts.place(here.host), self._free:
                 started = time.monotonic()
                 self._clock.start(left_s)
                 reply = self._get(here, limit)
@@ -198,10 +208,11 @@ class Web:
 
     def _ask(self, request: httpcore.Request) -> httpcore.Response:
         """The reply's head. An idle connection that the host closed meanwhile says nothing of the address."""
+        pool = self._pools[zlib.crc32(request.url.host) % _POOLS]
         while True:
             self._clock.forget_connecting()
             try:
-                return self._pool.handle_request(request)
+                return pool.handle_request(request)
             except (httpcore.NetworkError, httpcore.ProtocolError):
                 if self._clock.connected:
                     raise

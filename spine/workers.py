@@ -75,7 +75,9 @@ class PictureWorkers:
                 self._pool = _pool(self._workers)
             pool = self._pool
         try:
-            with interrupts_held():
+            # A submit starts a process while there are fewer than may be: only then is there one to keep out.
+            started = len(getattr(pool, "_processes", None) or ()) >= self._workers
+            with contextlib.nullcontext() if started else interrupts_held():
                 opened = pool.submit(_within_time, self._open_s, work, *arguments)
             return opened.result()
         except BrokenProcessPool:

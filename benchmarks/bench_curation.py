@@ -1,15 +1,18 @@
-"""Pictures fetched a second from a drawn web on loopback, half of whose links are dead: python -m benchmarks fetch.
+"""Curation: fetch from a drawn web on loopback, and the tables of a large run: python -m benchmarks curation.
 
-Every picture is fetched by its address, hashed (SHA-256, MD5, PDQ), decoded and measured in worker processes,
-stored and written down; robots.txt is asked for and the hosts reserve a few. The server is a process of its own
-on the same cores.
+Half of the drawn web's links are dead; of the others some send on, some are slow, lie about what they are, break off
+or are huge. Every picture is fetched by its address, hashed (SHA-256, MD5, PDQ), decoded and measured in worker
+processes, stored and written down; robots.txt and tdmrep.json are asked for. The server is a process of its own on
+the same cores. Select, why and the scan of a resumed fetch run on planted tables (benchmarks/planted_ledger.py).
 """
 
 import argparse
 import asyncio
 import io
 import multiprocessing
+import os
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -21,19 +24,39 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from benchmarks.planted_ledger import plant_ledger
 from benchmarks.report import report
 from curation.fetched_images import fetch
+from curation.selection import select
+from curation.story import why
 from spine.config import write_config
 from spine.ids import laion_id
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config
-from spine.stage import Stage
+from spine.stage import MANIFEST, Stage
 from spine.tables import IMAGES, NEIGHBOURS, read_parts
 from spine.web import Web
 
 HOSTS = 64
 SIDE_PX = 512
+MAX_BYTES = 2_000_000
+EXPECTED: dict[str, str | None] = {
+    "p": None,
+    "moved": None,
+    "slow": None,
+    "gone": "gone",
+    "page": "not_an_image",
+    "half": "truncated",
+    "huge": "too_many_bytes",
+    "down": "http_error",
+}
+"""What each kind of address comes to."""
+
+_TWENTY = ["p", "gone"] * 8
+KINDS = (*[*_TWENTY, "moved", "page", "p", "half"] * 9, *_TWENTY, "slow", "huge", "p", "down")
+"""200 addresses: half of them dead."""
+
 DRAWN = 32
 """Pictures that are drawn; each address gives one of them with a number of its own behind it."""
 
@@ -42,21 +65,34 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    pictures = 2_000 if parser.parse_args().quick else 20_000
+    quick = parser.parse_args().quick
+    with tempfile.TemporaryDirectory() as folder:
+        measure_fetch(Path(folder) / "fetch", 4_000 if quick else 20_000)
+        measure_tables(Path(folder) / "tables", 1_000_000)
+
+
+def measure_fetch(folder: Path, pictures: int) -> None:
+    """Pictures and addresses a second."""
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
     server = context.Process(target=serve, args=(far,), daemon=True)
     server.start()
     port = near.recv()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            run = planted(Path(folder) / "run", port, pictures)
-            web = Web(ports={port}, allow=("127.0.0.0/8",), timeout_s=10, connections=64, per_host=4)
-            started = time.perf_counter()
-            with web:
-                manifest = fetch(run, depths=[pictures], web=web)
-            taken_s = time.perf_counter() - started
-            check(run, pictures)
+        run = planted(folder, port, pictures)
+        web = Web(
+            ports={port},
+            allow=("127.0.0.0/8",),
+            timeout_s=10,
+            max_bytes=MAX_BYTES,
+            connections=64,
+            per_host=4,
+        )
+        started, used = time.perf_counter(), time.process_time()
+        with web:
+            manifest = fetch(run, depths=[pictures], web=web)
+        taken_s, used_s = time.perf_counter() - started, time.process_time() - used
+        check(run, pictures)
     finally:
         server.terminate()
         server.join()
@@ -68,6 +104,8 @@ def main() -> None:
         "hosts": HOSTS,
         "side_px": SIDE_PX,
         "concurrency": 64,
+        "own_cpu_s": round(used_s, 1),
+        "load": round(os.getloadavg()[0], 1),
         "peak_mb": round(own_mb),
         "peak_mb_of_the_largest_child": round(worker_mb),
     }
@@ -75,15 +113,41 @@ def main() -> None:
     report("fetch_addresses", pictures / taken_s, "addresses/s", **conditions)
 
 
+def measure_tables(folder: Path, candidates: int) -> None:
+    """Seconds of select, of why and of the scan with which a stopped fetch goes on."""
+    planted_run = plant_ledger(folder, candidates)
+    run, rows = planted_run.run, planted_run.pictures
+    conditions = {"candidates": candidates, "pictures": rows, "load": round(os.getloadavg()[0], 1)}
+    used = time.process_time()
+    started = time.perf_counter()
+    select(run)
+    taken_s = time.perf_counter() - started
+    cpu_s = round(time.process_time() - used, 2)
+    report("select", taken_s, "s", at_most=10, cpu_s=cpu_s, **conditions)
+    taken = []
+    for picture in planted_run.some_ids:
+        started = time.perf_counter()
+        why(run, picture)
+        taken.append((time.perf_counter() - started) * 1e3)
+    report("why_median", statistics.median(taken), "ms", at_most=200, **conditions)
+    (run.images / MANIFEST).unlink()
+    used, started = time.process_time(), time.perf_counter()
+    manifest = fetch(run)
+    taken_s, cpu_s = time.perf_counter() - started, round(time.process_time() - used, 2)
+    if manifest.counts["candidates"] != rows:
+        sys.exit(f"{manifest.counts} after the scan, {rows} pictures were planted")
+    report("resume_scan", taken_s, "s", at_most=5, cpu_s=cpu_s, rows=rows, **conditions)
+
+
 def planted(folder: Path, port: int, pictures: int) -> Run:
-    """A run whose neighbours are addresses of the drawn web: the even ones alive, the odd ones dead."""
+    """A run whose neighbours are addresses of the drawn web: of KINDS one after another."""
     run = Run(folder)
     folder.mkdir(parents=True)
     config = Config()
     write_config(run.config, replace(config, fetch=replace(config.fetch, timeout_s=10.0)))
     rows = []
     for number in range(pictures):
-        kind = "p" if number % 2 == 0 else "gone"
+        kind = KINDS[number % len(KINDS)]
         url = f"http://{_host(number // 2 % HOSTS)}:{port}/{kind}/{number}"
         rows.append(
             dict.fromkeys(NEIGHBOURS.names)
@@ -98,7 +162,7 @@ def planted(folder: Path, port: int, pictures: int) -> Run:
 def check(run: Run, pictures: int) -> None:
     """See that every address has the status it must have: a fast wrong answer is no figure."""
     rows = read_parts(run.images, IMAGES, ["url", "reason"]).to_pylist()
-    wrong = [row for row in rows if (row["reason"] is None) != ("/p/" in row["url"])]
+    wrong = [row for row in rows if row["reason"] != EXPECTED[row["url"].split("/")[3]]]
     if len(rows) != pictures or wrong:
         sys.exit(f"{len(rows)} of {pictures} rows, {len(wrong)} with a wrong status: {wrong[:3]}")
 
@@ -116,14 +180,26 @@ async def _serve(pipe: Connection) -> None:
             while True:
                 request = await reader.readuntil(b"\r\n\r\n")
                 kind, _, number = request.split(b" ", 2)[1].strip(b"/").partition(b"/")
-                status, body = b"404 Not Found", b""
-                if kind == b"p":
+                status, body, more = b"404 Not Found", b"", b""
+                if kind == b"slow":
+                    await asyncio.sleep(1.5)
+                if kind in (b"p", b"slow", b"half"):
                     # Bytes behind the end of a JPEG are no part of it: so each address has its own hash.
                     status, body = b"200 OK", drawn[int(number) % DRAWN] + number
+                    body = body[: len(body) // 2] if kind == b"half" else body
+                elif kind == b"moved":
+                    status, more = b"302 Found", b"Location: /p/" + number + b"\r\n"
+                elif kind == b"page":
+                    status, body = b"200 OK", b"<html>this picture is not here any more</html>"
+                elif kind == b"huge":
+                    status, body = b"200 OK", b"x" * (2 * MAX_BYTES)
+                elif kind == b"down":
+                    status = b"500 Internal Server Error"
                 elif kind == b"robots.txt":
                     status, body = b"200 OK", b"User-agent: *\nDisallow: /private\n"
                 length = str(len(body)).encode()
-                writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: " + length + b"\r\n\r\n" + body)
+                head = b"HTTP/1.1 " + status + b"\r\n" + more + b"Content-Length: " + length + b"\r\n\r\n"
+                writer.write(head + body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
