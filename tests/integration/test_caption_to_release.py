@@ -16,7 +16,7 @@ from curation.selection import select
 from spine.config import load_config, write_config
 from spine.ids import caption_id
 from spine.publish import publish_table
-from spine.run import part_path
+from spine.run import part_path, part_paths
 from spine.settings import CaptionConfig
 from spine.tables import CAPTIONS, IMAGES, read_parts
 from tests.integration.curation_runs import CONFIG, Planted, local, plant, score_all
@@ -108,7 +108,8 @@ def test_a_choice_is_of_the_picture_it_was_made_of_and_not_of_what_took_its_plac
     caption(run)
     images = read_parts(run.images, IMAGES).to_pylist()
     changed = [row | {"sha256": "0" * 64} if row["id"] == number else row for row in images]
-    publish_table(part_path(run.images, 0), pa.Table.from_pylist(changed, IMAGES))
+    [part] = part_paths(run.images)
+    publish_table(part, pa.Table.from_pylist(changed, IMAGES))
 
     assert released(run)[number]["caption"] != "of the old picture"
 
