@@ -30,7 +30,7 @@ INDEX_FILES = {"image": INDEX_FILE, "text": "text.index"}
 RATINGS = range(10)
 """Of an aesthetic query: rating0.npy to rating9.npy."""
 
-_SAMPLED_QUERIES, _SAMPLED_K = 8, 3_000
+_SAMPLED_QUERIES, _SAMPLED_K = 8, 1_000
 
 _WIRE_NAMES = {"id": "hash", "similarity": "alt_txt_similarity"}
 _RESERVED = ("id", "similarity", "query", "rank", "row")
