@@ -12,10 +12,10 @@ from retrieval_server.settings import IndexSettings, ServerSettings
 from tests.integration.server_index import draw_pool, running, write_index
 
 POOL = draw_pool(600)
-WARM_UP = 2_000
+WARM_UP = 500
 
 
-@pytest.mark.parametrize("requests", [2_000, pytest.param(100_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("requests", [500, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_memory_stays_flat_over_many_requests(tmp_path: Path, requests: int):
     folder = write_index(tmp_path / "i", POOL, "IVF8,Flat")
     with running(ServerSettings(indices=(IndexSettings(name="pool", folder=folder),))) as address:
