@@ -18,7 +18,7 @@ from PIL import Image
 from captioner import answers, http, lanes
 from captioner.captions import caption
 from captioner.embedded import EmbeddedEngine, EmbeddedSetup
-from captioner.engine import CaptionFailure, Reply
+from captioner.engine import CaptionFailure, Reply, Sampling
 from captioner.http import HttpEngine, HttpSetup
 from captioner.sending import data_url
 from captioner.serving import create_app
@@ -147,6 +147,20 @@ def test_over_http_the_model_says_what_it_says_embedded(server, tiny_llava):
     embedded = EmbeddedEngine.load(CaptionConfig(model=str(tiny_llava), device="cpu"))
     assert replies == embedded.describe(sent, LAION, 8)
     assert len({reply.text for reply in replies}) > 2
+
+
+def test_drawn_words_are_those_of_the_seed_over_http_and_embedded_in_any_company(server, tiny_llava):
+    images = [noise(seed) for seed in range(3)]
+    engine = HttpEngine(setup_of(server))
+
+    first, again, other = (engine.describe(images, LAION, 8, sampling=Sampling(seed)) for seed in (1, 1, 2))
+
+    engine.close()
+    sent = [Image.open(io.BytesIO(base64.b64decode(data_url(image).partition(",")[2]))) for image in images]
+    embedded = EmbeddedEngine.load(CaptionConfig(model=str(tiny_llava), device="cpu"))
+    assert first == again == embedded.describe(sent, LAION, 8, sampling=Sampling(1))
+    assert first[2:] == embedded.describe(sent[2:], LAION, 8, sampling=Sampling(1))
+    assert first != other and first != embedded.describe(sent, LAION, 8)
 
 
 def test_a_run_over_http_captions_every_picture(server, make_run, pictures):
@@ -424,6 +438,9 @@ def with_picture(url):
         (with_picture("file:///etc/passwd"), "not fetched"),
         (with_picture("data:image/png;base64,!!"), "base64"),
         (with_picture("data:image/png;base64,aGVsbG8="), "no picture"),
+        (request(seed=-1), "a seed of 0"),
+        (request(seed=1, temperature=3), "a temperature of 0 to 2"),
+        (request(seed=1, top_p=0), "a top_p above 0"),
         ([], "alone is here"),
     ],
 )
