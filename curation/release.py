@@ -10,6 +10,7 @@ from curation.card import CardFacts, card_text, shown_settings
 from curation.croissant import croissant
 from curation.dataset import Dataset, assemble
 from curation.decisions import read_verdicts
+from curation.fiftyone import fiftyone_csv
 from curation.funnel import FunnelStep, funnel
 from curation.release_diff import blocked_rows
 from curation.resemblance_report import resemblance_report
@@ -112,6 +113,7 @@ class _Plan:
             "version": self.version,
             "licence": settings.licence,
             "pixels": settings.pixels,
+            **({"aspect_buckets": True} if settings.pixels and settings.aspect_buckets else {}),
         }
 
     @property
@@ -126,6 +128,13 @@ class _Plan:
     def demo_models(self) -> bool:
         """Whether any stage used one."""
         return any(manifest.facts.get("demo_models", False) for manifest in self.manifests.values())
+
+    def pixels(self, stage: Stage, dataset: Dataset, progress: Progress) -> dict[str, int]:
+        """Write the tars, where they are asked for; what to count of them."""
+        settings = self.config.release
+        if not settings.pixels:
+            return {}
+        return write_tars(stage.folder, dataset.table, progress, aspect_buckets=settings.aspect_buckets)
 
     def card_facts(self, title: str, dataset: Dataset) -> CardFacts:
         """What its card tells."""
@@ -169,7 +178,7 @@ def _published(plan: _Plan, dataset: Dataset, title: str, progress: Progress) ->
     stage = Stage.open("release", run.release(plan.name, title), plan.parameters, plan.inputs, force=True)
     progress.begin("release", dataset.table.num_rows, "rows")
     facts = plan.card_facts(title, dataset)
-    pixels = write_tars(stage.folder, dataset.table, progress) if plan.config.release.pixels else {}
+    pixels = plan.pixels(stage, dataset, progress)
     _publish(stage, dataset, facts)
     _publish_report(stage, plan, dataset, facts)
     progress.advance(0 if pixels else dataset.table.num_rows)
@@ -226,6 +235,7 @@ def _publish(stage: Stage, dataset: Dataset, facts: CardFacts) -> None:
     parquet = stage.folder / "dataset.parquet"
     tars = sorted((stage.folder / TARS).glob("*.tar"))
     publish_table(parquet, dataset.table)
+    publish_text(stage.folder / "fiftyone.csv", fiftyone_csv(dataset.table))
     publish_text(stage.folder / "samples.html", samples_page(dataset.table, facts.title, facts.demo_models))
     publish_json(
         stage.folder / "croissant.json",

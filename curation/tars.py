@@ -8,8 +8,10 @@ Source: webdataset/webdataset, "The WebDataset Format".
 
 import hashlib
 import json
+import math
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,19 @@ TAR_ROWS = 1_000
 """Rows in one tar."""
 
 
-def write_tars(folder: Path, table: pa.Table, progress: Progress) -> dict[str, int]:
+BUCKETS = ((1, 2), (9, 16), (2, 3), (3, 4), (4, 5), (1, 1), (5, 4), (4, 3), (3, 2), (16, 9), (2, 1))
+"""Shapes that pictures are sorted by, width to height."""
+
+
+def bucket_of(width: int, height: int) -> str:
+    """The bucket nearest in shape, such as "3x2": by the ratio of the ratios, so that 2:1 and 1:2 are alike far off."""
+    wide, high = min(BUCKETS, key=lambda each: abs(math.log(width * each[1] / (height * each[0]))))
+    return f"{wide}x{high}"
+
+
+def write_tars(
+    folder: Path, table: pa.Table, progress: Progress, *, aspect_buckets: bool = False
+) -> dict[str, int]:
     """Write the tars of a release, each published whole.
 
     A picture that is no longer what was measured isn't put in: its row stays in dataset.parquet.
@@ -39,17 +53,31 @@ def write_tars(folder: Path, table: pa.Table, progress: Progress) -> dict[str, i
         folder: The release's.
         table: The dataset.
         progress: Told of rows written.
+        aspect_buckets: Sort them by shape, each tar of one.
 
     Returns:
         pixels: pictures put in; pixels_missing_REASON: those that were not.
     """
     counts: Counter[str] = Counter({"pixels": 0})
-    for number, start in enumerate(range(0, table.num_rows, TAR_ROWS)):
-        rows = table.slice(start, TAR_ROWS).to_pylist()
-        with publishing(folder / FOLDER / f"{number:05d}.tar") as temporary:
-            counts += _write_tar(temporary, rows)
-        progress.advance(len(rows))
+    for name, rows in _tars_of(table, aspect_buckets):
+        with publishing(folder / FOLDER / f"{name}.tar") as temporary:
+            counts += _write_tar(temporary, rows.to_pylist())
+        progress.advance(rows.num_rows)
     return dict(sorted(counts.items()))
+
+
+def _tars_of(table: pa.Table, aspect_buckets: bool) -> Iterator[tuple[str, pa.Table]]:
+    """Name and rows of each tar."""
+    shapes: dict[str, list[int]] = {}
+    if aspect_buckets:
+        sizes = zip(table.column("width").to_pylist(), table.column("height").to_pylist(), strict=True)
+        for row, (width, height) in enumerate(sizes):
+            shapes.setdefault(f"{bucket_of(width, height)}-", []).append(row)
+    else:
+        shapes[""] = list(range(table.num_rows))
+    for shape, rows in sorted(shapes.items()):
+        for number, start in enumerate(range(0, len(rows), TAR_ROWS)):
+            yield f"{shape}{number:05d}", table.take(pa.array(rows[start : start + TAR_ROWS], pa.int64()))
 
 
 def _write_tar(path: Path, rows: list[dict[str, Any]]) -> Counter[str]:

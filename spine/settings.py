@@ -337,6 +337,9 @@ class ReleaseConfig:
     pixels: bool = False
     """Put the pictures themselves in the release as well, as WebDataset tars."""
 
+    aspect_buckets: bool = False
+    """Keep pictures of like shape together in those tars: 3x2-00000.tar, 1x1-00000.tar and so on."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:

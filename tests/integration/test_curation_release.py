@@ -1,6 +1,7 @@
 """From neighbours to a release on planted runs: rows belong together, counts add up, nothing hostile gets through."""
 
 import base64
+import csv
 import json
 import shutil
 import tarfile
@@ -28,7 +29,7 @@ from spine.errors import ConfigError, DataError
 from spine.lists import BlockLists
 from spine.publish import publish_table, sha256_of
 from spine.run import Run, part_path
-from spine.settings import AestheticMin, ReleaseConfig
+from spine.settings import AestheticMin, ReleaseConfig, SelectConfig
 from spine.sources import read_bytes
 from spine.stage import read_manifest, verify
 from spine.tables import CAPTIONS, DATASET, SELECTION, read_parts, read_table
@@ -344,6 +345,50 @@ def test_pixels_go_into_tars_that_are_the_same_each_time_and_read_back_by_key(tm
     assert content["distribution"][1]["sha256"] == sha256_of(path)
     assert "not the pictures" not in (folder / "README.md").read_text()
     assert verify(folder) == []
+
+
+def test_tars_by_shape_hold_one_shape_each_and_every_picture_once(tmp_path):
+    sizes = [(48, 32), (32, 48), (32, 32), (64, 32), (50, 32), (33, 32)]
+    rows = [
+        Planted(0, rank, local(tmp_path / "pool", rank, width=width, height=height))
+        for rank, (width, height) in enumerate(sizes)
+    ]
+    config = replace(
+        CONFIG,
+        select=SelectConfig(quota_per_centroid=9),
+        release=ReleaseConfig(pixels=True, aspect_buckets=True),
+    )
+    run = plant(tmp_path / "run", rows, config)
+    fetch(run, depths=[9])
+    score_all(run)
+    select(run)
+    caption_all(run)
+    release(run)
+
+    found = {}
+    for path in (run.release("pop", "1.0") / "webdataset").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            members = [member for member in tar.getmembers() if member.name.endswith(".png")]
+            found[path.name] = sorted(number_in(tar.extractfile(member).read()) for member in members)
+    assert found == {
+        "3x2-00000.tar": [0, 4],
+        "2x3-00000.tar": [1],
+        "1x1-00000.tar": [2, 5],
+        "2x1-00000.tar": [3],
+    }
+
+
+def test_the_file_for_fiftyone_names_every_picture_with_its_own_caption(run):
+    caption_all(run, text='a "quoted",\nbroken caption of {key}')
+    release(run)
+
+    with (run.release("pop", "1.0") / "fiftyone.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    assert len(rows) == len(dataset(run))
+    for row in rows:
+        assert str(number_in(Path(row["filepath"]).read_bytes())) == row["key"]
+        assert row["caption"] == f'a "quoted",\nbroken caption of {row["key"]}'
 
 
 def test_nothing_to_release_is_an_error_that_prints_the_funnel(run):
