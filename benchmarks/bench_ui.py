@@ -108,11 +108,13 @@ def _measure_slider(page: Page, size: dict[str, Any]) -> None:
 
 def _measure_burst(page: Page, run: Run, size: dict[str, Any]) -> None:
     """60 verdicts in a second: all stored, in order."""
+    page.get_by_label("Which pictures to show").select_option("all")
     page.evaluate("bench.next()")
     page.wait_for_timeout(1_500)
     before = Decisions.open(run.decisions).last_event()
     shown = page.evaluate("bench.ids(60)")
     took = page.evaluate("bench.burst(60)")
+    page.get_by_label("Which pictures to show").select_option("passing")
     until = time.monotonic() + 20
     stored: list[tuple[str, str]] = []
     while time.monotonic() < until and len(stored) < 60:

@@ -59,11 +59,12 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        desk.warm()
         yield
         desk.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.add_middleware(GZipMiddleware, minimum_size=2_000)
+    app.add_middleware(GZipMiddleware, minimum_size=2_000, compresslevel=3)
     # Gradio sees this and leaves out its own, which reflects any origin with credentials.
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(Guard, tokens=tokens)

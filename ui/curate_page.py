@@ -36,8 +36,7 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
         # Before the rows: what is decided while they are read is told as news, never missed.
         last_event = desk.decisions.last_event()
         rows = desk.gallery.of_centroid(centroid)
-        manifest = desk.snapshot.manifest(desk.run.neighbours)
-        digest = manifest.digest if manifest is not None else None
+        digest = desk.snapshot.digest(desk.run.neighbours)
         return fresh(
             {"centroid": str(centroid), "rows": rows, "last_event": last_event, "neighbours": digest}
         )

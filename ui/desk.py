@@ -1,6 +1,8 @@
 """What the routes of all pages share: the run's tables, pictures, decisions, searches and jobs."""
 
+import contextlib
 import hashlib
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,7 @@ import pyarrow.compute as pc
 from curation.funnel import funnel
 from curation.views import Views
 from spine.config import uses_demo_models
+from spine.errors import FactoryError
 from spine.run import Run
 from ui.board import centroid_rows, filter_settings, funnel_rows, unsafe_limit
 from ui.caption_tables import CaptionTables
@@ -39,6 +42,15 @@ class Desk:
         self.captions = CaptionTables(run)
         self.jobs = JobQueue(run)
         self.job_list = JobList(run)
+
+    def warm(self) -> None:
+        """Read in the background what the first page will ask for."""
+
+        def read() -> None:
+            with contextlib.suppress(FactoryError, OSError):  # whoever asks for it is told
+                self.snapshot.warm()
+
+        threading.Thread(target=read, name="warm", daemon=True).start()
 
     def close(self) -> None:
         """Stop what runs beside the server; jobs at work go on."""
@@ -109,14 +121,10 @@ class Desk:
 
     def record(self, content: Any) -> dict[str, Any]:
         """Record what a page sent; see `DecisionLog.record`."""
-        manifest = self.snapshot.manifest(self.run.neighbours)
-        return self.decisions.record(
-            content, manifest.digest if manifest is not None else None, self._still_there
-        )
+        return self.decisions.record(content, self.snapshot.digest(self.run.neighbours), self._still_there)
 
     def _centroids_digest(self) -> str | None:
-        manifest = self.snapshot.manifest(self.run.centroids)
-        return manifest.digest if manifest is not None else None
+        return self.snapshot.digest(self.run.centroids)
 
     def _still_there(self, centroid_id: int, ids: Sequence[int]) -> set[int]:
         there = self.snapshot.neighbours(centroid_id).column("id").to_pylist()
@@ -131,8 +139,7 @@ class Desk:
             self.run.scores,
             self.run.selection,
         )
-        manifests = [self.snapshot.manifest(folder) for folder in (*folders, self.run.captions)]
-        parts = [manifest.digest if manifest is not None else "" for manifest in manifests]
+        parts = [self.snapshot.digest(folder) or "" for folder in (*folders, self.run.captions)]
         config = self.snapshot.config()
         parts.append(str(self.snapshot.centroids().num_rows))  # grows with every concept that is added
         return hashlib.sha256(

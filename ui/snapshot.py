@@ -4,8 +4,8 @@ Only finished stages are read. Where a stage has not run, or is at work, its row
 board says so; nothing here ever writes.
 """
 
+import functools
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from spine.tables import (
     vectors_of,
 )
 from ui.board import unsafe_limit
+from ui.neighbour_groups import NeighbourGroups
 
 _CENTROIDS = pa.schema(
     [
@@ -66,8 +67,6 @@ _SCORES = pa.schema(
 )
 _CAPTIONS = ("id", "status", "caption", "prompt_id", "model")
 _EXEMPLARS = ("id", "image_path", "url", "sha256", "punsafe")
-
-_CENTROIDS_KEPT = 64
 
 T = TypeVar("T")
 
@@ -138,7 +137,6 @@ class Snapshot:
         self.run = run
         self._lock = threading.RLock()
         self._kept: dict[str, tuple[tuple[int, ...], Any]] = {}
-        self._opened: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
 
     def config(self) -> Config:
         """popfactory.toml as it stands.
@@ -163,6 +161,23 @@ class Snapshot:
     def manifest(self, folder: Path) -> Manifest | None:
         """A stage's manifest, None where it isn't finished."""
         return self._once(f"manifest {folder.name}", (folder / MANIFEST,), lambda: find_manifest(folder))
+
+    def digest(self, folder: Path) -> str | None:
+        """A stage's digest, None where it isn't finished."""
+
+        def read() -> str | None:
+            manifest = find_manifest(folder)
+            return manifest.digest if manifest is not None else None
+
+        return self._once(f"digest {folder.name}", (folder / MANIFEST,), read)
+
+    def warm(self) -> None:
+        """Read what the first page will ask for: of a large run that takes seconds."""
+        for read in (self.centroids, self.neighbour_counts, self.selection, self.exemplars, self.images):
+            read()
+        for table in (self.scores, self.groups, self.captions):
+            table()
+        self.find_picture("0" * 64)
 
     def centroids(self) -> pa.Table:
         """One row a centroid without its embedding, added ones last; empty where the stage isn't finished."""
@@ -212,20 +227,13 @@ class Snapshot:
 
     def neighbours(self, centroid_id: int) -> pa.Table:
         """A centroid's neighbours in order of rank, read from disk or kept from lately; empty where there are none."""
-        manifest = self.manifest(self.run.neighbours)
-        if manifest is None:
-            return NEIGHBOURS.empty_table()
-        key = (manifest.digest, centroid_id)
-        with self._lock:
-            if key in self._opened:
-                self._opened.move_to_end(key)
-                return self._opened[key]
-        table = self._neighbours(ds.field("centroid_id") == centroid_id, NEIGHBOURS).sort_by("rank")
-        with self._lock:
-            self._opened[key] = table
-            while len(self._opened) > _CENTROIDS_KEPT:
-                self._opened.popitem(last=False)
-        return table
+        groups = self._stage(
+            "neighbours by centroid",
+            self.run.neighbours,
+            lambda: NeighbourGroups(part_paths(self.run.neighbours)),
+            None,
+        )
+        return NEIGHBOURS.empty_table() if groups is None else groups.of(centroid_id)
 
     def pool_rows(self, centroids: Collection[int], ids: Collection[int], columns: Sequence[str]) -> pa.Table:
         """What the pool says of some pictures that these centroids have among their neighbours, read from disk.
@@ -265,7 +273,7 @@ class Snapshot:
             tables = [read_table(path, _SCORES) for path in part_paths(self.run.scores)]
             return ById.of(pa.concat_tables(tables) if tables else _SCORES.empty_table())
 
-        return self._stage("scores", self.run.scores, read, _nothing(_SCORES, _SCORES.names))
+        return self._stage("scores", self.run.scores, read, _nothing(_SCORES, tuple(_SCORES.names)))
 
     def groups(self) -> ById:
         """Near-duplicate groups by id."""
@@ -273,7 +281,7 @@ class Snapshot:
             "groups",
             self.run.scores,
             lambda: ById.of(read_table(self.run.groups_table, GROUPS)),
-            _nothing(GROUPS, GROUPS.names),
+            _nothing(GROUPS, tuple(GROUPS.names)),
         )
 
     def selection(self) -> pa.Table:
@@ -336,7 +344,7 @@ class Snapshot:
             there = self.run.exemplars_table.is_file()
             return ById.of(read_table(self.run.exemplars_table, EXEMPLARS)) if there else missing
 
-        missing = _nothing(EXEMPLARS, EXEMPLARS.names)
+        missing = _nothing(EXEMPLARS, tuple(EXEMPLARS.names))
         return self._stage("exemplar scores", self.run.scores, read, missing)
 
     def find_picture(self, sha256: str) -> Picture | None:
@@ -374,7 +382,8 @@ class Snapshot:
             return value
 
 
-def _nothing(schema: pa.Schema, columns: list[str] | tuple[str, ...]) -> ById:
+@functools.cache
+def _nothing(schema: pa.Schema, columns: tuple[str, ...]) -> ById:
     return ById.of(pa.schema([schema.field(name) for name in columns]).empty_table())
 
 

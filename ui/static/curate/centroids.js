@@ -33,7 +33,9 @@ const inside = (corners, [x, y]) => {
   return within;
 };
 
-export const listed = () => {
+let order = null; // worked out once: it stays as it is while one decides
+export const listed = () => (order ??= arranged());
+const arranged = () => {
   const searched = state.search.trim().toLowerCase();
   const byMeaning = ranked() && state.centroidSort.startsWith("meaning");
   let entries = state.centroids;
@@ -174,6 +176,7 @@ part("centroids", (host) => {
   };
   const draw = () => {
     if (!page.run) return;
+    order = null;
     entries = listed();
     inner.style.height = `${entries.length * ROW_PX}px`;
     total.textContent = entries.length === state.centroids.length ? `${count(entries.length)} centroids` : `${count(entries.length)} of ${count(state.centroids.length)} centroids`;

@@ -161,7 +161,10 @@ export const mapPanel = () => {
     due = true;
     requestAnimationFrame(() => { due = false; draw(); });
   };
-  for (const topic of ["centroids", "counts", "opened"]) on(topic, drawSoon);
+  on("centroids", drawSoon);
+  on("opened", drawSoon);
+  let later = null;
+  on("counts", () => { later ??= setTimeout(() => { later = null; drawSoon(); }, 400); }); // a colour may wait for the keys
   on("run", () => { panel.hidden = !page.run.stages.centroids; });
   new ResizeObserver(draw).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(draw, 50));
