@@ -29,10 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     given = parser.parse_args().run
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / given.resolve().name
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run = Path("runs") / given.resolve().name  # relative, so that no picture shows where it was taken
         shutil.copytree(
-            given, run, ignore=shutil.ignore_patterns("drawings", "thumbnails", "decisions.sqlite*")
+            given, folder / run, ignore=shutil.ignore_patterns("drawings", "thumbnails", "decisions.sqlite*")
         )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -48,7 +49,7 @@ def main() -> None:
             "--port",
             str(port),
         ]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder)
         try:
             address = f"http://127.0.0.1:{port}/ui"
             _wait(address)
