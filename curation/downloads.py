@@ -1,5 +1,6 @@
 """One picture from the web: asked for, opened, stored by the hash of its content."""
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from spine.errors import DataError
 from spine.lists import BlockLists
 from spine.polite_web import PoliteWeb, listed_look
 from spine.publish import publish_bytes
-from spine.refused import Refused
+from spine.refused import Refused, md5_of
 from spine.run import Run
 from spine.settings import FetchConfig
 from spine.sizes import format_size, parse_size
@@ -70,10 +71,22 @@ class Downloader:
         self._web, self._openers = PoliteWeb(config, web, wait=wait), openers
         self._budget = DiskBudget(config, run.images)
 
-    def download(self, url: str) -> Download:
-        """Fetch, check, open and store one picture."""
+    def download(self, url: str, known_sha256: str | None = None) -> Download:
+        """Fetch, check, open and store one picture.
+
+        Args:
+            url: Its address.
+            known_sha256: What its bytes had when the pool was made, None if nobody knows.
+        """
         reply = self._web.ask(url, self._lists)
-        outcome, path = self._opened_and_stored(url, reply.content)
+        content = reply.content
+        if isinstance(content, bytes) and self._config.same_bytes and known_sha256 is not None:
+            sha256 = hashlib.sha256(content).hexdigest()
+            if sha256 != known_sha256:
+                content = Refused(
+                    "changed", "not the bytes that the pool was made from", sha256, md5_of(content)
+                )
+        outcome, path = self._opened_and_stored(url, content)
         return Download(
             outcome=outcome,
             path=path,

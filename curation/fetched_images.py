@@ -75,7 +75,7 @@ def fetch(
     lists = BlockLists.load(config.lists, run.folder)
     reach = _reach(run, config, neighbours, depths, force)
     # A scaled picture has another hash than the one a list may name: with new lists it is fetched anew.
-    grows_with = {"depths", "kept", "neighbours", "honour_opt_out", "placeholder_repeats"} | (
+    grows_with = {"depths", "kept", "neighbours", "honour_opt_out", "placeholder_repeats", "same_bytes"} | (
         set() if config.fetch.max_side_px else {"lists"}
     )
     stage = Stage.open(
@@ -88,6 +88,7 @@ def fetch(
             "max_bytes": config.fetch.max_bytes,
             "honour_opt_out": config.fetch.honour_opt_out,
             "placeholder_repeats": config.fetch.placeholder_repeats,
+            **({"same_bytes": True} if config.fetch.same_bytes else {}),
         },
         inputs={"neighbours": neighbours.digest, "lists": lists.digest},
         grows_with=grows_with,

@@ -111,7 +111,7 @@ class Intake:
     def _from_web(self, candidate: Row) -> Row:
         if self.downloader is None:
             raise RuntimeError("start comes first")
-        download = self.downloader.download(candidate["url"])
+        download = self.downloader.download(candidate["url"], candidate["sha256"])
         place = None if download.path is None else place_of(str(Path(download.path).absolute()))
         return _measured(download.outcome) | {
             "image_path": place,

@@ -59,7 +59,7 @@ class Validity:
 
         Args:
             rows: Of IMAGES, n rows.
-            candidates: id, image_path and url of each picture wanted now.
+            candidates: id, image_path, url and sha256 of each picture wanted now.
             stored: Names of the pictures that are stored.
             placeholders: What hosts give for several addresses.
 
@@ -93,7 +93,7 @@ class Validity:
         wanted, local = now.column("id").is_valid(), now.column("image_path").is_valid()
         same_place = pc.equal(rows.column("image_path"), now.column("image_path")).fill_null(False)
         same_url = pc.equal(rows.column("url"), now.column("url")).fill_null(False)
-        same = pc.if_else(local, same_place, same_url)
+        same = pc.if_else(local, same_place, pc.and_(same_url, self._same_bytes(rows, now)))
         if self.retry_failed:
             reasons = zip(
                 rows.column("reason").to_pylist(), rows.column("http_status").to_pylist(), strict=True
@@ -101,6 +101,15 @@ class Validity:
             again = pa.array([may_answer_later(reason, status) for reason, status in reasons], pa.bool_())
             same = pc.and_(same, pc.invert(again))
         return pc.or_(pc.invert(wanted), same)
+
+    def _same_bytes(self, rows: pa.Table, now: pa.Table) -> pa.ChunkedArray:
+        """Whether a download's bytes may be what they are; of those scaled down nobody knows any more."""
+        if not self.config.fetch.same_bytes:
+            return pc.not_equal(rows.column("reason"), "changed").fill_null(True)
+        other = pc.not_equal(rows.column("sha256"), now.column("sha256")).fill_null(False)
+        fetched = pc.equal(rows.column("status"), "fetched")
+        unscaled = pa.scalar(not self.config.fetch.max_side_px)
+        return pc.invert(pc.and_(pc.and_(other, fetched), unscaled))
 
     def _same_lists(self, rows: pa.Table) -> Mask:
         """Whether the lists say of a row what they said then."""

@@ -105,6 +105,7 @@ def _wanted_by(run: Run, neighbours: list[dict[str, Any]], picture_id: int) -> l
         elif number < len(depths) and row["rank"] >= depths[number]:
             line += f": beyond the depth of {depths[number]} that was fetched"
         lines.append(line)
+        lines += [f"  {told}" for told in _decisions(run, "centroid", number)]
     return lines
 
 

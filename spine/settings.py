@@ -180,6 +180,10 @@ class FetchConfig:
     """Leave out what its host reserves: robots.txt, X-Robots-Tag (noai, noimageai, noindex, noimageindex) and
     TDM-Reservation. false still writes down what the headers say."""
 
+    same_bytes: bool = False
+    """Refuse a download whose bytes aren't those whose SHA-256 the pool knows: the address shows something else by now,
+    or the same encoded anew. Where the pool knows no hash, nothing is refused."""
+
     contact: str = ""
     """Address or mail that hosts are told in the user agent, so that they can reach you."""
 

@@ -351,6 +351,37 @@ def test_a_retry_asks_only_what_may_answer_later_and_ends_as_a_fetch_on_a_good_d
     }
 
 
+def test_an_address_that_shows_something_else_than_the_pool_knew_is_changed_where_that_is_asked_for(
+    tmp_path, site
+):
+    known = {1: numbered_picture(1), 2: b"what it was then", 3: None}
+    rows = [
+        Planted(
+            0,
+            rank,
+            by_address(f"{site}/p/{rank}", rank)
+            | {"sha256": content and hashlib.sha256(content).hexdigest()},
+        )
+        for rank, content in known.items()
+    ]
+    run = plant(tmp_path / "run", rows)
+    strict = replace(CONFIG, fetch=replace(CONFIG.fetch, same_bytes=True))
+
+    def reasons() -> dict[str, str | None]:
+        return {row["url"].removeprefix(f"{site}/p/"): row["reason"] for row in rows_by_id(run).values()}
+
+    with loopback(site) as web:
+        for config, expected in ((CONFIG, None), (strict, "changed"), (CONFIG, None)):
+            write_config(run.config, config)
+            Site.asked.clear()
+            fetch(run, depths=[9], web=web)
+            assert reasons() == {"1": None, "2": expected, "3": None}
+            stored = {number_in(path.read_bytes()) for path in run.originals.rglob("*.png")}
+            assert stored == ({1, 3} if expected else {1, 2, 3})
+
+    assert (Site.asked["/p/1"], Site.asked["/p/2"]) == (0, 1), "only what it concerns is asked for again"
+
+
 def test_one_picture_at_many_addresses_of_a_host_is_a_placeholder(tmp_path, site):
     paths = [f"sorry/{n}" for n in range(4)] + ["p/1", "moved/1", "p/2"]
     rows = [Planted(0, rank, by_address(f"{site}/{path}", rank)) for rank, path in enumerate(paths)]
