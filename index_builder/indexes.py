@@ -39,7 +39,8 @@ PLOT_FILE = "index_report.svg"
 """Recall and speed by nprobe."""
 
 _TRAINED, _SAMPLE = ".trained.index", ".sample.npy"  # hidden: no part of the folder
-_ROUNDS = 8  # of k-means for the lists
+_ROUNDS = 5  # of k-means for the lists
+_MANY_LISTS = 256  # from which comparing with near middles alone is cheaper; its lists are more even as well
 _CODES_TRAINED_BY = 65_536
 
 
@@ -179,7 +180,8 @@ def _trained(folder: Path, plan: IndexPlan, vectors: StoredVectors, memory_bytes
     if path.exists():
         return faiss.read_index(str(path))
     sample = _sample(folder / _SAMPLE, vectors, plan.training_rows)
-    middles = fit_centroids(sample, plan.nlist, iterations=_ROUNDS)
+    method = "neighbours" if plan.nlist >= _MANY_LISTS else "exact"
+    middles = fit_centroids(sample, plan.nlist, iterations=_ROUNDS, method=method)
     # Where vectors repeat there may be fewer lists than planned.
     key = plan.factory.replace(f"IVF{plan.nlist}", f"IVF{len(middles)}")
     trained = faiss.index_factory(plan.d, key, faiss.METRIC_INNER_PRODUCT)
