@@ -34,7 +34,7 @@ def centroids(run: Run, *, force: bool = False, progress: Progress = SILENT) -> 
     """Cluster the concept pictures into centroids.
 
     Reads concepts/, writes centroids/: centroids.parquet, the largest cluster first, and report.json.
-    Embeddings stay on disk: memory holds some 30 bytes a picture, 20 k·d for the centroids, 200 captions a
+    Embeddings stay on disk: memory holds some 60 bytes a picture, 20 k·d for the centroids, 200 captions a
     centroid, and a gigabyte for all else. Where there are fewer pictures than [centroids] k, or fewer that
     differ, k is lowered, and said.
 

@@ -97,7 +97,7 @@ def neighbour_kmeans(
 
     Cost in products: n·d for each group once, n·d·384 or a little more an iteration; docs/centroids.md has
     it in seconds. Embeddings are read in order, once an iteration. Holds n·d bytes beside embeddings in memory;
-    of embeddings on disk a block of 335 MB and 24 bytes each. Either way the centroids are the same.
+    of embeddings on disk a block of 335 MB, and 44 bytes each. Either way the centroids are the same.
 
     Args:
         embeddings: Shape (n, d), float32, rows of L2 norm 1 in C order.
