@@ -90,6 +90,7 @@ class Previews:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[tuple[Wanted, Future[Preview]]]] = {}
         self._worker: _Worker | None = None
+        self._settings: tuple[tuple[int, int, int], bool] | None = None
         atexit.register(self.close)  # before multiprocessing waits for its children
 
     def __enter__(self) -> "Previews":
@@ -159,13 +160,21 @@ class Previews:
             and row.sha256 != wanted.sha256
         ):
             return False
-        honoured = load_config(self._run.config).fetch.honour_opt_out
+        honoured = self._honoured()
         if row.reason == "opted_out" and not honoured:
             return False
         if row.clear is not None and honoured and row.http_status is not None:
             return row.opt_out == NOTHING_RESERVED
         lasts_s = _AGAIN_AFTER_S[may_answer_later(row.reason, row.http_status)]
         return row.reason is None or time.time() - row.asked < lasts_s
+
+    def _honoured(self) -> bool:
+        """[fetch] honour_opt_out, read anew where the file changed: reading it for every tile would take longer."""
+        state = file_state(self._run.config)
+        known = self._settings
+        if known is None or known[0] != state:
+            known = self._settings = (state, load_config(self._run.config).fetch.honour_opt_out)
+        return known[1]
 
     def _current_worker(self) -> "_Worker":
         """The process beside, started anew where it ended or the settings changed."""
