@@ -22,6 +22,7 @@ _TOLD = (
     "caption",
     "raw_caption",
     "other_raw_caption",
+    "clean_caption",
     "model",
     "engine",
     "prompt_id",

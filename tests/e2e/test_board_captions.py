@@ -109,6 +109,21 @@ def test_keys_keep_edit_reject_choose_and_undo_and_what_counts_is_what_is_releas
     assert seen.errors == []
 
 
+def test_a_caption_is_kept_without_what_it_guesses_by_one_key(page, server, seen):
+    open_captions(page, server, "?flag=speculating")
+    number = cursor(page, server)
+    row = row_of(server.planted, number)
+    marked = page.locator(".pf-cap-here mark").all_inner_texts()
+    assert " ".join(marked) == "It might be a wall, possibly."
+
+    page.keyboard.press("c")
+    saved(page)
+
+    verdict = verdicts(server)[row["caption_id"]]
+    assert (verdict.action, verdict.text) == ("keep", row["clean_caption"])
+    assert cursor(page, server) != number and seen.errors == []
+
+
 def test_flags_states_and_orders_are_in_the_address_and_hostile_text_stays_text(page, server, seen):
     open_captions(page, server)
     expect(page.locator(".pf-cap").nth(1)).to_contain_text(HOSTILE[:40])

@@ -24,7 +24,8 @@ def fault_of(number: int) -> dict[str, Any]:
     if number % 10 == 3:
         return {"repetition": 0.4, "caption": "a word a word a word a word a word a word"}
     if number % 10 == 6:
-        return {"speculation": 2, "caption": "it might be a plain colour, possibly"}
+        plain = "a plain colour with a white corner."
+        return {"speculation": 2, "caption": f"{plain} It might be a wall, possibly.", "clean_caption": plain}
     if number % 10 == 7:
         return {"truncated": True, "finish_reason": "length"}
     if number == 10:

@@ -53,6 +53,11 @@ export const measures = (caption) => [
   typeof caption.clip !== "number" ? "" : `CLIP ${caption.clip.toFixed(2)}`,
 ].filter(Boolean).join(" · ");
 
+/* The caption without its speculation and interpretation, where it has some and something is left. */
+export const plainer = (caption) => {
+  const clean = (caption.clean_caption || "").trim();
+  return caption.status === "captioned" && clean && clean !== (caption.caption || "").trim() ? clean : null;
+};
 const shownOf = (caption) => caption.edited || caption.caption || "";
 
 const block = (card, caption, place, acts) => {
@@ -62,6 +67,7 @@ const block = (card, caption, place, acts) => {
   const failed = caption.status !== "captioned" && !caption.edited;
   const compared = many && !isPicked && picked && picked.status === "captioned" ? shownOf(picked) : null;
   const editing = state.editing && state.editing.caption === caption.caption_id;
+  const plain = !caption.edited && plainer(caption);
   return el("section", { class: `pf-cap-block${isPicked && many ? " pf-cap-picked" : ""}${caption.decision === "reject" ? " pf-cap-out" : ""}`, "data-caption": caption.caption_id,
     on: { click: () => acts.pick(card, caption) } },
   el("div", { class: "pf-cap-by" },
@@ -72,7 +78,9 @@ const block = (card, caption, place, acts) => {
     ...flagChips(caption)),
   editing ? editor(card, caption, acts)
     : failed ? el("p", { class: "pf-bad", text: `failed: ${words(caption.reason || "unknown")}${caption.message ? ` (${clip(caption.message, 300)})` : ""}` })
-      : text(shownOf(caption), compared),
+      : text(shownOf(caption), compared || plain),
+  plain && !compared && !editing && !failed ? el("div", { class: "pf-muted pf-small" }, "marked: what guesses or interprets · ",
+    el("button", { type: "button", class: "pf-cap-inline", text: "take it out", title: "Keep the caption without these sentences (C)", on: { click: (event) => { event.stopPropagation(); acts.clean(card, caption); } } })) : null,
   caption.edited && !editing ? el("details", { class: "pf-small" }, el("summary", { text: "as the model wrote it" }), text(caption.caption || "", caption.edited)) : null,
   el("div", { class: "pf-muted pf-small", text: measures(caption) }),
   isPicked && caption.decision === "reject" && state.cursor === card.id ? why(card, caption, acts) : null);

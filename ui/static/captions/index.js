@@ -10,11 +10,11 @@ import { ends, listPart } from "./list.js";
 import { closePreview, openPreview, previewPart } from "./preview.js";
 import { loadForm, runPart, saveSettings } from "./run.js";
 import { here, readAddress, state } from "./state.js";
-import { askAgain, decide, edit, keepUnflagged, move, pickNumber, redo, reveal, stopEditing, undo } from "./verdicts.js";
+import { askAgain, clean, decide, edit, keepUnflagged, move, pickNumber, redo, reveal, stopEditing, undo } from "./verdicts.js";
 
 const KEYS = [
   ["↓ ↑, J, K", "next, previous picture"], ["Home / End", "first / last of those shown"], ["1 to 9", "choose among its captions"],
-  ["A or P", "keep the chosen caption and go on"], ["E", "edit it: Ctrl+Enter saves, Esc leaves it"], ["R or Del", "reject it; then say why"],
+  ["A or P", "keep the chosen caption and go on"], ["E", "edit it: Ctrl+Enter saves, Esc leaves it"], ["C", "keep it without its sentences that guess or interpret"], ["R or Del", "reject it; then say why"],
   ["T", "ask for another caption of this picture"], ["0", "clear the verdict"], ["U or Ctrl+Z", "undo your last decision"], ["Shift+U", "redo"],
   ["Shift+A", "keep all new captions without a flag"], ["V / B", "reveal this picture / all pictures"], ["?", "this list"],
 ];
@@ -36,7 +36,7 @@ load(["captions"], async () => {
     ArrowDown: () => move(1), ArrowUp: () => move(-1), ArrowRight: () => move(1), ArrowLeft: () => move(-1), j: () => move(-1), k: () => move(1),
     PageDown: () => move(5), PageUp: () => move(-5), Home: ends(0), End: ends(-1), ...numbers,
     a: () => decide("keep"), p: () => decide("keep"), r: () => decide("reject"), Delete: () => decide("reject"), 0: () => decide("clear"),
-    e: edit, t: askAgain, u: undo, "Ctrl+z": undo, "Shift+u": redo, "Shift+a": keepUnflagged, v: () => reveal(here()),
+    e: edit, c: clean, t: askAgain, u: undo, "Ctrl+z": undo, "Shift+u": redo, "Shift+a": keepUnflagged, v: () => reveal(here()),
     b: () => { state.revealAll = !state.revealAll; tell("list"); }, Escape: () => (state.editing ? stopEditing(here()) : closePreview()),
   });
   const at = readAddress();

@@ -5,10 +5,11 @@ import { on, page, tell } from "../core/page.js";
 import { cardNode } from "./card.js";
 import { earlier, more, open } from "./loading.js";
 import { cardOf, FLAGS, here, ORDERS, REASONS, state, STATES, writeAddress } from "./state.js";
-import { askAgain, decide, edit, keepUnflagged, move, pick, place, redo, reveal, saveEdit, stopEditing, undo } from "./verdicts.js";
+import { askAgain, clean, decide, edit, keepUnflagged, move, pick, place, redo, reveal, saveEdit, stopEditing, undo } from "./verdicts.js";
 
 const acts = {
   place, pick, reveal, saveEdit, stopEditing, reasons: REASONS,
+  clean: (card, caption) => { pick(card, caption); clean(); },
   because: (card, caption, reason) => { pick(card, caption); decide("reject", { reason, stay: true }); },
 };
 const change = (name, value) => {

@@ -6,6 +6,7 @@ import { curator } from "../core/memory.js";
 import { get, post } from "../core/net.js";
 import { notice, on, tell } from "../core/page.js";
 import { enqueue, queue } from "../core/queue.js";
+import { plainer } from "./card.js";
 import { more } from "./loading.js";
 import { asked, cardOf, here, pickedOf, settle, state, writeAddress } from "./state.js";
 
@@ -47,6 +48,15 @@ export const decide = (action, { reason = null, text = null, stay = false } = {}
   if (action === "reject") state.picked.set(card.id, caption.caption_id);
   changed(card);
   if (action === "keep" && !stay) move(1);
+};
+
+/* Keep the caption without its speculation and interpretation, as the captioner's cleaning left it. */
+export const clean = () => {
+  const card = here();
+  const caption = card && pickedOf(card);
+  const text = caption && plainer(caption);
+  if (text) decide("keep", { text });
+  else if (caption) notice("Nothing in this caption guesses or interprets by the captioner's lists, or nothing would be left.");
 };
 
 export const undo = () => {
