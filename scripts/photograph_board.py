@@ -28,7 +28,9 @@ def main() -> None:
     """Take every picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    given = parser.parse_args().run
+    parser.add_argument("scenes", nargs="*", default=[*SCENES], help="those to take; all without any")
+    arguments = parser.parse_args()
+    given = arguments.run
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = Path("runs") / given.resolve().name  # relative, so that no picture shows where it was taken
@@ -57,8 +59,8 @@ def main() -> None:
                 browser = playwright.chromium.launch(
                     executable_path=shutil.which("chromium"), args=["--no-sandbox"]
                 )
-                for name, take in SCENES.items():
-                    take(Camera(browser, address, name))
+                for name in arguments.scenes:
+                    SCENES[name](Camera(browser, address, name))
                 browser.close()
         finally:
             server.send_signal(signal.SIGINT)
@@ -82,7 +84,7 @@ class Camera:
         context.add_init_script(f"localStorage.setItem('popfactory.curator', '{curator}')")
         page = context.new_page()
         page.goto(f"{self._address}{path}")
-        page.wait_for_selector(".pf-tile, .pf-page")
+        page.wait_for_selector(".pf-tile, .pf-page, .pf-cap-page")
         self._settle(page)
         return page
 
@@ -166,6 +168,42 @@ def phone(camera: Camera) -> None:
     camera.take(page)
 
 
+def captions(camera: Camera) -> None:
+    """Captions: one kept, one edited, one asked again of another prompt."""
+    page = camera.open("/captions?sort=-words")
+    page.wait_for_selector(".pf-cap")
+    _press(page, "a t")
+    page.get_by_role("dialog").get_by_label("Prompt").select_option("short")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.wait_for_selector(".pf-cap-number", timeout=120_000)
+    camera.take(page)
+
+
+def trying(camera: Camera) -> None:
+    """Two prompts tried on a few pictures, in the dark."""
+    page = camera.open("/captions", theme="dark")
+    page.wait_for_selector(".pf-cap")
+    page.get_by_label("detail").uncheck()
+    page.get_by_label("short").check()
+    page.get_by_role("button", name="Try", exact=True).click()
+    page.wait_for_selector(".pf-cap-table tbody tr", timeout=120_000)
+    camera.take(page)
+
+
+def releasing(camera: Camera) -> None:
+    """What would be released, and what was."""
+    page = camera.open("/release")
+    page.wait_for_selector(".pf-rel-sample")
+    camera.take(page)
+
+
+def setting_up(camera: Camera) -> None:
+    """Servers, index, models, lists."""
+    page = camera.open("/setup")
+    page.wait_for_selector(".pf-set-disk")
+    camera.take(page)
+
+
 SCENES: dict[str, Callable[[Camera], None]] = {
     "curating": curating,
     "looking-dark": looking,
@@ -174,6 +212,10 @@ SCENES: dict[str, Callable[[Camera], None]] = {
     "map": mapping,
     "jobs": jobs,
     "phone": phone,
+    "captions": captions,
+    "trying-dark": trying,
+    "release": releasing,
+    "setup": setting_up,
 }
 
 
