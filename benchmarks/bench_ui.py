@@ -49,7 +49,9 @@ def main() -> None:
         try:
             address = f"http://127.0.0.1:{port}"
             _wait(address, server)
-            size = {"centroids": centroids, "neighbours_each": each}
+            # Others on the machine show in every time: what they took of it is told beside.
+            load = round(os.getloadavg()[0], 1)
+            size = {"centroids": centroids, "neighbours_each": each, "load_before": load}
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(
                     executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
