@@ -1,4 +1,4 @@
-"""What axe-core finds on Curate and Jobs, light and dark, wide and narrow; and curating by keyboard alone."""
+"""What axe-core finds on every page, light and dark, wide and narrow; and curating by keyboard alone."""
 
 import re
 
@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from spine.jobs import Journal
 from tests.e2e.board_server import WAIT_MS, open_board, saved
+from tests.unit.ui.planted_captions import plant_captions
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
@@ -104,3 +105,24 @@ def test_a_centroid_is_opened_filtered_and_decided_on_without_a_mouse(page, fres
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     assert page.evaluate("document.activeElement !== document.body")
+
+
+def test_axe_finds_nothing_on_the_captions_release_and_setup_pages(page, server):
+    plant_captions(server.planted)
+    page.goto(f"{server.address}/captions")
+    expect(page.locator(".pf-cap-here")).to_be_visible()
+    for key in ("r", "e"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(200)
+        assert _violations(page) == [], key
+    page.keyboard.press("Escape")
+    page.evaluate("document.body.classList.add('pf-show-run')")
+    assert _violations(page) == []
+    page.goto(f"{server.address}/release")
+    expect(page.locator(".pf-chart svg").first).to_be_visible()
+    assert _violations(page) == []
+    page.goto(f"{server.address}/setup")
+    expect(page.locator(".pf-set-disk")).to_be_visible()
+    for summary in page.locator(".pf-set-part summary").all():
+        summary.click()
+    assert _violations(page) == []

@@ -7,13 +7,13 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from curation.caption_choice import choose, chosen_captions
 from curation.decisions import Decisions
 from curation.verdicts import Verdict
 from spine.jobs import list_jobs
-from tests.e2e.board_server import JOB_MS, WAIT_MS, Seen, Server, eventually, free_port
+from tests.e2e.board_server import JOB_MS, Server, eventually, free_port
 from tests.unit.ui.planted import HOSTILE, plant
 from tests.unit.ui.planted_captions import BEFORE, plant_captions, row_of
 from ui.caption_list import STATES, state_of
@@ -27,21 +27,6 @@ def server(tmp_path_factory) -> Iterator[Server]:
     made.start()
     yield made
     made.kill()
-
-
-@pytest.fixture
-def seen() -> Seen:
-    return Seen()
-
-
-@pytest.fixture
-def page(chromium: Browser, seen: Seen) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    made = context.new_page()
-    made.set_default_timeout(WAIT_MS)
-    seen.watch(made)
-    yield made
-    context.close()
 
 
 def open_captions(page: Page, server: Server, query: str = "") -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import expect
 
 from curation.decisions import Decisions, Event
 from spine.run import Run
 from spine.stage import read_manifest
 from spine.tables import DATASET, read_table
-from tests.e2e.board_server import JOB_MS, WAIT_MS, Seen, Server, eventually, free_port
+from tests.e2e.board_server import JOB_MS, Server, eventually, free_port
 from tests.unit.ui.planted import Planted
 
 HOSTILE = "<img src=x onerror='window.ran=1'>${window.ran=2}"
@@ -27,21 +27,6 @@ def server(demo_run: Run, tmp_path_factory) -> Iterator[Server]:
     made.start()
     yield made
     made.kill()
-
-
-@pytest.fixture
-def seen() -> Seen:
-    return Seen()
-
-
-@pytest.fixture
-def page(chromium: Browser, seen: Seen) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    made = context.new_page()
-    made.set_default_timeout(WAIT_MS)
-    seen.watch(made)
-    yield made
-    context.close()
 
 
 def newest(server: Server) -> Path:

@@ -1,36 +1,9 @@
 """The Setup page in a real browser: what stands, and settings that are changed."""
 
-from collections.abc import Iterator
-
-import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from spine.config import load_config
-from tests.e2e.board_server import WAIT_MS, Seen, Server, eventually, free_port
-from tests.unit.ui.planted import plant
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    made = Server(plant(tmp_path_factory.mktemp("setup") / "run"), free_port())
-    made.start()
-    yield made
-    made.kill()
-
-
-@pytest.fixture
-def seen() -> Seen:
-    return Seen()
-
-
-@pytest.fixture
-def page(chromium: Browser, seen: Seen) -> Iterator[Page]:
-    context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    made = context.new_page()
-    made.set_default_timeout(WAIT_MS)
-    seen.watch(made)
-    yield made
-    context.close()
+from tests.e2e.board_server import eventually
 
 
 def table(page: Page, name: str):
