@@ -46,7 +46,11 @@ class KnownIds:
 
     def __contains__(self, number: int) -> bool:
         """Whether an id is remembered for good."""
-        return bool(self.known(np.array([number], dtype=np.int64))[0])
+        for run in self._runs:
+            place = run.searchsorted(number)
+            if place < len(run) and run[place] == number:
+                return True
+        return False
 
     def known(self, ids: Ids) -> npt.NDArray[np.bool_]:
         """Which of these are remembered for good; shape (n,)."""
