@@ -41,7 +41,7 @@ export const tileLabel = (row) => {
 /* Why a picture is in or out, in one line. */
 export const whyText = (row) => {
   const why = row.verdict ? `${row.verdict}: ${row.meaning || row.rule}${row.detail ? ` (${row.detail})` : ""}`
-    : state.like === null ? "no candidate of the last selection" : "found in the pool; keep it to make it a candidate";
+    : state.like === null ? "no candidate of the last selection" : "found in the pool: kept, it comes in if it is among a centroid's neighbours; a concept of its own brings in what is like it";
   return `${why}${row.decision ? ` · ${row.decision === "keep" ? "kept" : "rejected"} by ${row.curator || "you"}` : ""}`;
 };
 export const factsOf = (row) => {
