@@ -40,6 +40,8 @@ def read_index(path: Path, *, memory_map: bool) -> Any:
     flags |= faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
     if not file.is_file():
         raise DataError(f"{file}: missing; an index folder holds {INDEX_FILE} and {METADATA_FOLDER}/")
+    if not file.stat().st_size:
+        raise DataError(f"{file}: empty, and an index was needed; build it again")
     with _open_lock:
         # No vector in the file is longer than the file: a damaged length is refused, not allocated.
         usual = faiss.get_deserialization_vector_byte_limit()

@@ -3,7 +3,6 @@ import dataclasses
 import pytest
 from PIL import Image
 
-from captioner import captions as stage
 from captioner.captions import caption
 from captioner.comparison import blank_captions, like_blank, words_in_common
 from captioner.embedded import EmbeddedEngine
@@ -100,5 +99,5 @@ def test_what_is_known_of_the_pictures_stands_in_manifest_and_report(make_run, p
     assert "colour &lt;right&gt;<td class='n'>25.0 %" in page and "Not measured" in page
     assert (
         read_manifest(run.captions).parameters["agreement_sample"]
-        == stage.load_config(run.config).caption.agreement_sample
+        == load_config(run.config).caption.agreement_sample
     )

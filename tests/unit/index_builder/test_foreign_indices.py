@@ -111,9 +111,10 @@ def test_a_file_that_is_no_index_is_refused_in_one_line(tmp_path, content, memor
     folder = metadata(tmp_path / "index")
     (folder / "image.index").write_bytes(content)
 
-    with pytest.raises(DataError, match=r"image\.index: FAISS can't read it") as caught:
+    with pytest.raises(DataError, match=r"image\.index: (FAISS can't read it|empty)") as caught:
         IndexFolder.open(folder, memory_map=memory_map)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    told = str(caught.value).replace(str(folder), "")
+    assert "\n" not in told and len(told) < 300
 
 
 @pytest.mark.parametrize("kind", ["Flat", "IVF16,SQ8", "HNSW8", "RR32,IVF16,RaBitQ", "IVF16,RaBitQfs"])
