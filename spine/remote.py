@@ -94,12 +94,5 @@ def _store(url: str) -> tuple[Any, str]:
 
 
 def _version(about: dict[str, Any]) -> int:
-    said = next(
-        (
-            about[key]
-            for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated")
-            if about.get(key)
-        ),
-        "",
-    )
+    said = next((about[key] for key in _VERSIONS if about.get(key)), "")
     return int.from_bytes(hashlib.sha256(str(said).encode()).digest()[:7], "big")
