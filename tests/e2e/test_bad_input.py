@@ -17,19 +17,19 @@ def _pictures(folder, colours):
     return folder
 
 
-def _one_line(done, *parts):
+def _one_line(done):
+    """The one line of a command that failed with it."""
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("popfactory:")]
-    assert len(lines) == 1
-    for part in parts:
-        assert part in lines[0]
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("popfactory:")]
+    return line
 
 
 def test_an_empty_folder_is_named(popfactory, tmp_path):
     (tmp_path / "none").mkdir()
     run = small_run(tmp_path / "run", tmp_path / "none", tmp_path / "none")
-    _one_line(popfactory("run", run.folder), "none", "no pictures")
+    line = _one_line(popfactory("run", run.folder))
+    assert str(tmp_path / "none") in line and "no pictures" in line
 
 
 def test_one_picture_is_enough_for_one_centroid(popfactory, tmp_path):
@@ -45,26 +45,22 @@ def test_a_wrong_setting_stops_before_any_work(popfactory, tmp_path):
     source = _pictures(tmp_path / "one", ["red"])
     run = small_run(tmp_path / "run", source, source)
     run.config.write_text(run.config.read_text().replace("iterations", "iteration"))
-    _one_line(
-        popfactory("run", run.folder),
-        "popfactory.toml",
-        "[centroids]",
-        "iteration",
-        "did you mean iterations?",
-    )
+    line = _one_line(popfactory("run", run.folder))
+    assert "popfactory.toml: [centroids] iteration" in line and "did you mean iterations?" in line
     assert not run.concepts.exists()
 
 
 def test_a_folder_that_is_no_run_is_named(popfactory, tmp_path):
     for command in ("run", "status", "centroids", "verify", "ui"):
-        _one_line(popfactory(command, tmp_path / "nowhere"), "nowhere", "popfactory init")
+        line = _one_line(popfactory(command, tmp_path / "nowhere"))
+        assert str(tmp_path / "nowhere") in line and "popfactory init" in line
 
 
 def test_stages_out_of_order_say_what_is_missing(popfactory, tmp_path):
     source = _pictures(tmp_path / "some", ["red", "blue"])
     run = small_run(tmp_path / "run", source, source)
     for command in ("centroids", "index", "retrieve", "fetch", "score", "select", "caption", "release"):
-        _one_line(popfactory(command, run.folder), str(run.folder))
+        assert str(run.folder) in _one_line(popfactory(command, run.folder))
 
 
 def test_wrong_usage_exits_2(popfactory, tmp_path):
@@ -85,7 +81,7 @@ def test_only_one_command_works_on_a_run(popfactory, drawings, tmp_path):
             if list(run.jobs.glob("*.jsonl")):
                 break
             time.sleep(0.1)
-        _one_line(popfactory("centroids", run.folder), "at work here")
+        assert "at work here" in _one_line(popfactory("centroids", run.folder))
     finally:
         first.kill()
         first.wait()
@@ -102,7 +98,8 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(popfactory, drawings, tmp_p
         pytest.skip(f"no small file system here: {mounted.stderr.decode().strip()}")
     try:
         run = small_run(disk / "run", drawings / "concepts", drawings / "pool")
-        _one_line(popfactory("run", run.folder), "No space left", "run it again")
+        line = _one_line(popfactory("run", run.folder))
+        assert "No space left" in line and "run it again" in line
         subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
         done = popfactory("run", run.folder)
         assert done.returncode == 0, done.stderr
