@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from index_builder.clip import clip_name
 from index_builder.faiss_library import load_faiss
-from index_builder.heads import load_head, load_rating_vector
+from index_builder.heads import Kind, load_head, load_rating_vector
 from index_builder.index_file import INDEX_FILE
 from index_builder.index_folder import IndexFolder
 from index_builder.metadata_rows import MetadataRows
@@ -50,8 +50,8 @@ class ServedIndex:
     """Metadata of an answer: name on the wire to column in the file."""
     unsafe: Callable[[Vectors], Scores] | None
     """Unit vectors (m, d) to the probability of being unsafe, (m,)."""
-    violence: Vectors | None
-    """(2, d): what harmless and violent pictures are near to."""
+    violence: Callable[[Vectors], Scores] | None
+    """Unit vectors (m, d) to how much nearer they are to violence than to its absence, (m,)."""
     ratings: Vectors | None
     """(10, d): the direction of each aesthetic rating."""
     pictures: InlinedPictures | None
@@ -122,8 +122,8 @@ def open_index(settings: IndexSettings) -> ServedIndex:
     """Open an index and everything that belongs to it.
 
     Raises:
-        ConfigError: Violence vectors can't be read or don't fit, or its vectors are from another model.
-        ModelError: A head or rating vectors can't be read or don't fit.
+        ConfigError: Its vectors are from another model.
+        ModelError: A head, violence or rating vectors can't be read or don't fit.
         DataError: The index can't be read, or vectors and metadata don't fit each other.
     """
     rows = open_rows(settings.folder, reordered=settings.reordered)
@@ -135,8 +135,8 @@ def open_index(settings: IndexSettings) -> ServedIndex:
         folders=folders,
         rows=rows,
         columns=_wire_columns(rows.schema.names, settings.columns),
-        unsafe=_unsafe(settings, first.d),
-        violence=_violence(settings, first.d),
+        unsafe=_score(settings.safety_head, "unsafe", first.d),
+        violence=_score(settings.violence_vectors, "violence", first.d),
         ratings=_ratings(settings, first.d),
         pictures=InlinedPictures(settings.picture_folder) if settings.picture_folder is not None else None,
         directions=widest_directions(_sampled_results(first)),
@@ -228,24 +228,8 @@ def _wire_columns(present: list[str], served: tuple[str, ...] | None) -> dict[st
     return names
 
 
-def _unsafe(settings: IndexSettings, d: int) -> Callable[[Vectors], Scores] | None:
-    if not settings.safety_head:
-        return None
-    return load_head(settings.safety_head, "unsafe", d).score
-
-
-def _violence(settings: IndexSettings, d: int) -> Vectors | None:
-    if not settings.violence_vectors:
-        return None
-    try:
-        vectors = np.load(settings.violence_vectors, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{settings.name}: {settings.violence_vectors} can't be read ({error})") from None
-    if vectors.shape != (2, d) or vectors.dtype.kind != "f":
-        raise ConfigError(
-            f"{settings.name}: {settings.violence_vectors} is {vectors.shape}, (2, {d}) was needed"
-        )
-    return np.asarray(vectors, dtype=np.float32)
+def _score(source: str, kind: Kind, d: int) -> Callable[[Vectors], Scores] | None:
+    return load_head(source, kind, d).score if source else None
 
 
 def _ratings(settings: IndexSettings, d: int) -> Vectors | None:

@@ -158,7 +158,7 @@ def _kept(
             first = first_of_component(vectors, NEAR_DUPLICATE, index.directions)
             kept &= first == np.arange(len(rows))
     if query.use_violence_detector and index.violence is not None:
-        kept &= (vectors @ index.violence.T).argmax(axis=1) != 1
+        kept &= ~(index.violence(vectors) > 0)
     if query.use_safety_model and index.unsafe is not None:
         with metrics.time("safety_time"):
             kept &= ~(index.unsafe(vectors) > UNSAFE)

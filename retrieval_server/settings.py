@@ -75,7 +75,7 @@ class IndexSettings:
     safety_head: str = ""
     """NSFW head for use_safety_model, or "demo"; empty: there is none."""
     violence_vectors: str = ""
-    """.npy of shape (2, d), harmless and violent, for use_violence_detector; empty: there is none."""
+    """Two prompts for use_violence_detector, as in [score] violence_prompts; empty: there is none."""
     aesthetic_vectors: str = ""
     """Folder with rating0.npy to rating9.npy for aesthetic_score, or "demo"; empty: there is none."""
 
@@ -132,6 +132,7 @@ def settings_for_run(run: Run) -> ServerSettings:
         folder=folder,
         clip=config.clip,
         safety_head=config.score.unsafe_head,
+        violence_vectors=config.score.violence_prompts,
         aesthetic_vectors=config.score.aesthetic_query_vectors,
     )
     return ServerSettings(indices=(index,), lists_folder=run.folder, lists_from=run.config)

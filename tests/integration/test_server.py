@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval_server import bodies
+from retrieval_server.indices import open_index
 from retrieval_server.settings import IndexSettings, ServerSettings
-from spine.errors import ServiceError
+from spine.errors import ModelError, ServiceError
 from spine.protocol import ARROW_STREAM, KnnQuery, RetrievalClient
 from tests.integration.server_index import D, Pool, draw_pool, running, write_index
 
@@ -550,6 +551,20 @@ def test_violence_and_aesthetic_vectors_do_what_clip_retrieval_does(tmp_path: Pa
     assert [result["id"] for result in harmless] == [
         row for row, hit in zip(rows, violent, strict=True) if not hit
     ]
+
+
+def test_violence_vectors_that_do_not_fit_are_one_line(tmp_path: Path):
+    prompts = np.random.default_rng(5).standard_normal((3, D)).astype(np.float32)
+    folder = write_index(tmp_path / "i", POOL)
+    for name, vectors, words in (
+        ("three", prompts, r"three\.npy: not two violence prompts"),
+        ("narrow", prompts[:2, :-1], f"narrow\\.npy: .* d = {D - 1}, .* d = {D}"),
+    ):
+        np.save(tmp_path / f"{name}.npy", vectors)
+        with pytest.raises(ModelError, match=words):
+            open_index(
+                IndexSettings(name="pool", folder=folder, violence_vectors=str(tmp_path / f"{name}.npy"))
+            )
 
 
 def test_a_full_server_says_when_to_come_back(tmp_path: Path):

@@ -7,7 +7,7 @@ from retrieval_server.settings import DEFAULT_COLUMNS, IndexSettings, load_indic
 from spine.config import preset, with_demo_models, write_config
 from spine.errors import ConfigError, DataError
 from spine.run import Run
-from spine.settings import ClipConfig, Config, PoolConfig
+from spine.settings import ClipConfig, Config, PoolConfig, ScoreConfig
 
 
 def write(tmp_path: Path, content: object) -> Path:
@@ -116,7 +116,14 @@ def test_a_runs_index_has_the_runs_name_and_models(tmp_path):
     [index] = settings_for_run(run).indices
     assert (index.name, index.folder, index.columns) == ("pop-1", run.index, None)
     assert index.clip is not None and index.clip.model == "demo"
-    assert (index.safety_head, index.aesthetic_vectors) == ("demo", "demo")
+    assert (index.safety_head, index.violence_vectors, index.aesthetic_vectors) == ("demo", "", "demo")
+
+
+def test_a_run_with_violence_prompts_filters_by_them(tmp_path):
+    run = make_run(tmp_path / "pop-1", Config(score=ScoreConfig(violence_prompts="prompts.npy")))
+    run.index.mkdir()
+    [index] = settings_for_run(run).indices
+    assert index.violence_vectors == str(run.folder / "prompts.npy")
 
 
 def test_a_run_on_an_index_of_others_serves_that_one(tmp_path):
