@@ -172,7 +172,7 @@ def write_config(path: Path, config: Config) -> None:
         lines += ["", _comment(inspect.getdoc(type(table)) or ""), f"[{item.name}]"]
         for entry in fields(table):
             lines.append(_comment(meant[entry.name]))
-            lines.append(_line(entry.name, getattr(table, entry.name)))
+            lines.append(_line(entry.name, getattr(table, entry.name), entry.default))
     publish_text(path, "\n".join(lines) + "\n")
 
 
@@ -192,6 +192,8 @@ def _value(kind: Any, value: Any, path: str, table: str, key: str) -> Any:
             raise ConfigError(f"{path}: {_place(table, key)} is {value!r}, a table was needed")
         return _build(typing.cast(type, kind), value, path, f"{table}.{key}" if table else key)
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is False and types.NoneType in options:
+        return None
     for option in options:
         if typing.get_origin(option) is tuple:
             if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
@@ -203,7 +205,8 @@ def _value(kind: Any, value: Any, path: str, table: str, key: str) -> Any:
     wanted = " or ".join(
         _TYPE_NAMES.get(option, "a list of texts") for option in options if option is not types.NoneType
     )
-    raise ConfigError(f"{path}: {_place(table, key)} = {value!r}, {wanted} was needed")
+    off = ", or false for off," if types.NoneType in options else ""
+    raise ConfigError(f"{path}: {_place(table, key)} = {value!r}, {wanted}{off} was needed")
 
 
 _TYPE_NAMES: dict[Any, str] = {
@@ -352,8 +355,10 @@ def _comment(text: str) -> str:
     return "\n".join(textwrap.wrap(" ".join(text.split()), 108, initial_indent="# ", subsequent_indent="# "))
 
 
-def _line(name: str, value: Any) -> str:
-    return f"# {name} =" if value is None else f"{name} = {_toml(value)}"
+def _line(name: str, value: Any, default: Any) -> str:
+    if value is None:  # TOML has no null, and a key that isn't there is the default
+        return f"# {name} =" if default is None else f"{name} = false"
+    return f"{name} = {_toml(value)}"
 
 
 def _toml(value: Any) -> str:

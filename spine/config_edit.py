@@ -50,7 +50,7 @@ def change_settings(path: Path, changes: Mapping[tuple[str, str], Any], *, seen:
 
     Args:
         path: popfactory.toml.
-        changes: By table and key (as in `Setting`) the value; None takes the key out.
+        changes: By table and key (as in `Setting`) the value; None switches it off, if that can be.
         seen: `digest_of` the file that the changes are meant for.
 
     Returns:
@@ -71,7 +71,7 @@ def change_settings(path: Path, changes: Mapping[tuple[str, str], Any], *, seen:
         for (table, key), value in changes.items():
             found = _found(config, table, key)
             if found != (tuple(value) if isinstance(value, list) else value):
-                raise ConfigError(f"{path}: [{table}] {key} can't be taken out: without it, {found!r} counts")
+                raise ConfigError(f"{path}: [{table}] {key} can't be switched off")
         publish_bytes(path, written)
         return digest_of(written)
 
@@ -96,10 +96,10 @@ def _changed(content: bytes, changes: Mapping[tuple[str, str], Any], path: Path)
                 place = place.setdefault(
                     name, tomlkit.table() if place is document else tomlkit.inline_table()
                 )
-            if value is None:
+            if value is None and _found(Config(), table, key) is None:
                 place.pop(last, None)
             else:
-                place[last] = value
+                place[last] = False if value is None else value
         return tomlkit.dumps(document).encode()
     except (TOMLKitError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: can't be changed ({error}); edit it by hand") from None

@@ -225,7 +225,7 @@ class AestheticMin:
     """Name of the head the value is meant for, so that scales aren't mixed up; empty takes any."""
 
     value: float | None = None
-    """Lowest score kept, on the head's own scale of 0 to 10; absent is off."""
+    """Lowest score kept, on the head's own scale of 0 to 10; false, or none, is off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,10 +236,11 @@ class FiltersConfig:
     """Pixels of the shorter side at least."""
 
     pwatermark_max: float | None = 0.8
-    """Watermark probability at most, 0 to 1."""
+    """Watermark probability at most, 0 to 1; false is off."""
 
     punsafe_max: float | None = None
-    """NSFW probability at most, 0 to 1; absent is off: LAION-POP published the score and left the cut to its users."""
+    """NSFW probability at most, 0 to 1; false, or none, is off: LAION-POP published the score and left the cut to its
+    users."""
 
     aesthetic_min: AestheticMin = field(default_factory=AestheticMin)
     """Lowest aesthetic score."""

@@ -6,7 +6,15 @@ import pytest
 
 from spine.config import load_config, preset, uses_demo_models, with_demo_models, write_config
 from spine.errors import ConfigError
-from spine.settings import ConceptsConfig, Config, ListsConfig, PoolConfig, ReleaseConfig, ScoreConfig
+from spine.settings import (
+    ConceptsConfig,
+    Config,
+    FiltersConfig,
+    ListsConfig,
+    PoolConfig,
+    ReleaseConfig,
+    ScoreConfig,
+)
 
 
 @pytest.mark.parametrize("name", ["standard", "laion-pop-2023"])
@@ -23,6 +31,19 @@ def test_settings_written_read_the_same(tmp_path, name, demo):
 
     assert load_config(path) == config
     assert uses_demo_models(config) is demo
+
+
+def test_a_threshold_that_is_off_stays_off_whatever_its_default(tmp_path):
+    path = tmp_path / "popfactory.toml"
+    off = FiltersConfig(pwatermark_max=None, punsafe_max=None)
+    write_config(path, Config(filters=off))
+
+    assert load_config(path).filters == off
+    assert tomllib.loads(path.read_text())["filters"]["pwatermark_max"] is False
+    path.write_text("[filters]\npunsafe_max = false\naesthetic_min = { value = false }\n")
+    assert load_config(path).filters == FiltersConfig()
+    path.write_text("[filters]\nmin_side_px = 0\n")
+    assert load_config(path).filters.pwatermark_max == 0.8
 
 
 def test_every_setting_is_written_with_its_meaning(tmp_path):
@@ -62,6 +83,11 @@ def test_the_2023_preset_has_the_published_settings():
         ("[centroids]\nk = true", "[centroids] k = True, a whole number was needed"),
         ("[centroids]\nk = 0", "[centroids] k = 0, 1 or more was needed"),
         ("[filters]\npwatermark_max = 1.5", "[filters] pwatermark_max = 1.5, 0 to 1 was needed"),
+        (
+            "[filters]\npwatermark_max = true",
+            "[filters] pwatermark_max = True, a number, or false for off, was needed",
+        ),
+        ("[filters]\nmin_side_px = false", "[filters] min_side_px = False, a whole number was needed"),
         (
             "[retrieve]\naesthetic_query = { ratin = 9 }",
             "[retrieve.aesthetic_query] ratin is unknown; did you mean rating?",

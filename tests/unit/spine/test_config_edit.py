@@ -78,8 +78,10 @@ def test_a_written_file_can_be_changed_and_read_again(tmp_path):
     config = load_config(path)
     assert config.filters.punsafe_max == 0.25 and config.caption.endpoints == ("http://a/v1", "http://b/v1")
     assert len(set(before) - set(path.read_text().splitlines())) <= 2
-    change_settings(path, {("filters", "punsafe_max"): None}, seen=seen(path))
-    assert load_config(path).filters.punsafe_max is None
+    off = {("filters", "punsafe_max"): None, ("filters", "pwatermark_max"): None}
+    change_settings(path, off, seen=seen(path))
+    filters = load_config(path).filters
+    assert (filters.punsafe_max, filters.pwatermark_max) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,8 @@ def test_a_written_file_can_be_changed_and_read_again(tmp_path):
         (("filters", "min_side_px"), "large", "a whole number was needed"),
         (("filters", "min_side"), 3, "did you mean min_side_px"),
         (("filter", "min_side_px"), 3, "did you mean filters"),
-        (("filters", "pwatermark_max"), None, "0.8 counts"),
+        (("caption", "second_try"), None, "can't be switched off"),
+        (("caption", "prompt"), None, "a text in quotes was needed"),
         (("filters", "min_side_px.value"), 3, "can't be changed"),
         (("caption", "engine"), "magic", "embedded or http"),
     ],
