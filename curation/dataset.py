@@ -1,7 +1,7 @@
 """The dataset's rows: what was selected, joined with all that is known of it, each with a caption."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,10 @@ _POOL = (
     "aesthetic",
     "pwatermark",
     "punsafe",
+)
+_IMAGE = (
+    *("width", "height", "original_width", "original_height", "exif"),
+    *("sha256", "md5", "pdq", "image_path", "opt_out"),
 )
 _CAPTION = ("raw_caption", "prompt_id", "model", "family", "finish_reason", "clean_caption")
 
@@ -73,9 +77,9 @@ def assemble(run: Run, lists: BlockLists, verdicts: Verdicts) -> Dataset:
             left_out[f"uncaptioned_{caption.reason}"] += 1
         else:
             keeps[row] = True
-    families = {family: captions_of_family(run, family, verdicts.captions) for family in ("cogvlm", "llava")}
-    chosen = [captions.get(each, NO_CAPTION) for each in ids.tolist()]
-    table = _joined(run, selected, images, pool, chosen, families)
+    table = _joined(
+        run, selected, images, pool, [captions.get(each, NO_CAPTION) for each in ids.tolist()], verdicts
+    )
     return Dataset(table.filter(pa.array(keeps)), dict(sorted(left_out.items())))
 
 
@@ -92,68 +96,67 @@ def _joined(
     images: pa.Table,
     pool: pa.Table,
     captions: list[Choice],
-    families: Mapping[str, Mapping[int, str]],
+    verdicts: Verdicts,
 ) -> pa.Table:
-    scores = rows_of(read_scores(run), column(selected, "id"))
+    """Schema DATASET: all that is known of each selected row, in their order."""
     labels = read_centroids(run, ["centroid_id", "label"])
     at = pc.index_in(selected.column("centroid_id"), value_set=labels.column("centroid_id").combine_chunks())
     by_person = pc.equal(selected.column("rule"), "person")
-    rows = [caption.row or {} for caption in captions]
-
-    def of_caption(name: str) -> list[Any]:
-        return [row.get(name) for row in rows]
-
-    def of_family(family: str) -> list[Any]:
-        """Of the caption that counts what its model said; of a family that it isn't of, another captioner's."""
-        pairs = zip(selected.column("id").to_pylist(), rows, strict=True)
-        return [
-            row.get("caption") if row.get("family") == family else families[family].get(number)
-            for number, row in pairs
-        ]
-
-    unsafe = pc.coalesce(scores.column("unsafe"), pool.column("punsafe"))
     columns = {
-        "url": pool.column("url"),
-        "key": pool.column("key"),
-        "cogvlm_caption": pa.array(of_family("cogvlm"), pa.string()),
-        "llava_caption": pa.array(of_family("llava"), pa.string()),
-        "nsfw_prediction": unsafe,
+        **{name: pool.column(name) for name in ("url", "key", "alt_txt_similarity")},
         "alt_txt": pool.column("caption"),
-        "alt_txt_similarity": pool.column("alt_txt_similarity"),
-        **{name: images.column(name) for name in ("width", "height", "original_width", "original_height")},
-        "exif": images.column("exif"),
-        "id": selected.column("id"),
-        "caption": pa.array([caption.text for caption in captions], pa.string()),
-        "raw_caption": pa.array(of_caption("raw_caption"), pa.string()),
-        "caption_edited_by": pa.array([caption.edited_by for caption in captions], pa.string()),
-        "centroid_id": selected.column("centroid_id"),
+        **{name: images.column(name) for name in _IMAGE},
+        **{name: selected.column(name) for name in ("id", "centroid_id", "rank", "similarity")},
         "centroid_label": labels.column("label").take(at),
-        "rank": selected.column("rank"),
-        "similarity": selected.column("similarity"),
         "selected_by": pc.if_else(by_person, selected.column("detail"), pa.scalar(None, pa.string())),
-        "aesthetic": pc.coalesce(scores.column("aesthetic"), pool.column("aesthetic")),
-        "aesthetic_model": _model(scores, "aesthetic"),
-        "pwatermark": pc.coalesce(scores.column("watermark"), pool.column("pwatermark")),
-        "watermark_model": _model(scores, "watermark"),
-        "punsafe": unsafe,
-        "punsafe_model": _model(scores, "unsafe"),
-        "sha256": images.column("sha256"),
-        "image_path": images.column("image_path"),
-        "caption_id": pa.array(of_caption("caption_id"), pa.string()),
-        "caption_model": pa.array(of_caption("model"), pa.string()),
-        "prompt_id": pa.array(of_caption("prompt_id"), pa.string()),
-        "finish_reason": pa.array(of_caption("finish_reason"), pa.string()),
-        **{name: images.column(name) for name in ("md5", "pdq", "opt_out")},
-        "clean_caption": pa.array(
-            [None if caption.edited_by else (caption.row or {}).get("clean_caption") for caption in captions],
-            pa.string(),
-        ),
+        **_scores(rows_of(read_scores(run), column(selected, "id")), pool),
+        **_captions(run, selected.column("id").to_pylist(), captions, verdicts),
     }
     return pa.table(columns, schema=DATASET)
 
 
-def _model(scores: pa.Table, name: str) -> pa.ChunkedArray:
-    """Who gave the score; null where it is the pool's own."""
-    return pc.if_else(
-        scores.column(name).is_valid(), scores.column(f"{name}_model"), pa.scalar(None, pa.string())
-    )
+def _scores(scores: pa.Table, pool: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Each score with who gave it: that of the pictures themselves, else the pool's own, which names nobody."""
+    columns = {}
+    for ours, name in (("aesthetic", "aesthetic"), ("watermark", "pwatermark"), ("unsafe", "punsafe")):
+        own = scores.column(ours)
+        columns[name] = pc.coalesce(own, pool.column(name))
+        model = "punsafe_model" if ours == "unsafe" else f"{ours}_model"
+        columns[model] = pc.if_else(
+            own.is_valid(), scores.column(f"{ours}_model"), pa.scalar(None, pa.string())
+        )
+    columns |= {name: scores.column(name) for name in ("violence", "violence_model")}
+    return columns | {"nsfw_prediction": columns["punsafe"]}
+
+
+def _captions(
+    run: Run, ids: Sequence[int], captions: Sequence[Choice], verdicts: Verdicts
+) -> dict[str, pa.Array]:
+    """What was said of each picture: the caption that counts, the model's own, and LAION-POP's two side by side."""
+    rows = [caption.row or {} for caption in captions]
+
+    def of_caption(name: str) -> pa.Array:
+        return pa.array([row.get(name) for row in rows], pa.string())
+
+    def of_family(family: str) -> pa.Array:
+        """Of the caption that counts what its model said; of a family that it isn't of, another captioner's."""
+        others = captions_of_family(run, family, verdicts.captions)
+        said = (
+            row.get("caption") if row.get("family") == family else others.get(number)
+            for number, row in zip(ids, rows, strict=True)
+        )
+        return pa.array(list(said), pa.string())
+
+    cleaned = [
+        None if caption.edited_by else row.get("clean_caption")
+        for caption, row in zip(captions, rows, strict=True)
+    ]
+    return {
+        "cogvlm_caption": of_family("cogvlm"),
+        "llava_caption": of_family("llava"),
+        "caption": pa.array([caption.text for caption in captions], pa.string()),
+        "caption_edited_by": pa.array([caption.edited_by for caption in captions], pa.string()),
+        "clean_caption": pa.array(cleaned, pa.string()),
+        "caption_model": of_caption("model"),
+        **{name: of_caption(name) for name in ("raw_caption", "caption_id", "prompt_id", "finish_reason")},
+    }

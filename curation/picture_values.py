@@ -23,6 +23,8 @@ SCORES = pa.schema(
         ("unsafe_model", pa.string()),
         ("watermark", pa.float32()),
         ("watermark_model", pa.string()),
+        ("violence", pa.float32()),
+        ("violence_model", pa.string()),
     ]
 )
 """Columns of spine.tables.scores_schema but the embedding, which is not needed to decide."""
@@ -33,7 +35,8 @@ class PictureValues:
     """One entry a picture, in the order of their ids."""
 
     table: pa.Table
-    """What spine.filters.judge reads, m rows: width, height, pwatermark, punsafe, aesthetic, aesthetic_model."""
+    """What spine.filters.judge reads, m rows: width, height, pwatermark, punsafe, violence, aesthetic and
+    aesthetic_model."""
     fetched: Mask
     reason: Sequence[str | None]
     """Why it could not be fetched."""
@@ -75,6 +78,7 @@ def read_values(run: Run, pictures: Pictures, reach: Reach) -> PictureValues:
             "aesthetic_model": pc.if_else(own.is_valid(), score.column("aesthetic_model"), None),
             "pwatermark": pc.coalesce(score.column("watermark"), pool.column("pwatermark")),
             "punsafe": pc.coalesce(score.column("unsafe"), pool.column("punsafe")),
+            "violence": score.column("violence"),
         }
     )
     area = pc.multiply(width.cast(pa.int64()), height.cast(pa.int64())).fill_null(0)

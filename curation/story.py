@@ -22,7 +22,7 @@ from spine.shards import shards
 from spine.stage import find_manifest
 from spine.tables import CAPTIONS, DATASET, GROUPS, IMAGES, METADATA, NEIGHBOURS, SELECTION, find_rows
 
-_OWN = ("width", "height", "aesthetic", "pwatermark", "punsafe")
+_OF_POOL = ("width", "height", "aesthetic", "pwatermark", "punsafe")
 
 
 def why(run: Run, picture_id: int) -> list[str]:
@@ -46,7 +46,7 @@ def why(run: Run, picture_id: int) -> list[str]:
     lines += _wanted_by(run, neighbours, picture_id)
     images = _rows(part_paths(run.images), IMAGES, picture_id)
     lines += _fetched(images)
-    lines += _scored(run, config, picture_id)
+    lines += _scored(run, config, source)
     lines += _decisions(run, "image", picture_id)
     lines += _lists(run, config, source, images)
     lines += _captions(run, picture_id)
@@ -73,11 +73,7 @@ def _source(row: dict[str, Any]) -> list[str]:
         lines.append(f"  address: {row['url']}")
     if row["caption"]:
         lines.append(f"  alt text: {' '.join(row['caption'].split())}")
-    own = {
-        name: row[name]
-        for name in ("width", "height", "aesthetic", "pwatermark", "punsafe")
-        if row[name] is not None
-    }
+    own = {name: row[name] for name in _OF_POOL if row[name] is not None}
     if own:
         lines.append(f"  the pool says: {', '.join(f'{name} {value:.4g}' for name, value in own.items())}")
     return lines
@@ -128,26 +124,30 @@ def _fetched(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _scored(run: Run, config: Config, picture_id: int) -> list[str]:
+def _scored(run: Run, config: Config, source: dict[str, Any]) -> list[str]:
     if find_manifest(run.scores) is None:
         return []
-    rows = _rows(part_paths(run.scores), SCORES, picture_id)
+    rows = _rows(part_paths(run.scores), SCORES, source["id"])
     if not rows:
         return ["score: none"]
     row, filters = rows[0], config.filters
     limits = {
-        "aesthetic": ("at least", filters.aesthetic_min.value),
-        "unsafe": ("at most", filters.punsafe_max),
-        "watermark": ("at most", filters.pwatermark_max),
+        "aesthetic": (source["aesthetic"], "at least", filters.aesthetic_min.value),
+        "unsafe": (source["punsafe"], "at most", filters.punsafe_max),
+        "watermark": (source["pwatermark"], "at most", filters.pwatermark_max),
+        "violence": (None, "at most", filters.violence_max),
     }
     lines = []
-    for name, (side, limit) in limits.items():
-        if row[name] is None:
-            lines.append(f"score: {name} unknown, no head was given")
-            continue
-        wanted = f", {side} {limit:g} wanted" if limit is not None else ", no limit set"
-        lines.append(f"score: {name} {row[name]:.4f} by {row[f'{name}_model']}{wanted}")
-    for group in _rows([run.groups_table], GROUPS, picture_id):
+    for name, (of_pool, side, limit) in limits.items():
+        score, model = (row[name], row[f"{name}_model"]) if row[name] is not None else (of_pool, "the pool")
+        wanted = f"{side} {limit:g} wanted" if limit is not None else "no limit set"
+        if score is None:
+            fate = "kept" if filters.unknown == "keep" else "dropped"
+            and_so = f"; unknown ones are {fate}" if limit is not None else ""
+            lines.append(f"score: {name} unknown, no head was given, {wanted}{and_so}")
+        else:
+            lines.append(f"score: {name} {score:.4f} by {model}, {wanted}")
+    for group in _rows([run.groups_table], GROUPS, source["id"]):
         if group["group_size"] > 1:
             lines.append(
                 f"  one of {group['group_size']} near-duplicates; picture {group['group']} stands for them"

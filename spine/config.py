@@ -277,6 +277,11 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
         ("filters.pwatermark_max", _share(filters.pwatermark_max), "0 to 1"),
         ("filters.punsafe_max", _share(filters.punsafe_max), "0 to 1"),
         (
+            "filters.violence_max",
+            filters.violence_max is None or -2 <= filters.violence_max <= 2,
+            "-2 to 2",
+        ),
+        (
             "filters.aesthetic_min.value",
             minimum.value is None or -10 <= minimum.value <= 20,
             "a score on the head's scale",

@@ -22,6 +22,7 @@ RULES: dict[str, str] = {
     "min_side_px": "shorter side too small",
     "pwatermark_max": "probably watermarked",
     "punsafe_max": "probably not safe for work",
+    "violence_max": "probably violent",
     "aesthetic_min": "aesthetic score too low",
     "near_duplicate": "another picture stands for it",
     "other_centroid": "selected for another centroid",
@@ -33,7 +34,7 @@ RULES: dict[str, str] = {
 UNSAFE = 0.5
 """A picture with a higher probability of being unsafe, or with none, is shown blurred."""
 
-FILTERS = ("min_side_px", "pwatermark_max", "punsafe_max", "aesthetic_min")
+FILTERS = ("min_side_px", "pwatermark_max", "punsafe_max", "violence_max", "aesthetic_min")
 """The rules that judge a picture by its own values, in the order they are tried."""
 
 
@@ -74,7 +75,7 @@ def judge(values: pa.Table, config: FiltersConfig) -> Judgements:
 
     Args:
         values: One row a picture with the columns width, height (pixels), pwatermark, punsafe
-            (probabilities), aesthetic and, where a head is named in the settings, aesthetic_model.
+            (probabilities), violence, aesthetic and, where a head is named in the settings, aesthetic_model.
             A column that isn't there, a null and a NaN are unknown.
         config: The [filters] table.
     """
@@ -89,6 +90,7 @@ def judge(values: pa.Table, config: FiltersConfig) -> Judgements:
         (side, float(config.min_side_px) if config.min_side_px else None, at_least),
         (_column(values, "pwatermark"), config.pwatermark_max, at_most),
         (_column(values, "punsafe"), config.punsafe_max, at_most),
+        (_column(values, "violence"), config.violence_max, at_most),
         (aesthetic, minimum.value, at_least),
     )
     codes = np.full(values.num_rows, -1, dtype=np.int8)

@@ -242,6 +242,10 @@ class FiltersConfig:
     """NSFW probability at most, 0 to 1; false, or none, is off: LAION-POP published the score and left the cut to its
     users."""
 
+    violence_max: float | None = None
+    """Violence score at most, of [score] violence_prompts: above 0 is violent, so 0 is the cut; false, or none, is
+    off."""
+
     aesthetic_min: AestheticMin = field(default_factory=AestheticMin)
     """Lowest aesthetic score."""
 

@@ -273,6 +273,8 @@ DATASET = pa.schema(
             "clean_caption",
             pa.string(),
         ),  # without speculation and interpretation; null where a curator wrote it
+        ("violence", pa.float32()),  # above 0 is violent
+        ("violence_model", pa.string()),
     ]
 )
 """release/NAME-VERSION/dataset.parquet, sorted by centroid_id and rank."""

@@ -18,6 +18,7 @@ EDITABLE: dict[str, tuple[str, ...]] = {
         "min_side_px",
         "pwatermark_max",
         "punsafe_max",
+        "violence_max",
         "aesthetic_min.head",
         "aesthetic_min.value",
         "unknown",

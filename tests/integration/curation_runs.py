@@ -154,8 +154,11 @@ def score_all(run: Run, groups: dict[int, int] | None = None, **overrides: dict[
                 [overrides.get("watermark", {}).get(each, 0.1) for each in ids], pa.float32()
             ),
             "watermark_model": pa.array(["planted-mark"] * len(ids), pa.string()),
-            "violence": pa.nulls(len(ids), pa.float32()),
-            "violence_model": pa.nulls(len(ids), pa.string()),
+            "violence": pa.array([overrides.get("violence", {}).get(each) for each in ids], pa.float32()),
+            "violence_model": pa.array(
+                ["planted-violence" if each in overrides.get("violence", {}) else None for each in ids],
+                pa.string(),
+            ),
         },
         schema=scores_schema(D),
     )

@@ -612,3 +612,29 @@ def test_what_was_measured_counts_before_what_the_pool_says(tmp_path):
         ("min_side_px", "8, limit 16"),
         ("aesthetic_min", "1, limit 3"),
     ]
+
+
+def test_a_violent_picture_is_dropped_where_that_is_asked_for_and_its_score_is_told(tmp_path):
+    rows = [Planted(0, rank, local(tmp_path / "pool", rank)) for rank in range(3)]
+    ids = [row.values["id"] for row in rows]
+    run = plant(tmp_path / "run", rows)
+    fetch(run, depths=[3])
+    score_all(run, violence={ids[0]: 0.02, ids[1]: -0.03})  # the last has no such score
+    assert select(run).counts["selected"] == 3, "off by default"
+
+    write_config(run.config, replace(CONFIG, filters=replace(CONFIG.filters, violence_max=0.0)))
+    select(run)
+    caption_all(run)
+    release(run)
+
+    table = read_table(run.selection_table, SELECTION).to_pylist()
+    assert [(row["rule"], row["detail"]) for row in table] == [
+        ("violence_max", "0.02, limit 0"),
+        ("selected", None),
+        ("selected", None),
+    ]
+    released = [(row["id"], row["violence"], row["violence_model"]) for row in dataset(run)]
+    assert released == [(ids[1], pytest.approx(-0.03), "planted-violence"), (ids[2], None, None)]
+    told = "\n".join(why(run, ids[0]) + why(run, ids[2]))
+    assert "score: violence 0.0200 by planted-violence, at most 0 wanted" in told
+    assert "score: violence unknown, no head was given, at most 0 wanted; unknown ones are kept" in told

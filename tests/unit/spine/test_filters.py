@@ -15,6 +15,7 @@ def _plainly(row, config):
         ("min_side_px", side, config.min_side_px or None, lambda value, limit: value < limit),
         ("pwatermark_max", row["pwatermark"], config.pwatermark_max, lambda value, limit: value > limit),
         ("punsafe_max", row["punsafe"], config.punsafe_max, lambda value, limit: value > limit),
+        ("violence_max", row["violence"], config.violence_max, lambda value, limit: value > limit),
         ("aesthetic_min", row["aesthetic"], config.aesthetic_min.value, lambda value, limit: value < limit),
     ):
         if limit is None:
@@ -38,16 +39,19 @@ def test_judge_agrees_with_the_rules_tried_one_by_one(unknown, aesthetic):
             "height": maybe(generator.randrange(500, 1200)),
             "pwatermark": maybe(generator.random()),
             "punsafe": maybe(generator.random()),
+            "violence": maybe(generator.uniform(-0.1, 0.1)),
             "aesthetic": maybe(generator.uniform(0, 10)),
         }
         for _ in range(500)
     ]
-    config = FiltersConfig(punsafe_max=0.5, aesthetic_min=AestheticMin(value=aesthetic), unknown=unknown)
+    config = FiltersConfig(
+        punsafe_max=0.5, violence_max=0.0, aesthetic_min=AestheticMin(value=aesthetic), unknown=unknown
+    )
 
     judged = judge(pa.Table.from_pylist(rows), config)
 
     assert [judged.rule(i) for i in range(500)] == [_plainly(row, config) for row in rows]
-    assert {judged.rule(i) for i in range(500)} >= {None, "min_side_px", "pwatermark_max", "punsafe_max"}
+    assert {judged.rule(i) for i in range(500)} >= {None, *FILTERS[:4]}
 
 
 def test_the_limits_themselves_pass():
