@@ -27,13 +27,13 @@ from benchmarks.closed_loop import cpu_s
 from benchmarks.drawn_vectors import Floats
 from benchmarks.report import report
 from index_builder.bulk_query import bulk_query, explain
-from index_builder.faiss_library import load_faiss
-from index_builder.index_folder import INDEX_FILE, IndexFolder
-from index_builder.inverted_lists import InvertedLists
-from index_builder.matrix_threads import one_matrix_thread, one_torch_thread
-from index_builder.pools import IndexPool, Question
-from index_builder.predicates import Predicate, rows_that_pass
-from index_builder.row_mask import RowMask
+from index_builder.indexing.index_folder import INDEX_FILE, IndexFolder
+from index_builder.lists.inverted_lists import InvertedLists
+from index_builder.metadata.predicates import Predicate, rows_that_pass
+from index_builder.metadata.row_mask import RowMask
+from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.matrix_threads import one_matrix_thread, one_torch_thread
+from index_builder.retrieval.pools import IndexPool, Question
 from spine.settings import AestheticMin, FiltersConfig
 
 COLUMNS = ("url", "caption", "width", "height")

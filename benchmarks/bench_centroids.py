@@ -14,10 +14,10 @@ import numpy as np
 
 from benchmarks.drawn_vectors import Floats, draw_vectors
 from benchmarks.report import report
-from index_builder.blas import VARIABLE, core_type_for, cpu_flags
-from index_builder.faiss_library import load_faiss
-from index_builder.integer_products import has_fast_integers
-from index_builder.kmeans import fit_centroids
+from index_builder.clustering.kmeans import fit_centroids
+from index_builder.numerics.blas import VARIABLE, core_type_for, cpu_flags
+from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.integer_products import has_fast_integers
 
 _FLAT = """
 import time

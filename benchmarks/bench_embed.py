@@ -21,10 +21,10 @@ from PIL import Image
 
 from benchmarks.report import report
 from index_builder import embeddings
-from index_builder.clip import ClipEncoder
-from index_builder.decoding import available_cores, decode
 from index_builder.embeddings import embed
-from index_builder.preprocessing import Pixels, Preprocessing
+from index_builder.encoding.clip import ClipEncoder
+from index_builder.encoding.decoding import available_cores, decode
+from index_builder.encoding.preprocessing import Pixels, Preprocessing
 from spine.config import write_config
 from spine.run import Run
 from spine.settings import ClipConfig, Config

@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from benchmarks.drawn_vectors import Floats, draw_fine_vectors
 from benchmarks.report import report
-from index_builder.blas import VARIABLE
-from index_builder.faiss_library import load_faiss
-from index_builder.index_folder import IndexFolder
 from index_builder.indexes import index
-from index_builder.planner import list_count
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.indexing.planner import list_count
+from index_builder.numerics.blas import VARIABLE
+from index_builder.numerics.faiss_library import load_faiss
 from spine.config import write_config
 from spine.run import Run
 from spine.settings import Config, IndexConfig

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.report import report
 from index_builder.embeddings import embed
-from index_builder.near_duplicates import near_duplicate_groups
-from index_builder.unit_vectors import unit_rows
+from index_builder.numerics.near_duplicates import near_duplicate_groups
+from index_builder.numerics.unit_vectors import unit_rows
 from popfactory.demo_collection import draw_collection
 from spine.config import DEMO, write_config
 from spine.run import Run

@@ -21,9 +21,9 @@ import pyarrow as pa
 from benchmarks.closed_loop import Load, load, post, resident_bytes
 from benchmarks.report import report
 from benchmarks.served_pool import COLUMNS, K, ServedPool, build, indices_paths, recall_at_k
-from index_builder.faiss_library import load_faiss
-from index_builder.index_folder import IndexFolder
-from index_builder.metadata_rows import MetadataRows
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.metadata.metadata_rows import MetadataRows
+from index_builder.numerics.faiss_library import load_faiss
 from spine.protocol import RetrievalClient
 from tests.peer.servers import ROOT, Server, running_ours, running_peer
 

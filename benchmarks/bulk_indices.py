@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.drawn_vectors import Floats, draw_vectors
-from index_builder.faiss_library import load_faiss
-from index_builder.index_folder import INDEX_FILE, METADATA_FOLDER, VECTORS_FILE, IndexFolder
-from index_builder.kmeans import fit_centroids
-from index_builder.metadata_rows import write_metadata
+from index_builder.clustering.kmeans import fit_centroids
+from index_builder.indexing.index_folder import INDEX_FILE, METADATA_FOLDER, VECTORS_FILE, IndexFolder
+from index_builder.metadata.metadata_rows import write_metadata
+from index_builder.numerics.faiss_library import load_faiss
 from spine.publish import publish_array
 from spine.stage import Stage
 

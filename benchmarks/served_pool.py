@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.drawn_vectors import Floats, draw_vectors
-from index_builder.faiss_library import load_faiss
-from index_builder.index_folder import IndexFolder
 from index_builder.indexes import index
-from index_builder.metadata_rows import write_metadata
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.metadata.metadata_rows import write_metadata
+from index_builder.numerics.faiss_library import load_faiss
 from spine.config import preset, write_config
 from spine.run import Run
 from spine.settings import ClipConfig

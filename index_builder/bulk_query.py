@@ -1,7 +1,7 @@
 """Many queries against one index: arrays in, tables out, in bounded memory.
 
 On an index with inverted lists the queries are answered together, in one pass over the lists
-(`index_builder.list_pass`), where that costs less than FAISS's search; otherwise block by block.
+(`index_builder.lists.list_pass`), where that costs less than FAISS's search; otherwise block by block.
 """
 
 import os
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from index_builder.best_k import Similarities
-from index_builder.candidate_ranking import candidates_for, in_order
-from index_builder.exact_ranking import exact_similarities
-from index_builder.filtered_search import search_all, search_by_depth
-from index_builder.index_folder import IndexFolder
-from index_builder.list_pairs import Numbers
-from index_builder.list_pass import GROWN, ListPass, open_list_pass
-from index_builder.metadata_rows import Rows
-from index_builder.row_mask import RowMask
-from index_builder.search_plan import SearchPlan, plan_search
+from index_builder.indexing.candidate_ranking import candidates_for, in_order
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.lists.best_k import Similarities
+from index_builder.lists.exact_ranking import exact_similarities
+from index_builder.lists.filtered_search import search_all, search_by_depth
+from index_builder.lists.list_pairs import Numbers
+from index_builder.lists.list_pass import GROWN, ListPass, open_list_pass
+from index_builder.lists.search_plan import SearchPlan, plan_search
+from index_builder.metadata.metadata_rows import Rows
+from index_builder.metadata.row_mask import RowMask
 from spine.errors import DataError
 from spine.progress import SILENT, Progress
 from spine.tables import Vectors
@@ -89,8 +89,8 @@ def bulk_query(
         nprobe: Lists searched a query; 0 for the index's own.
         columns: Metadata to bring; None for all, empty for none.
         block: Queries in a table; memory holds k rows of metadata for each.
-        mask: Rows that may be found, see `index_builder.predicates`; None for all. A query goes on to further lists
-            until there are k such rows, several times over, or no list is left.
+        mask: Rows that may be found, see `index_builder.metadata.predicates`; None for all. A query goes on to
+            further lists until there are k such rows, several times over, or no list is left.
         similarity_min: Leave out neighbours below; None for none.
         progress: Told of lists, where one pass answers all.
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index_builder.block_search import answer_blocks
 from index_builder.bulk_query import BLOCK
-from index_builder.centroid_files import CentroidFile, read_centroids
-from index_builder.heads import load_rating_vector
-from index_builder.pools import IndexPool, Pool, Question, ServerPool, folder_digest
-from index_builder.unit_vectors import pulled
+from index_builder.numerics.unit_vectors import pulled
+from index_builder.retrieval.block_search import answer_blocks
+from index_builder.retrieval.centroid_files import CentroidFile, read_centroids
+from index_builder.retrieval.pools import IndexPool, Pool, Question, ServerPool, folder_digest
+from index_builder.scoring.heads import load_rating_vector
 from spine.errors import DataError
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table, sha256_of

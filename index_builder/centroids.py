@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index_builder.kmeans import Clusters, Labels, fit_clusters
-from index_builder.labels import cluster_labels, terms_of
-from index_builder.stored_vectors import StoredVectors
-from index_builder.vocabulary import named_by_vocabulary, read_vocabulary
+from index_builder.clustering.kmeans import Clusters, Labels, fit_clusters
+from index_builder.clustering.labels import cluster_labels, terms_of
+from index_builder.clustering.vocabulary import named_by_vocabulary, read_vocabulary
+from index_builder.numerics.stored_vectors import StoredVectors
 from spine.config import load_config
 from spine.progress import SILENT, Progress
 from spine.publish import publish_json, publish_table

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from index_builder.clip import ClipEncoder, clip_name
+from index_builder.encoding.clip import ClipEncoder, clip_name
 from spine.added_centroids import add_centroid
 from spine.config import load_config
 from spine.errors import ConfigError, DataError

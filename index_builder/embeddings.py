@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from index_builder.clip import ClipEncoder, clip_dimension, clip_name, clip_parameters, devices_of
-from index_builder.crop_encoding import CropEncoding
-from index_builder.decoding import Decoded, Refusal, decode
-from index_builder.device_processes import DeviceProcesses
-from index_builder.earlier_embeddings import EarlierEmbeddings, forget_aside, put_aside
-from index_builder.encoding_choice import EncodingChoice, kept_choice
-from index_builder.given_embeddings import SHARD_ROWS, take_embeddings
-from index_builder.inputs import Downloads, Input, local_inputs
-from index_builder.known_ids import KnownIds
-from index_builder.statuses import complete_shards, counts_of, embedded_ids, reasons_of
-from index_builder.vector_files import VectorFiles, find_vector_files
+from index_builder.encoding.clip import ClipEncoder, clip_dimension, clip_name, clip_parameters, devices_of
+from index_builder.encoding.crop_encoding import CropEncoding
+from index_builder.encoding.decoding import Decoded, Refusal, decode
+from index_builder.encoding.device_processes import DeviceProcesses
+from index_builder.encoding.encoding_choice import EncodingChoice, kept_choice
+from index_builder.sources.earlier_embeddings import EarlierEmbeddings, forget_aside, put_aside
+from index_builder.sources.given_embeddings import SHARD_ROWS, take_embeddings
+from index_builder.sources.inputs import Downloads, Input, local_inputs
+from index_builder.sources.known_ids import KnownIds
+from index_builder.sources.statuses import complete_shards, counts_of, embedded_ids, reasons_of
+from index_builder.sources.vector_files import VectorFiles, find_vector_files
 from spine.config import DEMO, load_config
 from spine.errors import DataError
 from spine.lists import BlockLists

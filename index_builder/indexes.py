@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index_builder.autofaiss import build_with_autofaiss
-from index_builder.faiss_library import load_faiss
-from index_builder.index_file import INDEX_FILE, METADATA_FOLDER, VECTORS_FILE
-from index_builder.index_folder import IndexFolder
-from index_builder.index_lists import part_rows, put_together, set_nprobe, write_index, write_parts
-from index_builder.index_plot import index_plot
-from index_builder.index_report import Measured, measure
-from index_builder.kmeans import fit_centroids
-from index_builder.metadata_rows import METADATA_ROWS, metadata_paths, write_metadata
-from index_builder.planner import IndexPlan, plan_index
-from index_builder.stored_vectors import StoredVectors, block_rows
+from index_builder.clustering.kmeans import fit_centroids
+from index_builder.indexing.autofaiss import build_with_autofaiss
+from index_builder.indexing.index_file import INDEX_FILE, METADATA_FOLDER, VECTORS_FILE
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.indexing.index_lists import part_rows, put_together, set_nprobe, write_index, write_parts
+from index_builder.indexing.index_plot import index_plot
+from index_builder.indexing.index_report import Measured, measure
+from index_builder.indexing.planner import IndexPlan, plan_index
+from index_builder.metadata.metadata_rows import METADATA_ROWS, metadata_paths, write_metadata
+from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.stored_vectors import StoredVectors, block_rows
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.progress import SILENT, Progress

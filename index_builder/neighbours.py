@@ -17,12 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from index_builder.block_search import answer_blocks
-from index_builder.heads import load_rating_vector
-from index_builder.picture_facts import JUDGED_BY, PictureFacts, picture_facts
-from index_builder.pools import Pool, Question, open_pool, pool_digests
-from index_builder.predicates import Predicate
-from index_builder.side_tables import (
+from index_builder.metadata.picture_facts import JUDGED_BY, PictureFacts, picture_facts
+from index_builder.metadata.predicates import Predicate
+from index_builder.metadata.side_tables import (
     COLUMNS,
     SIDE_VALUES,
     SideTable,
@@ -32,7 +29,10 @@ from index_builder.side_tables import (
     side_tables,
     told,
 )
-from index_builder.unit_vectors import pulled, unit_rows
+from index_builder.numerics.unit_vectors import pulled, unit_rows
+from index_builder.retrieval.block_search import answer_blocks
+from index_builder.retrieval.pools import Pool, Question, open_pool, pool_digests
+from index_builder.scoring.heads import load_rating_vector
 from spine.added_centroids import added_centroids, added_digest, read_centroids
 from spine.config import load_config
 from spine.errors import ConfigError, DataError

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from index_builder.clip import clip_name, clip_parameters
-from index_builder.crop_encoding import CropEncoding
-from index_builder.decoding import Decoded, Refusal, decode
-from index_builder.exemplars import exemplar_scores
-from index_builder.near_duplicates import near_duplicate_groups
-from index_builder.scorers import Scorer, model_names, scored_by_demo_models
+from index_builder.encoding.clip import clip_name, clip_parameters
+from index_builder.encoding.crop_encoding import CropEncoding
+from index_builder.encoding.decoding import Decoded, Refusal, decode
+from index_builder.numerics.near_duplicates import near_duplicate_groups
+from index_builder.scoring.exemplars import exemplar_scores
+from index_builder.scoring.scorers import Scorer, model_names, scored_by_demo_models
 from spine.config import load_config
 from spine.errors import DataError
 from spine.progress import SILENT, Progress

@@ -49,8 +49,8 @@ def _require_index(run: Run, config: Config) -> None:
 
 
 def _require_scorers(run: Run, config: Config) -> None:
-    from index_builder.heads import load_rating_vector
-    from index_builder.scorers import check_heads
+    from index_builder.scoring.heads import load_rating_vector
+    from index_builder.scoring.scorers import check_heads
 
     query, score = config.retrieve.aesthetic_query, config.score
     check_heads(score)

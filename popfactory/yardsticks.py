@@ -15,7 +15,7 @@ def yardsticks_of(run: Run, progress: Progress) -> Yardsticks:
     Raises:
         ConfigError: popfactory.toml is wrong.
     """
-    from index_builder.clip import ClipEncoder, clip_name
+    from index_builder.encoding.clip import ClipEncoder, clip_name
 
     config = load_config(run.config)
     scores = find_manifest(run.scores)

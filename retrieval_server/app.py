@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from index_builder.predicates import Predicate
+from index_builder.metadata.predicates import Predicate
 from retrieval_server import openapi
 from retrieval_server.access_log import AccessLog
 from retrieval_server.bodies import read_body

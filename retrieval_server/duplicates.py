@@ -1,6 +1,6 @@
 """Near-duplicates as clip-retrieval's deduplicate forms them: everything that a chain of likenesses connects.
 
-`index_builder.near_duplicates` forms tighter groups, without chains, for datasets; on the wire the
+`index_builder.numerics.near_duplicates` forms tighter groups, without chains, for datasets; on the wire the
 answer must be the one that clients know.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.faiss_library import load_faiss
+from index_builder.numerics.faiss_library import load_faiss
 from spine.tables import Vectors
 
 _BLOCK = 256  # rows compared at a time; of what is multiplied twice, half a block a row

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from index_builder.clip import ClipEncoder, clip_name
-from index_builder.multilingual_text import MultilingualText
-from index_builder.preprocessing import Crop, Preprocessing
+from index_builder.encoding.clip import ClipEncoder, clip_name
+from index_builder.encoding.multilingual_text import MultilingualText
+from index_builder.encoding.preprocessing import Crop, Preprocessing
 from retrieval_server.metrics import Metrics
 from retrieval_server.refusals import Refusal
 from spine.errors import FactoryError

@@ -4,7 +4,7 @@ import html
 import json
 from collections.abc import Iterable
 
-from index_builder.clip import clip_name
+from index_builder.encoding.clip import clip_name
 from retrieval_server.indices import ServedIndex
 
 _PAGE = """<!doctype html>

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from index_builder.clip import clip_name
-from index_builder.faiss_library import load_faiss
-from index_builder.heads import Kind, load_head, load_rating_vector
-from index_builder.index_file import INDEX_FILE
-from index_builder.index_folder import IndexFolder
-from index_builder.metadata_rows import MetadataRows
-from index_builder.row_mask import RowMask
+from index_builder.encoding.clip import clip_name
+from index_builder.indexing.index_file import INDEX_FILE
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.metadata.metadata_rows import MetadataRows
+from index_builder.metadata.row_mask import RowMask
+from index_builder.numerics.faiss_library import load_faiss
+from index_builder.scoring.heads import Kind, load_head, load_rating_vector
 from retrieval_server.duplicates import widest_directions
 from retrieval_server.inlined_pictures import InlinedPictures
 from retrieval_server.refusals import Refusal

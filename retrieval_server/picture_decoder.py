@@ -16,8 +16,8 @@ from multiprocessing.context import SpawnProcess
 import numpy as np
 from PIL import Image
 
-from index_builder.decoding import limit_memory
-from index_builder.preprocessing import Crop, Preprocessing
+from index_builder.encoding.decoding import limit_memory
+from index_builder.encoding.preprocessing import Crop, Preprocessing
 from retrieval_server.refusals import Refusal
 from spine.errors import ImageError
 from spine.images import open_picture

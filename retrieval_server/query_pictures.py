@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from index_builder.preprocessing import Crop, Preprocessing
+from index_builder.encoding.preprocessing import Crop, Preprocessing
 from retrieval_server.bodies import parse_picture
 from retrieval_server.encoders import Encoders
 from retrieval_server.metrics import Metrics

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from index_builder.faiss_library import load_faiss
-from index_builder.index_file import METADATA_FOLDER
-from index_builder.index_folder import IndexFolder
-from index_builder.metadata_rows import MetadataRows
+from index_builder.indexing.index_file import METADATA_FOLDER
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.metadata.metadata_rows import MetadataRows
+from index_builder.numerics.faiss_library import load_faiss
 from spine.errors import ConfigError, DataError
 
 HDF5_FILE = "metadata.hdf5"

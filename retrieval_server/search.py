@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index_builder.bulk_query import nearest
-from index_builder.index_folder import IndexFolder
-from index_builder.predicates import Predicate, rows_that_pass
-from index_builder.row_mask import RowMask
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.metadata.predicates import Predicate, rows_that_pass
+from index_builder.metadata.row_mask import RowMask
 from retrieval_server.duplicates import first_of_component
 from retrieval_server.indices import ServedIndex
 from retrieval_server.metrics import Metrics

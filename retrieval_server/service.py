@@ -14,8 +14,8 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from index_builder.clip import clip_name
-from index_builder.faiss_library import load_faiss
+from index_builder.encoding.clip import clip_name
+from index_builder.numerics.faiss_library import load_faiss
 from retrieval_server import bodies, search
 from retrieval_server.admission import Admission
 from retrieval_server.encoders import Encoders

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import RedirectResponse
 from starlette.routing import Mount, Route
 
-from index_builder.matrix_threads import one_matrix_thread
+from index_builder.numerics.matrix_threads import one_matrix_thread
 from retrieval_server.app import build_app
 from retrieval_server.connections import IDLE_S, BoundedConnection
 from retrieval_server.guard import LOOPBACK

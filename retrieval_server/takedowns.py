@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from index_builder.foreign_columns import as_our_metadata, our_columns
-from index_builder.metadata_rows import MetadataRows
+from index_builder.metadata.foreign_columns import as_our_metadata, our_columns
+from index_builder.metadata.metadata_rows import MetadataRows
 from retrieval_server.refusals import Refusal
 from spine.config import load_config
 from spine.errors import ConfigError
@@ -100,7 +100,7 @@ def blocked_rows(lists: BlockLists, metadata: MetadataRows, rows: npt.NDArray[np
 
     Args:
         lists: Those in force.
-        metadata: Of the index; columns of any pool, as `index_builder.foreign_columns` knows them.
+        metadata: Of the index; columns of any pool, as `index_builder.metadata.foreign_columns` knows them.
         rows: Shape (m,).
 
     Returns:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from index_builder.heads import DEMO_HEADS, load_head, load_rating_vector
+from index_builder.scoring.heads import DEMO_HEADS, load_head, load_rating_vector
 from popfactory.demo_drawing import draw
 from popfactory.demo_truth import caption_figures
 from popfactory.demo_world import (

@@ -54,7 +54,7 @@ def autofaiss(python: str) -> None:
     Example:
         popfactory autofaiss
     """
-    from index_builder.autofaiss import set_up
+    from index_builder.indexing.autofaiss import set_up
 
     click.echo(f"autofaiss is in {set_up(python)}")
 
@@ -91,8 +91,8 @@ def score(run: Path, whole_pool: bool, force: bool, quiet: bool, as_json: bool) 
     Example:
         popfactory score runs/pop-1
     """
-    from index_builder.pool_scores import score_pool
     from index_builder.scores import score as score_stage
+    from index_builder.scoring.pool_scores import score_pool
 
     arguments = ["score", str(run), *(["--pool"] if whole_pool else [])]
     with working(run, arguments, quiet) as (opened, progress):

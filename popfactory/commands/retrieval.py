@@ -8,7 +8,7 @@ import click
 from popfactory.commands.frame import report, result_options, working
 
 if TYPE_CHECKING:
-    from index_builder.pools import Question
+    from index_builder.retrieval.pools import Question
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
@@ -132,8 +132,8 @@ def _pull(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _question(asked: dict[str, Any]) -> "Question":
-    from index_builder.pools import Question
-    from index_builder.predicates import Predicate, read_ids
+    from index_builder.metadata.predicates import Predicate, read_ids
+    from index_builder.retrieval.pools import Question
     from spine.settings import AestheticMin, FiltersConfig
 
     filters = FiltersConfig(

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser, Request, expect
 
-from index_builder.clip import DEMO_CLIP, ClipEncoder
-from index_builder.metadata_rows import write_metadata
+from index_builder.encoding.clip import DEMO_CLIP, ClipEncoder
+from index_builder.metadata.metadata_rows import write_metadata
 from popfactory.demo_drawing import draw
 from popfactory.demo_world import caption, random_scene
 from spine.settings import ClipConfig

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import uvicorn
 
-from index_builder.metadata_rows import write_metadata
+from index_builder.metadata.metadata_rows import write_metadata
 from retrieval_server.app import build_app
 from retrieval_server.connections import BoundedConnection
 from retrieval_server.settings import ServerSettings

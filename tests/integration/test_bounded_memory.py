@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.index_folder import IndexFolder
+from index_builder.indexing.index_folder import IndexFolder
 from spine.config import write_config
 from spine.run import Run
 from spine.settings import CentroidsConfig, Config, IndexConfig
@@ -25,8 +25,12 @@ WORK = """
 import sys, threading
 from pathlib import Path
 import faiss, torch, pyarrow.parquet
-from index_builder import exact_kmeans, indexes, integer_products, metadata_rows, neighbour_kmeans, stored_vectors
-from index_builder import index_report, witnesses
+from index_builder import indexes
+from index_builder.clustering import exact_kmeans, neighbour_kmeans
+from index_builder.metadata import metadata_rows
+from index_builder.numerics import integer_products, stored_vectors
+from index_builder.clustering import witnesses
+from index_builder.indexing import index_report
 from index_builder.centroids import centroids
 from index_builder.indexes import index
 from spine.run import Run

@@ -14,9 +14,9 @@ import pytest
 
 from index_builder import centroid_query
 from index_builder.centroid_query import explain_centroids, retrieve_centroids
-from index_builder.index_folder import IndexFolder
-from index_builder.pools import Question, ServerPool
-from index_builder.predicates import Predicate
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.metadata.predicates import Predicate
+from index_builder.retrieval.pools import Question, ServerPool
 from retrieval_server.settings import IndexSettings, ServerSettings
 from spine.errors import ConfigError, DataError, ServiceError
 from spine.settings import AestheticQuery, FiltersConfig
@@ -254,8 +254,9 @@ def test_a_server_that_stops_in_mid_run_costs_only_what_it_did_not_answer(
 STAGE = """
 import sys
 from pathlib import Path
-from index_builder import block_search, centroid_query
-from index_builder.pools import Question
+from index_builder import centroid_query
+from index_builder.retrieval import block_search
+from index_builder.retrieval.pools import Question
 if sys.argv[4] == "apart":  # as an index that answers block by block
     centroid_query.IndexPool.answers_together = lambda self, n, question: False
 centroid_query.BLOCK = 3

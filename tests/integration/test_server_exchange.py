@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.metadata_rows import write_metadata
+from index_builder.metadata.metadata_rows import write_metadata
 from retrieval_server import served_indices
 from retrieval_server.settings import IndexSettings, ServerSettings
 from tests.integration.server_index import Pool, draw_pool, running, write_index

@@ -15,7 +15,7 @@ import pytest
 from faiss.contrib.ondisk import merge_ondisk
 from PIL import Image
 
-from index_builder.metadata_rows import write_metadata
+from index_builder.metadata.metadata_rows import write_metadata
 from retrieval_server.indices import open_index
 from retrieval_server.settings import IndexSettings, ServerSettings, load_indices_paths
 from spine.errors import DataError

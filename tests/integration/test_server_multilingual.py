@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from index_builder.metadata_rows import write_metadata
-from index_builder.multilingual_text import MultilingualText
+from index_builder.encoding.multilingual_text import MultilingualText
+from index_builder.metadata.metadata_rows import write_metadata
 from retrieval_server.settings import load_indices_paths
 from spine.errors import ConfigError, ModelError
 from spine.torchvision_ops import declare_missing_operators

@@ -13,7 +13,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
-from index_builder.metadata_rows import write_metadata
+from index_builder.metadata.metadata_rows import write_metadata
 from retrieval_server.settings import IndexSettings, ServerSettings
 from spine.protocol import NPY
 from spine.settings import ClipConfig

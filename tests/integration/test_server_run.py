@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.clip import DEMO_CLIP, ClipEncoder
-from index_builder.heads import DEMO_HEADS, load_head, load_rating_vector
+from index_builder.encoding.clip import DEMO_CLIP, ClipEncoder
 from index_builder.indexes import index
+from index_builder.scoring.heads import DEMO_HEADS, load_head, load_rating_vector
 from popfactory.settings_file import server_settings
 from retrieval_server.indices import open_index
 from retrieval_server.settings import IndexSettings, ServerSettings, settings_for_run

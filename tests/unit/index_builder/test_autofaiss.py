@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from index_builder import autofaiss
-from index_builder.autofaiss import REQUIREMENTS, build_with_autofaiss, environment, set_up
+from index_builder.indexing import autofaiss
+from index_builder.indexing.autofaiss import REQUIREMENTS, build_with_autofaiss, environment, set_up
 from spine.errors import ConfigError, ServiceError
 from spine.run import Run
 

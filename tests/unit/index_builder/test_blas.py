@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from index_builder.blas import VARIABLE, choose_kernels, core_type_for, cpu_flags
+from index_builder.numerics.blas import VARIABLE, choose_kernels, core_type_for, cpu_flags
 
 AVX2 = frozenset({"sse2", "avx", "avx2", "fma"})
 AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}
@@ -31,7 +31,8 @@ def test_what_the_user_has_set_stays(monkeypatch):
 
 
 def test_loading_faiss_sets_the_kernels_of_this_cpu_first():
-    code = "import os; from index_builder.faiss_library import load_faiss; load_faiss(); print(os.environ.get('%s'))"
+    code = "import os; from index_builder.numerics.faiss_library import load_faiss; load_faiss(); "
+    code += "print(os.environ.get('%s'))"
     code %= VARIABLE
     environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
 
@@ -43,7 +44,7 @@ def test_loading_faiss_sets_the_kernels_of_this_cpu_first():
 
 
 def test_importing_index_builder_modules_does_not_load_faiss():
-    code = "import sys, index_builder.index_folder; print('faiss' in sys.modules)"
+    code = "import sys, index_builder.indexing.index_folder; print('faiss' in sys.modules)"
 
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

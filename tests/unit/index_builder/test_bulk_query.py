@@ -5,12 +5,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from index_builder import bulk_query as bulk_query_module
-from index_builder import exact_ranking
 from index_builder.bulk_query import RESULTS, answers_together, bulk_query, explain, nearest
-from index_builder.index_file import INDEX_FILE, VECTORS_FILE
-from index_builder.index_folder import IndexFolder
-from index_builder.predicates import Predicate, rows_that_pass
-from index_builder.row_mask import RowMask
+from index_builder.indexing.index_file import INDEX_FILE, VECTORS_FILE
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.lists import exact_ranking
+from index_builder.metadata.predicates import Predicate, rows_that_pass
+from index_builder.metadata.row_mask import RowMask
 from spine.errors import DataError
 from spine.publish import publish_array
 from spine.settings import FiltersConfig

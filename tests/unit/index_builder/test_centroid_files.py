@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index_builder.centroid_files import read_centroids
+from index_builder.retrieval.centroid_files import read_centroids
 from spine.errors import DataError
 
 VECTORS = np.random.default_rng(0).standard_normal((5, 4))

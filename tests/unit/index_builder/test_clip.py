@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index_builder.clip import DEMO_CLIP, ClipEncoder, clip_name, clip_parameters
+from index_builder.encoding.clip import DEMO_CLIP, ClipEncoder, clip_name, clip_parameters
 from spine.errors import ModelError
 from spine.settings import ClipConfig
 
@@ -107,7 +107,7 @@ def test_a_folder_without_weights_does_not_pass_with_random_ones(tmp_path):
 
 def test_weights_of_a_file_with_quick_gelu_are_forced_by_their_tag(monkeypatch):
     """ViT-L-14/openai names an architecture without QuickGELU for weights that need it."""
-    from index_builder import clip
+    from index_builder.encoding import clip
 
     monkeypatch.setattr(clip, "_cached", lambda repository, files: "/cache/weights.safetensors")
 
@@ -122,7 +122,7 @@ def test_weights_that_cannot_be_fetched_are_said_at_once(monkeypatch):
     """Without a connection; the hub's own download retries for most of a minute."""
     import huggingface_hub
 
-    from index_builder import clip
+    from index_builder.encoding import clip
 
     def no_connection(*_, **__):
         raise ConnectionError("Name or service not known")

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from index_builder.clip import ClipEncoder
 from index_builder.concepts import add_concept
+from index_builder.encoding.clip import ClipEncoder
 from popfactory.cli import cli
 from spine.added_centroids import added_centroids
 from spine.config import with_demo_models, write_config

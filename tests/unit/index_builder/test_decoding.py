@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index_builder.decoding import Decoded, Refusal, decode
-from index_builder.preprocessing import Preprocessing
+from index_builder.encoding.decoding import Decoded, Refusal, decode
+from index_builder.encoding.preprocessing import Preprocessing
 
 PLAIN = Preprocessing(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "shortest", 0)
 
@@ -166,7 +166,7 @@ def test_an_error_of_the_source_reaches_whoever_takes_the_pictures(folder):
 
 def test_a_decoding_process_loads_no_engine(tmp_path):
     code = (
-        "import sys, index_builder.decoding\n"
+        "import sys, index_builder.encoding.decoding\n"
         "print(sorted({'torch', 'open_clip', 'faiss', 'pyarrow', 'transformers'} & set(sys.modules)))"
     )
 

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from index_builder import embeddings
-from index_builder.clip import ClipEncoder
-from index_builder.crop_encoding import CropEncoding
 from index_builder.embeddings import embed
+from index_builder.encoding.clip import ClipEncoder
+from index_builder.encoding.crop_encoding import CropEncoding
 from spine.config import with_demo_models, write_config
 from spine.errors import DataError
 from spine.ids import content_id, laion_id

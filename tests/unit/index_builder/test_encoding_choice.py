@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from index_builder.clip import BATCH_SIZE, ClipEncoder, devices_of
-from index_builder.crop_encoding import CropEncoding
-from index_builder.device_processes import DeviceProcesses
-from index_builder.encoding_choice import EncodingChoice, best_size, choose, kept_choice
+from index_builder.encoding.clip import BATCH_SIZE, ClipEncoder, devices_of
+from index_builder.encoding.crop_encoding import CropEncoding
+from index_builder.encoding.device_processes import DeviceProcesses
+from index_builder.encoding.encoding_choice import EncodingChoice, best_size, choose, kept_choice
 from spine.errors import ModelError
 from spine.settings import ClipConfig
 

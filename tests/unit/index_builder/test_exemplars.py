@@ -1,8 +1,8 @@
 import numpy as np
 import pyarrow as pa
 
-from index_builder.exemplars import exemplar_scores
-from index_builder.heads import load_head
+from index_builder.scoring.exemplars import exemplar_scores
+from index_builder.scoring.heads import load_head
 from spine.publish import publish_table
 from spine.run import Run
 from spine.shards import write_shard

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.foreign_columns import as_new_metadata, as_our_metadata, our_columns
+from index_builder.metadata.foreign_columns import as_new_metadata, as_our_metadata, our_columns
 from spine.errors import DataError
 from spine.ids import content_id, laion_id
 from spine.tables import METADATA

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from faiss.contrib.ondisk import merge_ondisk
 
-from index_builder.index_folder import IndexFolder
+from index_builder.indexing.index_folder import IndexFolder
 from spine.errors import DataError
 
 N, D = 1_600, 32

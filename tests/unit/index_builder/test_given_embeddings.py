@@ -5,10 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index_builder import embeddings, given_embeddings
-from index_builder.clip import ClipEncoder
+from index_builder import embeddings
 from index_builder.embeddings import embed
-from index_builder.given_embeddings import unit_where_needed
+from index_builder.encoding.clip import ClipEncoder
+from index_builder.sources import given_embeddings
+from index_builder.sources.given_embeddings import unit_where_needed
 from spine.config import write_config
 from spine.errors import DataError
 from spine.ids import laion_id

@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.gpu import GpuIndex, add_with_lists, gpu_count, nearest, quantizer_on_gpu
+from index_builder.numerics.gpu import GpuIndex, add_with_lists, gpu_count, nearest, quantizer_on_gpu
 
 N, D = 3_000, 32
 

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from index_builder.heads import head_name, load_head, load_rating_vector
+from index_builder.scoring.heads import head_name, load_head, load_rating_vector
 from spine.errors import ModelError
 
 

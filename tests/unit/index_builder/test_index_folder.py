@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from faiss.contrib.ondisk import merge_ondisk
 
-from index_builder.index_file import INDEX_FILE, VECTORS_FILE
-from index_builder.index_folder import IndexFolder
-from index_builder.metadata_rows import MetadataRows, write_metadata
+from index_builder.indexing.index_file import INDEX_FILE, VECTORS_FILE
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.metadata.metadata_rows import MetadataRows, write_metadata
 from spine.errors import DataError
 from spine.publish import publish_array
 from spine.stage import Stage

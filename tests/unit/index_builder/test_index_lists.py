@@ -2,8 +2,8 @@ import faiss
 import numpy as np
 import pytest
 
-from index_builder.index_lists import part_rows, put_together, set_nprobe, write_parts
-from index_builder.stored_vectors import StoredVectors
+from index_builder.indexing.index_lists import part_rows, put_together, set_nprobe, write_parts
+from index_builder.numerics.stored_vectors import StoredVectors
 from spine.errors import DataError
 from spine.progress import SILENT
 

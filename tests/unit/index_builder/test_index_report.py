@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.index_folder import IndexFolder
-from index_builder.index_plot import index_plot
-from index_builder.index_report import Measured, Step, measure
-from index_builder.metadata_rows import write_metadata
-from index_builder.stored_vectors import StoredVectors
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.indexing.index_plot import index_plot
+from index_builder.indexing.index_report import Measured, Step, measure
+from index_builder.metadata.metadata_rows import write_metadata
+from index_builder.numerics.stored_vectors import StoredVectors
 from spine.publish import publish_array
 
 N, D = 5_000, 32

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder import indexes, metadata_rows
-from index_builder.autofaiss import environment
-from index_builder.index_file import INDEX_FILE, VECTORS_FILE
-from index_builder.index_folder import IndexFolder
+from index_builder import indexes
 from index_builder.indexes import index
+from index_builder.indexing.autofaiss import environment
+from index_builder.indexing.index_file import INDEX_FILE, VECTORS_FILE
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.metadata import metadata_rows
 from spine.config import write_config
 from spine.errors import ConfigError, DataError
 from spine.run import Run

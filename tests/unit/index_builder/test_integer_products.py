@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from index_builder import integer_products
-from index_builder.integer_products import Grid, Space, products
+from index_builder.numerics import integer_products
+from index_builder.numerics.integer_products import Grid, Space, products
 
 
 def unit(vectors):

@@ -4,8 +4,8 @@ import pytest
 from faiss.contrib.inspect_tools import get_invlist
 from faiss.contrib.ondisk import merge_ondisk
 
-from index_builder import inverted_lists
-from index_builder.inverted_lists import InvertedLists
+from index_builder.lists import inverted_lists
+from index_builder.lists.inverted_lists import InvertedLists
 from spine.errors import DataError
 
 N, D, NLIST = 2_000, 16, 20

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index_builder.kmeans import assign, fit_centroids
+from index_builder.clustering.kmeans import assign, fit_centroids
 from spine.errors import DataError
 
 
@@ -102,7 +102,7 @@ def test_plain_k_means_minimises_euclidean_distance():
 def test_the_same_seed_gives_the_same_centroids_whatever_the_number_of_threads():
     code = """
 import hashlib, numpy as np
-from index_builder.kmeans import fit_centroids
+from index_builder.clustering.kmeans import fit_centroids
 x = np.random.default_rng(0).standard_normal((3000, 64)).astype("float32")
 x /= np.linalg.norm(x, axis=1, keepdims=True)
 print(hashlib.sha256(fit_centroids(x, 50, seed=2).tobytes()).hexdigest())

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from benchmarks.drawn_vectors import draw_vectors
-from index_builder import exact_kmeans, integer_products, stored_vectors
-from index_builder.kmeans import fit_clusters
-from index_builder.stored_vectors import StoredVectors
+from index_builder.clustering import exact_kmeans
+from index_builder.clustering.kmeans import fit_clusters
+from index_builder.numerics import integer_products, stored_vectors
+from index_builder.numerics.stored_vectors import StoredVectors
 from spine.errors import DataError
 
 N, D = 6_000, 32
@@ -52,7 +53,7 @@ def test_labels_and_similarities_are_those_of_the_centroids(
     tmp_path, halves, monkeypatch, method, exact_assignment
 ):
     monkeypatch.setattr(
-        "index_builder.neighbour_kmeans._COMPARED", 0
+        "index_builder.clustering.neighbour_kmeans._COMPARED", 0
     )  # few candidates, as large problems have
     stored = in_shards(tmp_path / "shards", halves, 3)
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index_builder.known_ids import KnownIds
+from index_builder.sources.known_ids import KnownIds
 
 IDS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
 

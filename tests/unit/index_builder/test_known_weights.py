@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from index_builder import head_files, known_weights
-from index_builder.heads import head_name, load_head, load_rating_vector
-from index_builder.known_weights import KNOWN, RATINGS, Weights, cache_folder, weights_file
+from index_builder.scoring import head_files, known_weights
+from index_builder.scoring.heads import head_name, load_head, load_rating_vector
+from index_builder.scoring.known_weights import KNOWN, RATINGS, Weights, cache_folder, weights_file
 from spine.errors import ModelError
 from spine.web import Web
 

@@ -1,4 +1,4 @@
-from index_builder.labels import cluster_labels
+from index_builder.clustering.labels import cluster_labels
 
 
 def test_a_label_has_what_the_cluster_shares_and_the_rest_lacks():

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index_builder import list_pairs, list_pass, list_tiles
-from index_builder.candidate_ranking import in_order
-from index_builder.list_pass import GROWN, open_list_pass
-from index_builder.ordered_threads import mapped_in_order
-from index_builder.row_mask import RowMask
+from index_builder.indexing.candidate_ranking import in_order
+from index_builder.lists import list_pairs, list_pass, list_tiles
+from index_builder.lists.list_pass import GROWN, open_list_pass
+from index_builder.lists.ordered_threads import mapped_in_order
+from index_builder.metadata.row_mask import RowMask
 
 N, D, NLIST = 3_000, 32, 24
 

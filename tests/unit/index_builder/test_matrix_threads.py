@@ -3,8 +3,8 @@ import threading
 import numpy as np
 import pytest
 
-from index_builder import matrix_threads
-from index_builder.matrix_threads import one_matrix_thread
+from index_builder.numerics import matrix_threads
+from index_builder.numerics.matrix_threads import one_matrix_thread
 
 
 def test_products_have_one_thread_inside_and_their_own_number_after_the_last_is_out():

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.metadata_rows import MetadataRows
+from index_builder.metadata.metadata_rows import MetadataRows
 from spine.errors import DataError
 
 N = 2000

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from index_builder import near_duplicates
-from index_builder.near_duplicates import near_duplicate_groups
+from index_builder.numerics import near_duplicates
+from index_builder.numerics.near_duplicates import near_duplicate_groups
 
 
 def unit(rows):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.drawn_vectors import draw_vectors
-from index_builder import kmeans
-from index_builder.exact_kmeans import exact_kmeans
-from index_builder.kmeans import fit_centroids
-from index_builder.neighbour_kmeans import neighbour_kmeans
+from index_builder.clustering import kmeans
+from index_builder.clustering.exact_kmeans import exact_kmeans
+from index_builder.clustering.kmeans import fit_centroids
+from index_builder.clustering.neighbour_kmeans import neighbour_kmeans
 from spine.progress import SILENT
 
 
@@ -61,7 +61,7 @@ def sizes_of(embeddings, centroids):
 @pytest.fixture
 def few_candidates(monkeypatch):
     """As few as large problems have; small ones can afford to compare with all."""
-    monkeypatch.setattr("index_builder.neighbour_kmeans._COMPARED", 0)
+    monkeypatch.setattr("index_builder.clustering.neighbour_kmeans._COMPARED", 0)
 
 
 @pytest.mark.parametrize("spherical", [True, False])
@@ -105,9 +105,9 @@ def test_the_same_seed_gives_the_same_centroids_whatever_the_threads_and_the_ker
 import hashlib, sys
 import torch
 from benchmarks.drawn_vectors import draw_vectors
-from index_builder import integer_products
-from index_builder import neighbour_kmeans as module
-from index_builder.neighbour_kmeans import neighbour_kmeans
+from index_builder.numerics import integer_products
+from index_builder.clustering import neighbour_kmeans as module
+from index_builder.clustering.neighbour_kmeans import neighbour_kmeans
 from spine.progress import SILENT
 if sys.argv[1] == "floats":
     integer_products.has_fast_integers = lambda: False
@@ -209,7 +209,7 @@ def test_torch_is_loaded_for_large_problems_alone():
     code = """
 import sys
 import numpy as np
-from index_builder.kmeans import fit_centroids
+from index_builder.clustering.kmeans import fit_centroids
 fit_centroids(np.eye(8, dtype=np.float32), 3)
 sys.exit("torch" in sys.modules)
 """

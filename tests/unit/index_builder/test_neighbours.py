@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from index_builder import neighbours
-from index_builder.index_file import INDEX_FILE
 from index_builder.indexes import index
+from index_builder.indexing.index_file import INDEX_FILE
 from index_builder.neighbours import retrieve
-from index_builder.pools import IndexPool
+from index_builder.retrieval.pools import IndexPool
 from spine.added_centroids import add_centroid
 from spine.config import write_config
 from spine.errors import ConfigError, DataError, ServiceError

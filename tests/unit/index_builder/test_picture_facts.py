@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index_builder import picture_facts as module
-from index_builder.picture_facts import JUDGED_BY, picture_facts
+from index_builder.metadata import picture_facts as module
+from index_builder.metadata.picture_facts import JUDGED_BY, picture_facts
 
 
 def unit(vectors):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index_builder.planner import FLAT_MAX, list_count, plan_index
+from index_builder.indexing.planner import FLAT_MAX, list_count, plan_index
 from spine.errors import ConfigError
 
 MB, GB = 10**6, 10**9

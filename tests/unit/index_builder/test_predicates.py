@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index_builder.metadata_rows import MetadataRows, write_metadata
-from index_builder.predicates import Predicate, read_ids, rows_that_pass
+from index_builder.metadata.metadata_rows import MetadataRows, write_metadata
+from index_builder.metadata.predicates import Predicate, read_ids, rows_that_pass
 from spine.errors import DataError
 from spine.ids import laion_id
 from spine.settings import AestheticMin, FiltersConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index_builder.preprocessing import Preprocessing
+from index_builder.encoding.preprocessing import Preprocessing
 from spine.errors import ModelError
 from spine.torchvision_ops import declare_missing_operators
 

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from index_builder import embeddings, scores
-from index_builder.clip import ClipEncoder
 from index_builder.embeddings import embed
-from index_builder.heads import DEMO_HEADS, load_head
-from index_builder.pool_scores import score_pool
-from index_builder.scorers import check_heads
+from index_builder.encoding.clip import ClipEncoder
+from index_builder.metadata.side_tables import side_tables
 from index_builder.scores import score
-from index_builder.side_tables import side_tables
-from index_builder.watermarks import WITH, WITHOUT, ZeroShotWatermarks
+from index_builder.scoring.heads import DEMO_HEADS, load_head
+from index_builder.scoring.pool_scores import score_pool
+from index_builder.scoring.scorers import check_heads
+from index_builder.scoring.watermarks import WITH, WITHOUT, ZeroShotWatermarks
 from popfactory.demo_drawing import draw
 from popfactory.demo_world import random_scene
 from spine.config import load_config, write_config

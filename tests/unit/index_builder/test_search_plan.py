@@ -1,6 +1,6 @@
 import pytest
 
-from index_builder.search_plan import plan_search
+from index_builder.lists.search_plan import plan_search
 
 GB = 2**30
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from index_builder import side_tables as module
-from index_builder.side_tables import SIDE_VALUES, filled, read_side_values, side_tables, told
+from index_builder.metadata import side_tables as module
+from index_builder.metadata.side_tables import SIDE_VALUES, filled, read_side_values, side_tables, told
 from spine.errors import DataError
 from spine.ids import laion_id
 

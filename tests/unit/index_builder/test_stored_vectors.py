@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from index_builder import stored_vectors
-from index_builder.stored_vectors import StoredVectors
+from index_builder.numerics import stored_vectors
+from index_builder.numerics.stored_vectors import StoredVectors
 from spine.errors import DataError
 
 D = 16

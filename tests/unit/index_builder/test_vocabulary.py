@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from index_builder.clip import ClipEncoder, clip_name
-from index_builder.vocabulary import named_by_vocabulary, nearest_entries, read_vocabulary
+from index_builder.clustering.vocabulary import named_by_vocabulary, nearest_entries, read_vocabulary
+from index_builder.encoding.clip import ClipEncoder, clip_name
 from popfactory.demo_drawing import draw
 from popfactory.demo_world import COLOURS, SHAPES, Group, Kind, Scene
 from spine.errors import DataError

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from index_builder.integer_products import Space
-from index_builder.witnesses import Assigned, Contest, with_witnesses
+from index_builder.clustering.witnesses import Assigned, Contest, with_witnesses
+from index_builder.numerics.integer_products import Space
 
 
 def unit(vectors):

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from index_builder.clip import DEMO_CLIP, ClipEncoder
+from index_builder.encoding.clip import DEMO_CLIP, ClipEncoder
 from retrieval_server.encoders import Encoders
 from retrieval_server.metrics import Metrics
 from retrieval_server.refusals import Refusal

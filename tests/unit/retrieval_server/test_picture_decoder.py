@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index_builder.preprocessing import Preprocessing
+from index_builder.encoding.preprocessing import Preprocessing
 from retrieval_server import picture_decoder
 from retrieval_server.picture_decoder import PictureDecoder
 from retrieval_server.refusals import Refusal

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from index_builder.heads import load_head
+from index_builder.scoring.heads import load_head
 from training.train_heads import fit_aesthetic, fit_detector, rating_embeddings
 
 

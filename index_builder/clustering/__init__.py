@@ -1,0 +1,1 @@
+"""Spherical k-means, and words for what a cluster shows."""

@@ -1,0 +1,33 @@
+"""What a search found, put in order: by similarity, and candidates of coarse codes by the vectors themselves."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from index_builder.metadata.metadata_rows import Rows
+from spine.tables import Vectors
+
+
+def candidates_for(k: int) -> int:
+    """How many candidates of coarse codes are ranked exactly for k neighbours."""
+    return 4 * k + 240
+
+
+def in_order(
+    similarities: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Results (q, k) by falling similarity; equals, whose order FAISS leaves open, by row."""
+    order = np.lexsort((rows, -similarities), axis=1)
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+def ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any) -> tuple[Vectors, Rows]:
+    """Candidates (q, depth) by falling similarity on the vectors themselves (n, d); -1, for none, comes last."""
+    numbers = np.sort(candidates, axis=1)  # in the order of the file
+    exact = np.empty(candidates.shape, dtype=np.float32)
+    for i, query in enumerate(queries):  # one by one: its vectors fit into the cache
+        exact[i] = vectors[np.maximum(numbers[i], 0)].astype(np.float32) @ query
+    exact[numbers < 0] = -np.inf
+    order = np.argsort(-exact, axis=1, kind="stable")
+    return np.take_along_axis(exact, order, axis=1), np.take_along_axis(numbers, order, axis=1)

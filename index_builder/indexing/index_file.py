@@ -1,0 +1,87 @@
+"""The files of an index folder: FAISS's own, and the vectors beside it, opened and checked."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from index_builder.numerics.faiss_library import load_faiss
+from spine.errors import DataError
+
+INDEX_FILE = "image.index"
+"""FAISS's file, or clip-retrieval's folder of one that stays on disk."""
+
+VECTORS_FILE = "vectors.npy"
+"""The vectors as float16, row by row, beside an index of coarse codes."""
+
+METADATA_FOLDER = "metadata"
+"""Row i belongs to vector i."""
+
+_open_lock = threading.Lock()  # FAISS's limits on what a file may ask for are the process's
+
+
+def read_index(path: Path, *, memory_map: bool) -> Any:
+    """The FAISS index of a file, or of clip-retrieval's folder of one that stays on disk.
+
+    Args:
+        path: image.index.
+        memory_map: Leave what can stay on disk there.
+
+    Raises:
+        DataError: It is missing, FAISS can't read it, or its metric is neither inner product nor L2.
+    """
+    faiss = load_faiss()
+    if path.is_dir():
+        file, flags = path / "populated.index", faiss.IO_FLAG_ONDISK_SAME_DIR
+    else:
+        file, flags = path, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if memory_map else 0
+    # FAISS holds a table that product codes may want against the limit below, even where it makes none.
+    flags |= faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
+    if not file.is_file():
+        raise DataError(f"{file}: missing; an index folder holds {INDEX_FILE} and {METADATA_FOLDER}/")
+    if not file.stat().st_size:
+        raise DataError(f"{file}: empty, and an index was needed; build it again")
+    with _open_lock:
+        # No vector in the file is longer than the file: a damaged length is refused, not allocated.
+        usual = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(file.stat().st_size + 1)
+        try:
+            index = faiss.read_index(str(file), flags)
+        except (RuntimeError, MemoryError) as error:
+            raise DataError(f"{file}: FAISS can't read it ({_first_line(error)}); build it again") from None
+        finally:
+            faiss.set_deserialization_vector_byte_limit(usual)
+    if index.metric_type not in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
+        raise DataError(f"{file}: metric {index.metric_type}; inner product or L2 was needed")
+    lists = faiss.try_extract_index_ivf(index)
+    codes = None if lists is None else faiss.downcast_index(lists)
+    if index.metric_type == faiss.METRIC_L2 and isinstance(codes, faiss.IndexIVFPQ):
+        codes.precompute_table()  # of use to L2 alone
+    return index
+
+
+def read_vectors(path: Path, index: Any) -> Any:
+    """The float16 rows beside an index, memory-mapped; None where there are none.
+
+    Args:
+        path: vectors.npy.
+        index: The FAISS index whose rows they are.
+
+    Raises:
+        DataError: The file is damaged, or its shape is not the index's.
+    """
+    if not path.is_file():
+        return None
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: can't be read ({error}); build the index again with --force") from None
+    if vectors.shape != (index.ntotal, index.d):
+        raise DataError(f"{path}: shape {vectors.shape}, {(index.ntotal, index.d)} was needed")
+    return np.asarray(vectors)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,371 @@
+"""An index folder: FAISS's vectors and the metadata of their rows, opened for search.
+
+Ours (`index_builder.indexes` writes it) and clip-retrieval's are the same: image.index beside
+metadata/. Ours has a manifest too, and where its codes are coarse the vectors themselves, so that
+candidates are ranked exactly.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from index_builder.indexing.candidate_ranking import candidates_for, in_order, ranked_exactly
+from index_builder.indexing.index_file import (
+    INDEX_FILE,
+    METADATA_FOLDER,
+    VECTORS_FILE,
+    read_index,
+    read_vectors,
+)
+from index_builder.metadata.metadata_rows import MetadataRows, Rows
+from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.gpu import GpuIndex
+from spine.errors import DataError
+from spine.stage import Manifest, find_manifest, verify
+from spine.tables import Vectors
+
+K_MAX = 1_000_000
+"""Neighbours one query may ask for."""
+
+Kept = TypeVar("Kept")
+
+
+class IndexFolder:
+    """An open index folder. Any number of threads may search it at once.
+
+    Attributes:
+        folder: Where it lies.
+        path: The index's file in it, or its folder if it stays on disk.
+        n: Vectors in it.
+        d: Their dimension.
+        metric: "inner_product" or "l2", as FAISS stores it; `search` gives similarities either way.
+        kind: FAISS's name of what searches: "IndexFlat", "IndexIVFRaBitQ" and the like.
+        columns: Names of its metadata columns.
+        model: CLIP model of its vectors, None where nothing says so.
+        demo_models: Whether that is the demo model.
+        nlist: Inverted lists; 0 for an index without.
+        nprobe: Lists searched a query by default; 0 for an index without lists.
+    """
+
+    def __init__(
+        self, folder: Path, index: Any, rows: MetadataRows, manifest: Manifest | None, vectors: Any, file: str
+    ) -> None:
+        faiss = load_faiss()
+        facts = manifest.facts if manifest is not None else {}
+        self.folder = folder
+        self.path = folder / file
+        self.n = int(index.ntotal)
+        self.d = int(index.d)
+        self.metric = "l2" if index.metric_type == faiss.METRIC_L2 else "inner_product"
+        self.columns = list(rows.schema.names)
+        self.model: str | None = facts.get("model")
+        self.demo_models = bool(facts.get("demo_models", False))
+        self._index = index
+        self._rows = rows
+        self._vectors = vectors
+        lists = faiss.try_extract_index_ivf(index)
+        self.kind = type(index if lists is None else faiss.downcast_index(lists)).__name__
+        self.nlist = int(lists.nlist) if lists is not None else 0
+        self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
+        self._kept: dict[str, Any] = {}
+        size_bytes = self.path.stat().st_size if self.path.is_file() else sys.maxsize
+        self._on_gpus = GpuIndex.of(index, size_bytes)
+        self._map_lock = threading.Lock()
+        self._mapped = False
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        file: str = INDEX_FILE,
+        rows: MetadataRows | None = None,
+        memory_map: bool = True,
+        check_digests: bool = True,
+        vectors_beside: bool | None = None,
+    ) -> "IndexFolder":
+        """Open an index folder of ours or of clip-retrieval's.
+
+        Args:
+            folder: Holds image.index and metadata/.
+            file: Another index in it, such as clip-retrieval's text.index.
+            rows: Its metadata, where that is open already or isn't in metadata/.
+            memory_map: Leave the vectors on disk and let the system bring in what is read; false reads
+                them into memory.
+            check_digests: Compare every file with the manifest, where there is one. It reads all of
+                them once: FAISS itself takes a file with a wrong bit without a word.
+            vectors_beside: Whether vectors.npy belongs to it; None where a manifest says so.
+
+        Raises:
+            DataError: A file is missing, damaged or not as published, the metric is unknown, or vectors
+                and metadata have not the same number of rows.
+        """
+        manifest = find_manifest(folder) if file == INDEX_FILE else None  # it tells of our own index alone
+        if manifest is not None and check_digests:
+            problems = verify(folder)
+            if problems:
+                raise DataError(f"{problems[0]}; build the index again with --force")
+        index = read_index(folder / file, memory_map=memory_map)
+        rows = MetadataRows.open(folder / METADATA_FOLDER) if rows is None else rows
+        if index.ntotal != rows.n:
+            raise DataError(
+                f"{folder}: {index.ntotal:,} vectors in {file}, {rows.n:,} rows of metadata; they must be equal"
+            )
+        beside = manifest is not None if vectors_beside is None else vectors_beside
+        vectors = read_vectors(folder / VECTORS_FILE, index) if beside else None
+        if manifest is not None:
+            _check_facts(folder, index, manifest)
+        return cls(folder, index, rows, manifest, vectors, file)
+
+    def search(
+        self, queries: Vectors, k: int, *, nprobe: int = 0
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The k nearest rows of each query.
+
+        Args:
+            queries: Shape (q, d), finite; of L2 norm 1 for similarities of -1 to 1.
+            k: Neighbours a query, 1 to K_MAX.
+            nprobe: Lists searched a query; 0 for the index's own. No meaning without lists.
+
+        Returns:
+            Similarities (q, k), highest first, and rows (q, k); equals by row. Where fewer than k are found the rest
+            is row -1 with similarity -inf. Of an l2 index the similarity is that of unit vectors.
+
+        Raises:
+            DataError: The shape is wrong, a value isn't finite, or k or nprobe is out of bounds.
+        """
+        index, vectors, queries = self.faiss_index(), self._vectors, self.checked(queries, k, nprobe)
+        similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        if len(queries) and self.n:
+            depth = min(self.n, k if vectors is None else candidates_for(k))
+            found, numbers = self._search(index, queries, depth, nprobe)
+            if self.metric == "l2":
+                found = np.subtract(1, found / 2, dtype=np.float32)
+            if vectors is not None:
+                found, numbers = ranked_exactly(queries, numbers, vectors)
+            width = min(k, depth)
+            rows[:, :width] = numbers[:, :width]
+            similarities[:, :width] = np.where(numbers[:, :width] >= 0, found[:, :width], -np.inf)
+            similarities, rows = in_order(similarities, rows)
+        return similarities, rows
+
+    def _search(
+        self, index: Any, queries: Vectors, depth: int, nprobe: int
+    ) -> tuple[npt.NDArray[np.float32], Rows]:
+        parameters = self._parameters(index, nprobe)
+        if self._on_gpus is not None:
+            found = self._on_gpus.search(queries, depth, nprobe or self.nprobe, parameters)
+            if found is not None:
+                return found
+        answer: tuple[npt.NDArray[np.float32], Rows] = index.search(queries, depth, params=parameters)
+        return answer
+
+    def search_with_vectors(
+        self, query: Vectors, k: int, *, nprobe: int = 0
+    ) -> tuple[npt.NDArray[np.float32], Rows, Vectors]:
+        """The k nearest rows of one query and their vectors, as `search` and `reconstruct` give them.
+
+        Unlike `reconstruct` it has no need to know where each row is, which is 47 GB for LAION-5B.
+
+        Args:
+            query: Shape (d,).
+            k: As in `search`.
+            nprobe: As in `search`.
+
+        Returns:
+            Similarities (m,), rows (m,) and vectors (m, d) of L2 norm 1: of what was found, m is k at most.
+
+        Raises:
+            DataError: As `search` and `reconstruct` do.
+        """
+        index = self.faiss_index()
+        if not self.nlist or self._vectors is not None or self._scans_fast(index):
+            similarities, rows = self.search(query[None], k, nprobe=nprobe)
+            found = rows[0] >= 0
+            return similarities[0][found], rows[0][found], self.reconstruct(rows[0][found])
+        queries = self.checked(query[None], k, nprobe)
+        parameters = self._parameters(index, nprobe)
+        distances, numbers, vectors = index.search_and_reconstruct(queries, min(self.n, k), params=parameters)
+        there = np.flatnonzero(numbers[0] >= 0)
+        near = distances[0][there] if self.metric == "inner_product" else 1 - distances[0][there] / 2
+        order = np.lexsort((numbers[0][there], -near))
+        picked = there[order]
+        in_place = np.array_equal(picked, np.arange(numbers.shape[1]))  # as a rule: it saves a copy
+        return near[order], numbers[0][picked], _unit(vectors[0] if in_place else vectors[0][picked])
+
+    @property
+    def rows(self) -> MetadataRows:
+        """Its metadata, row by row."""
+        return self._rows
+
+    @property
+    def exact_vectors(self) -> Any:
+        """The float16 vectors that candidates of coarse codes are ranked on, shape (n, d); None without."""
+        return self._vectors
+
+    def candidates(self, queries: Vectors, k: int, *, nprobe: int = 0) -> npt.NDArray[np.int64]:
+        """The rows that `search` ranks on the vectors themselves, in no order.
+
+        Args:
+            queries: As `search` has them.
+            k: Neighbours wanted in the end.
+            nprobe: Lists searched a query; 0 for the index's own.
+
+        Returns:
+            Shape (q, candidates_for(k)), or fewer columns where the index is smaller; -1 for none.
+
+        Raises:
+            DataError: As `search`.
+        """
+        index, queries = self.faiss_index(), self.checked(queries, k, nprobe)
+        depth = min(self.n, candidates_for(k))
+        found: tuple[Any, npt.NDArray[np.int64]] = index.search(
+            queries, depth, params=self._parameters(index, nprobe)
+        )
+        return found[1]
+
+    def reconstruct(self, rows: Rows) -> Vectors:
+        """The vectors of these rows, as far as the index's codes keep them, scaled to L2 norm 1.
+
+        The first call on an index with lists notes where each row is, 8 bytes a row.
+
+        Args:
+            rows: Shape (m,), each from 0 to n - 1.
+
+        Returns:
+            Shape (m, d).
+
+        Raises:
+            DataError: A row doesn't exist, or this kind of index keeps no vectors.
+        """
+        index, rows = self.faiss_index(), np.asarray(rows, dtype=np.int64)
+        # FAISS itself answers a negative row with whatever lies before the vectors in memory.
+        if rows.ndim != 1 or (rows.size and (rows.min() < 0 or rows.max() >= self.n)):
+            raise DataError(f"rows from 0 to {self.n - 1:,} were needed")
+        if not rows.size:
+            return np.empty((0, self.d), dtype=np.float32)
+        stored = self._vectors
+        if stored is not None:
+            vectors = stored[rows].astype(np.float32)
+        elif self._scans_fast(index):
+            # FAISS 1.15 tries, and ends the process where such lists are mapped from a file.
+            raise DataError(f"{self.folder}: fast-scan codes give no vectors back")
+        else:
+            self._note_places(index)
+            try:
+                vectors = index.reconstruct_batch(rows)
+            except RuntimeError as error:
+                raise DataError(f"{self.folder}: this kind of index keeps no vectors ({error})") from None
+        return _unit(vectors)
+
+    def metadata(self, rows: Rows, columns: Sequence[str] | None = None) -> pa.Table:
+        """Metadata of these rows, in this order.
+
+        Args:
+            rows: Shape (m,), each from 0 to n - 1.
+            columns: Those wanted; None for all.
+
+        Raises:
+            DataError: A row or column doesn't exist.
+        """
+        return self._rows.take(rows, columns)
+
+    def close(self) -> None:
+        """Let go of the files. Searches that run end well; later ones are a mistake."""
+        self._index = self._vectors = self._on_gpus = None
+        self._kept = {}
+        self._rows = MetadataRows([], self._rows.schema)
+
+    def __enter__(self) -> "IndexFolder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
+        """What `make` gives: made once, and let go when the folder is closed."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        made: Kept = self._kept[name]
+        return made
+
+    def faiss_index(self) -> Any:
+        """The FAISS index itself, to be read only.
+
+        Raises:
+            ValueError: The folder is closed.
+        """
+        if self._index is None:
+            raise ValueError(f"{self.folder}: this index is closed")
+        return self._index
+
+    def checked(self, queries: Vectors, k: int, nprobe: int) -> Vectors:
+        """Queries as a search takes them: shape (q, d), float32, contiguous.
+
+        Raises:
+            DataError: The shape is wrong, a value isn't finite, or k or nprobe is out of bounds.
+        """
+        queries = self._checked(queries)
+        if not 1 <= k <= K_MAX:
+            raise DataError(f"k = {k:,}, 1 to {K_MAX:,} was needed")
+        if nprobe < 0:
+            raise DataError(f"nprobe = {nprobe}, 0 or more was needed")
+        return queries
+
+    def _checked(self, queries: Vectors) -> Vectors:
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.d:
+            raise DataError(
+                f"queries of shape {queries.shape}, (any number, {self.d}) was needed: as the index has it"
+            )
+        finite = np.isfinite(queries).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"query {int(finite.argmin()):,} holds NaN or infinity, and {np.count_nonzero(~finite):,} of"
+                f" {len(queries):,} do; finite numbers were needed"
+            )
+        return queries
+
+    def _parameters(self, index: Any, nprobe: int) -> Any:
+        if not self.nlist:
+            return None
+        faiss = load_faiss()
+        # nprobe travels with the call. The index is shared: set on it, it would change a search
+        # already running in another thread, and FAISS then fails with "Invalid key".
+        parameters = faiss.SearchParametersIVF(nprobe=min(nprobe or self.nprobe, self.nlist))
+        if isinstance(index, faiss.IndexPreTransform):
+            return faiss.SearchParametersPreTransform(index_params=parameters)
+        return parameters if isinstance(index, faiss.IndexIVF) else None
+
+    def _scans_fast(self, index: Any) -> bool:
+        faiss = load_faiss()
+        lists = faiss.try_extract_index_ivf(index)
+        return lists is not None and isinstance(faiss.downcast_index(lists), faiss.IndexIVFFastScan)
+
+    def _note_places(self, index: Any) -> None:
+        with self._map_lock:
+            if self.nlist and not self._mapped:
+                load_faiss().extract_index_ivf(index).make_direct_map()
+                self._mapped = True
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    """Rows scaled to L2 norm 1; those of zeros stay."""
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+    unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return unit
+
+
+def _check_facts(folder: Path, index: Any, manifest: Manifest) -> None:
+    said = (manifest.facts.get("n"), manifest.facts.get("d"))
+    if said != (index.ntotal, index.d):
+        raise DataError(
+            f"{folder}: n, d = {said} in its manifest, {(index.ntotal, index.d)} in {INDEX_FILE}; build it again"
+        )

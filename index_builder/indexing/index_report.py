@@ -1,0 +1,178 @@
+"""What an index finds and what it costs, measured on itself: pictures of the pool ask for their neighbours.
+
+The truth is an exact search over all vectors. A picture doesn't count as its own neighbour, and a neighbour as near as
+the last of the exact ones counts as one of them: where pictures repeat, one is as right as the other.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from index_builder.indexing.index_folder import IndexFolder
+from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.gpu import nearest
+from index_builder.numerics.stored_vectors import StoredVectors
+from spine.progress import SILENT, Progress
+from spine.tables import Vectors
+
+QUERIES = 256
+"""Pictures of the pool that ask."""
+
+DEPTH = 100
+"""Neighbours that they ask for."""
+
+_EQUAL = 1e-5  # similarities nearer to each other are one to float32
+_NPROBE_MAX = 4_096
+_BEYOND = 2  # steps measured beyond the one that is enough, for the plot
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What searches with one nprobe find."""
+
+    nprobe: int
+    """0 for an index without lists."""
+    recall_at_10: float
+    recall_at_100: float
+    queries_per_s: float
+    """All queries at once, with as many threads as FAISS has."""
+    cpu_ms_per_query: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an index finds with each nprobe that was tried."""
+
+    steps: list[Step]
+    """By rising nprobe; empty where there is no neighbour to find."""
+    chosen: int
+    """Which of them is the least that is enough, or nearly as good as any."""
+    enough: bool
+    """Whether it reaches the recall that was wanted."""
+    queries: int
+    depth: int
+    """Neighbours asked for: 100, or all others of a smaller pool."""
+
+    @property
+    def nprobe(self) -> int:
+        """The nprobe to search with; 0 where nothing was measured or there are no lists."""
+        return self.steps[self.chosen].nprobe if self.steps else 0
+
+    def as_json(self, wanted: float) -> dict[str, Any]:
+        """For index_report.json."""
+        best = self.steps[self.chosen] if self.steps else None
+        return {
+            "queries": self.queries,
+            "k": self.depth,
+            "recall_wanted": wanted,
+            "recall_reached": self.enough,
+            "recall_at_10": best and round(best.recall_at_10, 4),
+            "recall_at_100": best and round(best.recall_at_100, 4),
+            "queries_per_s": best and round(best.queries_per_s, 1),
+            "cpu_ms_per_query": best and round(best.cpu_ms_per_query, 3),
+            "by_nprobe": [
+                {name: round(value, 4) for name, value in asdict(step).items()} for step in self.steps
+            ],
+        }
+
+
+def measure(
+    index: IndexFolder, vectors: StoredVectors, wanted: float, progress: Progress = SILENT
+) -> Measured:
+    """Search with rising nprobe until recall@100 is what was wanted.
+
+    Reads all vectors once. The same index gives the same recall again; speeds are of this machine, now.
+
+    Args:
+        index: What was built.
+        vectors: All that is in it, in its order.
+        wanted: Recall, 0 to 1.
+        progress: Told where the recall isn't reached.
+    """
+    n, depth = vectors.n, min(DEPTH, vectors.n - 1)
+    if depth < 1:
+        return Measured([], 0, True, 0, 0)
+    own = np.sort(np.random.default_rng(0).choice(n, size=min(QUERIES, n), replace=False)).astype(np.int64)
+    queries = vectors[own]
+    least = _exact(queries, own, vectors, depth)
+    steps: list[Step] = []
+    reached: list[bool] = []
+    for nprobe in _ladder(index.nlist):
+        steps.append(_step(index, vectors, queries, own, least, nprobe))
+        reached.append(steps[-1].recall_at_100 >= wanted)
+        if sum(reached) > _BEYOND:
+            break
+    recalls = [step.recall_at_100 for step in steps]
+    enough = any(reached)
+    chosen = (
+        reached.index(True) if enough else next(i for i, r in enumerate(recalls) if r >= max(recalls) - 0.002)
+    )
+    if not enough:
+        progress.say(
+            f"[index] recall = {wanted:g} isn't reached: these codes find {max(recalls):.3f} of the {depth} nearest"
+            f" at most; more [index] memory_budget gives finer ones"
+        )
+    return Measured(steps, chosen, enough, len(own), depth)
+
+
+def _ladder(nlist: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12 and on to all lists, 4,096 at most; 0 without lists."""
+    if not nlist:
+        return [0]
+    top = min(nlist, _NPROBE_MAX)
+    powers = [2**i for i in range(top.bit_length())]
+    return sorted({nprobe for power in powers for nprobe in (power, power * 3 // 2) if nprobe <= top} | {top})
+
+
+def _exact(
+    queries: Vectors, own: Rows, vectors: StoredVectors, depth: int
+) -> dict[int, npt.NDArray[np.float32]]:
+    """The similarity of the exact 10th (or last) and `depth`-th neighbour of each query, by k."""
+    faiss = load_faiss()
+    # One more than asked for, since each finds itself.
+    heap = faiss.ResultHeap(len(queries), depth + 1, keep_max=True)
+    for first, block in vectors.blocks():
+        k = min(depth + 1, len(block))
+        similarities, rows = nearest(queries, block, k, faiss.METRIC_INNER_PRODUCT)
+        heap.add_result(similarities, rows + first)
+    heap.finalize()
+    others = np.where(own[:, None] == heap.I, -np.inf, heap.D)
+    others = -np.sort(-others, axis=1)[:, :depth]
+    return {k: others[:, k - 1] for k in {min(10, depth), depth}}
+
+
+def _step(
+    index: IndexFolder,
+    vectors: StoredVectors,
+    queries: Vectors,
+    own: Rows,
+    least: dict[int, npt.NDArray[np.float32]],
+    nprobe: int,
+) -> Step:
+    depth = max(least)
+    wall, cpu = time.perf_counter(), time.process_time()
+    _, rows = index.search(queries, depth + 1, nprobe=nprobe)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    there = (rows >= 0) & (rows != own[:, None])
+    numbers = np.unique(rows[there])
+    stored = vectors[numbers]
+    recalls = {}
+    for k, bound in least.items():
+        found = 0
+        for i in range(len(queries)):
+            near = rows[i][there[i]][:k]
+            similarities = stored[np.searchsorted(numbers, near)] @ queries[i]
+            found += int(np.count_nonzero(similarities >= bound[i] - _EQUAL))
+        recalls[k] = found / (k * len(queries))
+    return Step(
+        nprobe,
+        recalls[min(recalls)],
+        recalls[depth],
+        len(queries) / max(wall, 1e-9),
+        1_000 * cpu / len(queries),
+    )

@@ -1,0 +1,1 @@
+"""The list-major pass: each inverted list read once and scored for all its centroids."""

@@ -1,0 +1,236 @@
+"""All queries against the inverted lists in one pass: each list is read and decoded once, for all that want it.
+
+FAISS answers a query by going through its lists; a thousand queries make it read and decode a popular list
+hundreds of times. Here the (query, list) pairs are sorted by list. A list is read once, in the order of the
+file, decoded once, and scored for all its queries together: first by whole numbers, which rule most of it out
+(`index_builder.lists.list_screen`), the rest in float32. FAISS's heaps keep the best k of each query.
+
+Source: the idea is that of `faiss.contrib.big_batch_search`.
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from index_builder.lists.best_k import BestK, Similarities
+from index_builder.lists.inverted_lists import InvertedList, InvertedLists
+from index_builder.lists.list_codes import ListDecoder, list_decoder
+from index_builder.lists.list_pairs import Numbers, Pairs, Wanted, pair_up
+from index_builder.lists.list_screen import SCREENED_FROM, Screen
+from index_builder.lists.list_tiles import Scanners, Scored, Tile, TileScorer
+from index_builder.lists.ordered_threads import mapped_in_order
+from index_builder.metadata.metadata_rows import Rows
+from index_builder.metadata.row_mask import RowMask
+from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.integer_products import has_fast_integers
+from index_builder.numerics.matrix_threads import one_matrix_thread, one_torch_thread
+from spine.progress import SILENT, Progress
+from spine.tables import Vectors
+
+GROWN = 16
+"""Rows that pass a predicate, for each of k neighbours, that a query looks for before it goes to no further list."""
+
+HELD_BYTES = 256 * 2**20
+"""Of lists on disk that are read before the first is scored."""
+
+_VECTORS, _VECTORS_LEAST = 2_048, 64  # of a list, decoded at once: 6 MB at d = 768
+_SCORES = 2**20  # of them with the list's queries, unless these alone are more
+_TILES = 16
+
+_Bounded = tuple[Tile, Similarities | None]
+"""A tile, and what a row must have at least to be among the best of each of its queries."""
+
+
+class ListPass:
+    """The list-major search over one index.
+
+    Attributes:
+        lists: The inverted lists it goes through.
+        codes: What they hold: "flat", "scalar" or "product".
+        screens: Whether whole numbers may rule rows out, if there is enough to do.
+    """
+
+    def __init__(self, index: Any, path: Path) -> None:
+        """Look at an index; see `open_list_pass`."""
+        faiss = load_faiss()
+        self._index = index  # what its parts below belong to
+        self._transforms, self._ivf = parts_of(index)
+        self._l2 = index.metric_type == faiss.METRIC_L2
+        decoder = list_decoder(self._ivf)
+        if decoder is None:
+            raise ValueError("FAISS alone can score these codes")
+        self._decoder: ListDecoder = decoder
+        self.screens = not self._l2 and has_fast_integers()
+        self._scanners = Scanners(self._ivf)
+        self.codes = decoder.kind
+        self.lists = InvertedLists(self._ivf, path)
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        nprobe: int,
+        mask: RowMask | None = None,
+        progress: Progress = SILENT,
+    ) -> tuple[Similarities, Rows, Numbers]:
+        """The k nearest rows of each query among its nprobe nearest lists.
+
+        As many threads work as FAISS has. Memory holds 12 bytes for each of the q · k results, 20 for each of the
+        q · nprobe pairs, HELD_BYTES of lists on disk, one stretch of the file twice, and some 30 MB a thread.
+
+        Args:
+            queries: Shape (q, d), float32, contiguous, finite.
+            k: Neighbours a query, 1 at least.
+            nprobe: Lists a query.
+            mask: Rows that may be found; None for all. A query goes on to further lists until GROWN · k such rows are
+                in them, or no list is left.
+            progress: Told of lists gone through.
+
+        Returns:
+            Similarities (q, k) and rows (q, k), in the order of FAISS's heaps, not sorted; where fewer than k are
+            found the rest is row -1 with similarity -inf. Of an l2 index 1 - distance / 2. And how many lists each
+            query went through, (q,).
+
+        Raises:
+            DataError: Lists on disk can't be read.
+        """
+        moved = moved_by(self._transforms, queries)
+        best = BestK(len(queries), k)
+        wanted = Wanted(self.lists.passing(mask), GROWN * k) if mask is not None else None
+        lists, start = [np.empty(0, dtype=np.int64)], 0
+        with one_matrix_thread():
+            while start < len(moved):
+                some = moved[start:]
+                pairs = pair_up(self._ivf, self.lists.order, some, min(nprobe, int(self._ivf.nlist)), wanted)
+                read = np.count_nonzero(self.lists.sizes[pairs.numbers])
+                progress.begin("search", int(read), "lists")
+                self._go_through(pairs, some, mask, start, best, progress)
+                lists.append(pairs.lists)
+                start += len(pairs.lists)
+        return *best.results(), np.concatenate(lists)
+
+    def _go_through(
+        self,
+        pairs: Pairs,
+        queries: Vectors,
+        mask: RowMask | None,
+        first: int,
+        best: BestK,
+        progress: Progress,
+    ) -> None:
+        """Offer each pair's rows; `first` is the number of the first query in `best`."""
+        screen = Screen(self._decoder, queries) if self._worth_screening(pairs) else None
+
+        scorer = TileScorer(self._ivf, self._decoder, self._scanners, queries, best.k, screen, l2=self._l2)
+
+        def with_bounds() -> Iterator[list[_Bounded]]:
+            for share in _shares(self._tiles(pairs, mask)):
+                # Looked up as the share is handed out, so that they don't depend on what threads do meanwhile.
+                yield [
+                    (tile, best.least(tile.queries + first) if scorer.wants_least(tile) else None)
+                    for tile in share
+                ]
+
+        def score(share: list[_Bounded]) -> list[Scored]:
+            with one_torch_thread() if screen is not None else nullcontext():
+                return [scorer.score(tile, least) for tile, least in share]
+
+        for share in mapped_in_order(score, with_bounds(), load_faiss().omp_get_max_threads()):
+            for scored in share:
+                scored.offer(best, first)
+                if scored.tile.last:
+                    progress.advance(1)
+
+    def _worth_screening(self, pairs: Pairs) -> bool:
+        """Whether whole numbers would save more than the time it takes to load what multiplies them."""
+        if not self.screens:
+            return False
+        sizes = self.lists.sizes[pairs.numbers]
+        return float(sizes @ np.diff(pairs.starts)) * int(self._ivf.d) >= SCREENED_FROM
+
+    def _tiles(self, pairs: Pairs, mask: RowMask | None) -> Iterator[Tile]:
+        """The work in pieces of a bounded number of scores."""
+        place = {int(number): i for i, number in enumerate(pairs.numbers)}
+        for each in self._least_work_first(pairs):
+            codes, rows = each.codes, each.rows
+            if mask is not None:
+                passing = np.flatnonzero(mask.has(rows))
+                codes, rows = codes[passing], rows[passing]
+            i = place[each.number]
+            inside = slice(int(pairs.starts[i]), int(pairs.starts[i + 1]))
+            queries, middles = pairs.queries[inside], pairs.middles[inside]
+            step = max(_VECTORS_LEAST, min(_VECTORS, _SCORES // len(queries)))
+            for start in range(0, len(rows), step):
+                piece = slice(start, start + step)
+                ends = start + step >= len(rows)
+                yield Tile(each.number, codes[piece], rows[piece], queries, middles, ends)
+
+    def _least_work_first(self, pairs: Pairs) -> Iterator[InvertedList]:
+        """The lists; those with little to score first, since what they leave of the others need not be scored.
+
+        Of lists on disk, which are read in the order of the file, only the first HELD_BYTES are put in order.
+        """
+        work = self.lists.sizes[pairs.numbers] * np.diff(pairs.starts)
+        if not self.lists.on_disk:
+            yield from self.lists.read(pairs.numbers[np.argsort(work, kind="stable")])
+            return
+        reading = self.lists.read(pairs.numbers)
+        held, size_bytes = [], 0
+        for each in reading:
+            held.append(each)
+            size_bytes += each.codes.nbytes + each.rows.nbytes
+            if size_bytes >= HELD_BYTES:
+                break
+        of = dict(zip(pairs.numbers.tolist(), work.tolist(), strict=True))
+        held.sort(key=lambda each: of[each.number])
+        held.reverse()
+        while held:  # from the end, so that each is let go of when it is done
+            yield held.pop()
+        yield from reading
+
+
+def open_list_pass(index: Any, path: Path) -> ListPass | None:
+    """The list-major search over an index; None for a kind that it doesn't know.
+
+    It knows IVF indexes of plain vectors, scalar and product quantisers, also behind transforms such as OPQ.
+
+    Args:
+        index: A FAISS index.
+        path: Its file, or its folder if it stays on disk.
+    """
+    _, ivf = parts_of(index)
+    return ListPass(index, path) if ivf is not None and list_decoder(ivf) is not None else None
+
+
+def parts_of(index: Any) -> tuple[list[Any], Any]:
+    """The transforms before an IVF index, and the index; none and None for anything else."""
+    faiss, transforms = load_faiss(), []
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        transforms = [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
+        index = faiss.downcast_index(index.index)
+    return (transforms, index) if isinstance(index, faiss.IndexIVF) else ([], None)
+
+
+def moved_by(transforms: list[Any], queries: Vectors) -> Vectors:
+    """Queries as the lists have them."""
+    for transform in transforms:
+        queries = transform.apply(queries)
+    return np.ascontiguousarray(queries, dtype=np.float32)
+
+
+def _shares(tiles: Iterator[Tile]) -> Iterator[list[Tile]]:
+    """Tiles handed out together, so that small ones don't cost a thread more than they are worth."""
+    share: list[Tile] = []
+    scores = 0
+    for tile in tiles:
+        share.append(tile)
+        scores += len(tile.queries) * len(tile.rows)
+        if scores >= _SCORES // 8 or len(share) >= _TILES:
+            yield share
+            share, scores = [], 0
+    if share:
+        yield share

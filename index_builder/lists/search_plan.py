@@ -1,0 +1,98 @@
+"""Whether many queries are answered list by list, or by FAISS query by query: by what each would cost.
+
+The costs are estimates in nanoseconds of one core, measured on an AMD Zen 4 with AVX-512, and good to a factor of
+two on others; what is compared is their ratio.
+
+    FAISS      scores x (what it takes to score one code)
+    list-major lists x 20 µs, vectors decoded x d, scores x (d of a matrix product, and a look at the heap); where
+               whole numbers rule most of it out, a product of those and little else; where few queries share a
+               list, FAISS's scan of it, and 10 or 25 µs a pair of query and list
+
+Lists on disk are read at 2 GB/s, by the pass once; by FAISS once too where they fit into half of the memory, else
+once for each query that wants them. Assigning queries to lists is the same for both and left out.
+"""
+
+from dataclasses import dataclass
+
+from index_builder.lists.exact_ranking import QUERIES_LEAST
+from index_builder.lists.list_screen import SCREENED_FROM
+from index_builder.lists.list_tiles import SCANNED_BELOW
+
+_LIST_NS = 20_000.0  # per list: reading, calls
+_DECODED_NS = {"flat": 0.02, "scalar": 0.25, "product": 0.7}  # per dimension of a vector
+_PRODUCT_NS, _HEAP_NS = 0.03, 3.7  # per dimension of a score, and per score
+_SCREENED_NS, _LEFT_NS = 0.006, 3.0  # the same by whole numbers, with what they leave to be scored
+_LOADED_NS = 1.5e9  # what multiplies whole numbers, once
+_PAIR_NS = {"flat": 10_000.0, "scalar": 10_000.0, "product": 25_000.0}  # calls, and tables of product codes
+_SCANNED_NS = {"flat": 0.1, "scalar": 0.12, "product": 0.07}  # per dimension of a score, by FAISS
+_BYTE_NS = 0.5  # read from disk
+_MAPPED_NS = 60_000.0  # per list of a query: FAISS starts threads that bring lists in from disk
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """How queries are going to be answered, and why."""
+
+    list_major: bool
+    reason: str
+    """One line for a person."""
+
+
+def plan_search(
+    n: int,
+    d: int,
+    nlist: int,
+    queries: int,
+    nprobe: int,
+    *,
+    codes: str | None,
+    disk_bytes: int,
+    memory_bytes: int,
+    l2: bool,
+    screens: bool,
+) -> SearchPlan:
+    """Choose the way that costs less.
+
+    Args:
+        n: Vectors in the index.
+        d: Their dimension.
+        nlist: Inverted lists, 0 for none.
+        queries: Queries asked together.
+        nprobe: Lists a query.
+        codes: "flat", "scalar" or "product"; None where FAISS alone can score them.
+        disk_bytes: What the lists take on disk; 0 where they are in memory.
+        memory_bytes: Memory of this machine.
+        l2: Whether similarities come from distances: then nothing is scanned or ruled out.
+        screens: Whether whole numbers may rule rows out, if there is enough to do.
+    """
+    if not nlist:
+        return SearchPlan(
+            False, f"FAISS's batch search: the index has no lists, {queries:,} queries × {n:,} vectors"
+        )
+    if codes is None:
+        return SearchPlan(False, "FAISS's batch search: this kind of codes is scored by FAISS alone")
+    nprobe = min(nprobe, nlist)
+    touched = nlist * (1 - (1 - nprobe / nlist) ** queries)
+    scores = queries * nprobe * n / nlist
+    decoded = touched * n / nlist
+    theirs = scores * d * _SCANNED_NS[codes]
+    if not l2 and scores < decoded * SCANNED_BELOW[codes]:
+        ours = touched * _LIST_NS + theirs + queries * nprobe * _PAIR_NS[codes]
+    else:
+        multiplied = max(scores, decoded * QUERIES_LEAST)
+        ours = touched * _LIST_NS + decoded * d * _DECODED_NS[codes]
+        ours += multiplied * d * _PRODUCT_NS + scores * _HEAP_NS
+        if screens and scores * d >= SCREENED_FROM:
+            ours += scores * (d * (_SCREENED_NS - _PRODUCT_NS) + _LEFT_NS - _HEAP_NS) + _LOADED_NS
+    if disk_bytes:
+        reads = touched if disk_bytes <= memory_bytes / 2 else queries * nprobe
+        ours += touched / nlist * disk_bytes * _BYTE_NS
+        theirs += queries * nprobe * _MAPPED_NS + reads / nlist * disk_bytes * _BYTE_NS
+    what = (
+        f"{queries:,} queries × {nprobe:,} of {nlist:,} lists{' on disk' if disk_bytes else ''}, about"
+        f" {touched:,.0f} different ones with {queries * nprobe / max(touched, 1e-9):,.1f} queries each"
+    )
+    costs = f"estimated at {ours / 1e9:.3g} s of a core list by list, {theirs / 1e9:.3g} s query by query"
+    if ours < theirs:
+        return SearchPlan(True, f"list-major, each list read once: {what}; {costs}")
+    return SearchPlan(False, f"FAISS's batch search: {what}; {costs}")

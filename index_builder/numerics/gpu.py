@@ -1,0 +1,128 @@
+"""FAISS on GPUs: used where popfactory[gpu] is installed and there is one. No GPU has been tried yet.
+
+FAISS's GPU side serves one caller at a time, so every call is made under one lock. Similarities differ from the
+CPU's in their last bits.
+"""
+
+import threading
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from index_builder.numerics.faiss_library import load_faiss
+from spine.tables import Vectors
+
+K_MAX = 2_048
+"""Neighbours and lists that FAISS's GPU side takes a query."""
+
+_lock = threading.Lock()
+
+Found = tuple[Vectors, npt.NDArray[np.int64]]
+"""Similarities or distances, and numbers, shape (q, k) each."""
+
+
+@cache
+def gpu_count() -> int:
+    """GPUs that this FAISS can use; 0 for faiss-cpu."""
+    return int(load_faiss().get_num_gpus())
+
+
+@cache
+def _resources() -> Any:
+    return load_faiss().StandardGpuResources()
+
+
+def nearest(queries: Vectors, vectors: Vectors, k: int, metric: int) -> Found:
+    """Exact search, on a GPU where there is one.
+
+    Args:
+        queries: Shape (q, d).
+        vectors: Shape (n, d).
+        k: Neighbours a query, up to n.
+        metric: FAISS's number of it.
+    """
+    faiss = load_faiss()
+    if not gpu_count() or k > K_MAX:
+        found: Found = faiss.knn(queries, vectors, k, metric=metric)
+        return found
+    with _lock:
+        found = faiss.knn_gpu(_resources(), queries, vectors, k, metric=metric)
+    return found
+
+
+class GpuIndex:
+    """A copy of an index on all GPUs, searched instead of it where GPUs can answer."""
+
+    def __init__(self, copy: Any) -> None:
+        self._copy = copy
+
+    @classmethod
+    def of(cls, index: Any, size_bytes: int) -> "GpuIndex | None":
+        """Copy an index to the GPUs; None without one, for a kind they don't search, or where it wouldn't fit.
+
+        Args:
+            index: Any FAISS index.
+            size_bytes: What it takes.
+        """
+        if not gpu_count() or not _is_searched_there(index) or size_bytes > _free_bytes():
+            return None
+        return cls(load_faiss().index_cpu_to_all_gpus(index))
+
+    def search(self, queries: Vectors, k: int, nprobe: int, parameters: Any) -> Found | None:
+        """As FAISS's search; None where k or nprobe is more than GPUs take."""
+        if max(k, nprobe) > K_MAX:
+            return None
+        with _lock:
+            found: Found = self._copy.search(queries, k, params=parameters)
+        return found
+
+
+def add_with_lists(part: Any, vectors: Vectors, numbers: npt.NDArray[np.int64], quantizer: Any) -> None:
+    """Add vectors to an index with inverted lists, their lists found by another quantiser than its own.
+
+    Args:
+        part: The index; its transforms are applied.
+        vectors: Shape (n, d), float32.
+        numbers: Row numbers, shape (n,).
+        quantizer: Holds the middles of its lists, such as `quantizer_on_gpu` gives.
+    """
+    faiss = load_faiss()
+    turned = vectors
+    if isinstance(part, faiss.IndexPreTransform):
+        for place in range(part.chain.size()):
+            turned = faiss.downcast_VectorTransform(part.chain.at(place)).apply(turned)
+    with _lock:
+        _, nearest_lists = quantizer.search(turned, 1)
+    lists = faiss.downcast_index(faiss.extract_index_ivf(part))
+    pointers = [
+        faiss.swig_ptr(array) for array in (turned, numbers, np.ascontiguousarray(nearest_lists[:, 0]))
+    ]
+    lists.add_core(len(turned), *pointers)
+    part.ntotal = lists.ntotal
+
+
+def quantizer_on_gpu(index: Any) -> Any:
+    """The middles of an index's lists on GPUs; None without one, or where they aren't a plain list of vectors."""
+    faiss = load_faiss()
+    middles = faiss.downcast_index(faiss.extract_index_ivf(index).quantizer)
+    if not gpu_count() or not isinstance(middles, faiss.IndexFlat):
+        return None
+    return faiss.index_cpu_to_all_gpus(middles)
+
+
+def _is_searched_there(index: Any) -> bool:
+    faiss = load_faiss()
+    plain = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    return isinstance(
+        plain, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexIVFPQ | faiss.IndexIVFScalarQuantizer
+    )
+
+
+def _free_bytes() -> int:
+    """What the emptiest GPU has free, but for a fifth that searches need."""
+    import torch
+
+    devices = range(torch.cuda.device_count())
+    return min((int(0.8 * torch.cuda.mem_get_info(device)[0]) for device in devices), default=0)

@@ -1,0 +1,1 @@
+"""Pools asked for neighbours, here or on a server, and others' centroids."""

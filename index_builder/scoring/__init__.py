@@ -1,0 +1,1 @@
+"""Scores of vectors and pixels: aesthetic, unsafe, watermark and violence heads, LAION's weights among them."""
