@@ -1,5 +1,6 @@
 """A picture's whole story: where it came from, who wanted it, what was measured, who decided, what is said of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from spine.config import load_config
 from spine.errors import DataError
 from spine.filters import RULES
 from spine.lists import BlockLists
+from spine.places import shown_place
 from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
@@ -24,11 +26,19 @@ from spine.tables import CAPTIONS, DATASET, GROUPS, IMAGES, METADATA, NEIGHBOURS
 
 _OF_POOL = ("width", "height", "aesthetic", "pwatermark", "punsafe")
 
+Told = Callable[[str], str]
+"""A place, or a message that begins with one, as it is to be told."""
 
-def why(run: Run, picture_id: int) -> list[str]:
+
+def why(run: Run, picture_id: int, *, places: bool = True) -> list[str]:
     """All that the run knows of one picture, a line each, in the order of the stages.
 
     Works on a run that isn't finished.
+
+    Args:
+        run: Finished or not.
+        picture_id: Of a picture in its neighbours or its pool.
+        places: Whether to name folders of this machine; not for who looks from elsewhere.
 
     Raises:
         DataError: No table of the run has this id.
@@ -40,16 +50,20 @@ def why(run: Run, picture_id: int) -> list[str]:
         raise DataError(
             f"{run.folder}: no picture {picture_id} in neighbours/ or pool/; take an id from one of the run's tables"
         )
-    lines = [f"picture {picture_id}", *_source(source)]
+
+    def told(text: str) -> str:
+        return text if places else shown_place(text, run.folder)
+
+    lines = [f"picture {picture_id}", *_source(source, told)]
     if not neighbours:
         return [*lines, "retrieve: no centroid has it among its neighbours"]
     lines += _wanted_by(run, neighbours, picture_id)
     images = _rows(part_paths(run.images), IMAGES, picture_id)
-    lines += _fetched(images)
+    lines += _fetched(images, told)
     lines += _scored(run, config, source)
     lines += _decisions(run, "image", picture_id)
     lines += _lists(run, config, source, images)
-    lines += _captions(run, picture_id)
+    lines += _captions(run, picture_id, told)
     return lines + _released(run, config, picture_id)
 
 
@@ -67,8 +81,8 @@ def _in_pool(run: Run, picture_id: int) -> dict[str, Any] | None:
     return None
 
 
-def _source(row: dict[str, Any]) -> list[str]:
-    lines = [f"source: {row['image_path'] or row['url'] or 'neither place nor address'}"]
+def _source(row: dict[str, Any], told: Told) -> list[str]:
+    lines = [f"source: {told(row['image_path'] or row['url'] or 'neither place nor address')}"]
     if row["image_path"] and row["url"]:
         lines.append(f"  address: {row['url']}")
     if row["caption"]:
@@ -110,16 +124,16 @@ def _verdict(row: dict[str, Any]) -> str:
     return f"{row['verdict']} by rule {row['rule']} ({RULES.get(row['rule'], row['rule'])}){detail}"
 
 
-def _fetched(rows: list[dict[str, Any]]) -> list[str]:
+def _fetched(rows: list[dict[str, Any]], told: Told) -> list[str]:
     if not rows:
         return ["fetch: not asked for"]
     row = rows[0]
     if row["status"] != "fetched":
-        return [f"fetch: failed, {row['reason']}: {row['message']} ({row['attempts']} attempts)"]
+        return [f"fetch: failed, {row['reason']}: {told(row['message'] or '')} ({row['attempts']} attempts)"]
     return [
         f"fetch: {row['format']}, {row['width']} x {row['height']} pixels, {row['size_bytes']:,} bytes, "
         f"sha256 {row['sha256']}",
-        f"  kept at: {row['image_path']}",
+        f"  kept at: {told(row['image_path'])}",
         *([f"  its host reserves: {row['opt_out']}"] if row["opt_out"] else []),
     ]
 
@@ -180,14 +194,14 @@ def _lists(run: Run, config: Config, source: dict[str, Any], images: list[dict[s
     return [f"lists: {RULES[rule]}"] if rule is not None else []
 
 
-def _captions(run: Run, picture_id: int) -> list[str]:
+def _captions(run: Run, picture_id: int, told: Told) -> list[str]:
     lines = []
     for row in _rows([*part_paths(run.captions), *shelved_parts(run)], CAPTIONS, picture_id):
         by = f"caption {row['caption_id']} by {row['model']}, prompt {row['prompt_id']}"
         if row["status"] == "captioned":
             lines.append(f"{by}: {' '.join(row['caption'].split())}")
         else:
-            lines.append(f"{by}: failed, {row['reason']}: {row['message']}")
+            lines.append(f"{by}: failed, {row['reason']}: {told(row['message'] or '')}")
         lines += [f"  {line}" for line in _decisions(run, "caption", row["caption_id"])]
     return lines
 

@@ -70,6 +70,23 @@ def split_place(place: str) -> tuple[str, tuple[str, ...]]:
     return names[0], tuple(names[1:])
 
 
+def shown_place(place: str, folder: Path) -> str:
+    """A place, or a message that begins with one, for people who sit elsewhere: it names no folder of this machine.
+
+    Args:
+        place: As place_of makes it, maybe with ": " and more behind it.
+        folder: What lies in it is told relative to it; of other files the name alone. Addresses stay.
+    """
+    named, colon, rest = place.partition(": ")
+    path, parts = split_place(named)
+    if not path.startswith("/"):
+        return place
+    base = os.fsencode(folder.absolute()) + b"/"
+    inside = os.fsencode(path).startswith(base)
+    shown = os.fsdecode(os.fsencode(path).removeprefix(base)) if inside else Path(path).name
+    return place_of(shown, *parts) + colon + rest
+
+
 def read_bytes(place: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """The bytes that lie at a place.
 

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spine.places import shown_place
 from spine.run import Run, part_paths
 from spine.tables import CAPTIONS, IMAGES, read_table
 
@@ -40,4 +41,7 @@ def examples(run: Run, stage: str, reason: str, count: int = 5) -> list[dict[str
         found += failed.slice(0, count - len(found)).select(list(columns)).to_pylist()
         if len(found) >= count:
             break
-    return [row | {"id": str(row["id"])} for row in found]
+    return [
+        row | {"id": str(row["id"]), "message": shown_place(row["message"] or "", run.folder)}
+        for row in found
+    ]

@@ -133,7 +133,7 @@ class Gallery:
         said = self._decisions.judgements([picture_id])
         return {
             "id": str(picture_id),
-            "story": why(self._run, picture_id),
+            "story": why(self._run, picture_id, places=False),
             "judgements": said.get(picture_id, {}),
         }
 

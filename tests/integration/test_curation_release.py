@@ -540,6 +540,16 @@ def test_why_tells_the_whole_story_and_knows_when_there_is_none(run):
         why(run, 12345)
 
 
+def test_why_names_no_folder_of_the_machine_to_who_looks_from_elsewhere(run):
+    shared = number(run, "500")
+    assert any(line.startswith("source: /") for line in why(run, shared))
+
+    elsewhere = why(run, shared, places=False)
+
+    assert "source: 500.png" in elsewhere and "  kept at: 500.png" in elsewhere
+    assert [line for line in elsewhere if ": /" in line] == []
+
+
 def test_select_folds_what_curators_decide_and_does_nothing_when_nothing_changed(run):
     first = read_manifest(run.selection)
     assert select(run) == first

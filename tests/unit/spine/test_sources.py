@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from spine.errors import DataError, ImageError
 from spine.ids import laion_id
+from spine.places import shown_place
 from spine.sources import Entry, entries, place_of, read_bytes, split_place, survey
 
 
@@ -46,6 +47,19 @@ def test_plain_names_stay_readable():
     assert place_of("/data/0.tar", "a/b.jpg") == "/data/0.tar::a/b.jpg"
     assert place_of("/data/line\nbreak.jpg") == "file:///data/line%0Abreak.jpg"
     assert place_of("/data/two::colons.jpg") == "file:///data/two%3A%3Acolons.jpg"
+
+
+def test_a_place_is_shown_elsewhere_without_folders_of_this_machine(tmp_path):
+    inside = place_of(f"{tmp_path}/images/a.png")
+    member = place_of("/data/00000.tar", "12.jpg")
+    encoded = place_of("/data/line\nbreak.jpg")
+
+    assert shown_place(inside, tmp_path) == "images/a.png"
+    assert shown_place(f"{inside}: no such file: gone", tmp_path) == "images/a.png: no such file: gone"
+    assert shown_place(member, tmp_path) == "00000.tar::12.jpg"
+    assert split_place(shown_place(encoded, tmp_path)) == ("line\nbreak.jpg", ())
+    for elsewhere in ("s3://bucket/0.tar::1.jpg", "https://example.org/a.jpg", "404: gone", ""):
+        assert shown_place(elsewhere, tmp_path) == elsewhere
 
 
 def test_a_folder_gives_every_picture_by_name_in_the_same_order(tmp_path):
