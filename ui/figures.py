@@ -26,13 +26,14 @@ def distribution(values: npt.NDArray[np.float64], *, whole: bool = False) -> dic
         whole: Whether they are whole numbers; then a bin is one number at least.
 
     Returns:
-        low, high, counts, known, unknown, and the 5th, 50th and 95th percentile; None where none is known.
+        low, high (of the bins; the last whole number lies below it), most (the greatest value), whole, counts,
+        known, unknown, and the 5th, 50th and 95th percentile; None where none is known.
     """
     known = values[~np.isnan(values)]
     if not len(known):
         return None
     low, high = float(known.min()), float(known.max())
-    bins = BINS
+    most, bins = high, BINS
     if whole:
         step = max(1, int(np.ceil((high - low + 1) / BINS)))
         bins = int(np.ceil((high - low + 1) / step))
@@ -42,6 +43,8 @@ def distribution(values: npt.NDArray[np.float64], *, whole: bool = False) -> dic
     return {
         "low": low,
         "high": high if high > low else low + 1,
+        "most": most,
+        "whole": whole,
         "counts": counts.tolist(),
         "known": len(known),
         "unknown": len(values) - len(known),

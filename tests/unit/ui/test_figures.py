@@ -19,7 +19,7 @@ def test_a_distribution_counts_every_known_value_once():
         int(((known >= low) & ((known < high) | (place == BINS - 1))).sum())
         for place, (low, high) in enumerate(pairwise(edges))
     ]
-    assert (found["known"], found["unknown"]) == (900, 100)
+    assert (found["known"], found["unknown"], found["most"]) == (900, 100, known[-1])
     assert [found[name] for name in ("p5", "p50", "p95")] == [known[44], known[449], known[854]]
 
 
@@ -29,6 +29,7 @@ def test_whole_numbers_have_a_bin_each_or_a_few_to_a_bin():
 
     assert (few["low"], few["counts"]) == (3, [1, 2, 0, 0, 1])
     assert many["counts"] == [5] * 20
+    assert (few["high"], few["most"], many["high"], many["most"]) == (8, 7, 100, 99)
 
 
 def test_one_value_or_none():

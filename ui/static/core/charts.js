@@ -23,13 +23,14 @@ export const histogram = (label, values, limit = null) => {
   const { low, high, counts } = values;
   const top = Math.max(1, ...counts);
   const step = WIDTH / counts.length;
-  const at = (value) => ((value - low) / (high - low)) * WIDTH;
   const span = (high - low) / counts.length;
+  const at = (value) => ((value - low + (values.whole ? 0.5 : 0)) / (high - low)) * WIDTH; // a whole number's bar begins at it
+  const range = (from) => (values.whole && span === 1 ? short(from) : `${short(from)} to ${short(values.whole ? from + span - 1 : from + span)}`);
   const bars = counts.map((number, place) => {
     const height = number ? Math.max(2, (number / top) * HEIGHT) : 0;
     const bar = svg("rect", { x: place * step + 0.5, y: HEIGHT - height, width: Math.max(1, step - 1), height, class: "pf-chart-bar" });
     bar.append(svg("title"));
-    bar.firstChild.textContent = `${short(low + place * span)} to ${short(low + (place + 1) * span)}: ${count(number)}`;
+    bar.firstChild.textContent = `${range(low + place * span)}: ${count(number)}`;
     return bar;
   });
   const line = limit !== null && limit > low && limit < high ? [svg("line", { x1: at(limit), x2: at(limit), y1: 0, y2: HEIGHT, class: "pf-chart-limit" })] : [];
@@ -37,6 +38,6 @@ export const histogram = (label, values, limit = null) => {
   const said = `half at most ${short(values.p50)}; 5 to 95 % within ${short(values.p5)} and ${short(values.p95)}`;
   return el("figure", { class: "pf-chart" }, el("figcaption", { text: label }),
     svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${label}: ${said}` }, ...bars, middle, ...line),
-    el("div", { class: "pf-chart-axis" }, el("span", { text: short(low) }), el("span", { class: "pf-chart-said", text: said }), el("span", { text: short(high) })),
+    el("div", { class: "pf-chart-axis" }, el("span", { text: short(low) }), el("span", { class: "pf-chart-said", text: said }), el("span", { text: short(values.most) })),
     el("div", { class: "pf-muted pf-small", text: [limit !== null ? `limit ${short(limit)}` : "", values.unknown ? `${count(values.unknown)} unknown` : ""].filter(Boolean).join(" · ") }));
 };
