@@ -14,7 +14,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
 
 from spine.run import Run
-from ui import api, captions_page, curate_page, jobs_page, release_page, setup_page
+from ui import api, captions_page, curate_page, documents, jobs_page, release_page, setup_page
 from ui.access import Guard, SecurityHeaders
 from ui.desk import Desk
 from ui.pages import Page
@@ -72,6 +72,7 @@ def build_app(
     api.add_routes(app, desk)
     for page in PAGES:
         page.add_routes(app, desk)
+    documents.add_routes(app)
     files = StaticFiles(base)
     files.add_routes(app)
     with warnings.catch_warnings():

@@ -18,6 +18,7 @@ from spine.lists import BlockLists
 from spine.settings import Config, ListsConfig
 from spine.stage import find_manifest
 from ui.desk import Desk
+from ui.documents import documents
 
 PARTS = (
     *("concepts", "pool", "index", "centroids", "neighbours", "images", "scores", "selection", "captions"),
@@ -53,6 +54,7 @@ class SetupDesk:
             "models": self._models(config),
             "lists": self.lists(config.lists),
             "preset": nearest_preset(config),
+            "documents": documents(),
         }
 
     def server(self) -> dict[str, Any]:

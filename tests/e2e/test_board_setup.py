@@ -62,6 +62,22 @@ def test_a_setting_is_changed_with_its_comment_kept_a_wrong_one_refused_and_a_se
     eventually(lambda: load_config(config).filters.min_side_px == 1024, "the change")
 
 
+def test_every_document_is_linked_and_every_link_leads_to_its_text(page, server, root):
+    page.goto(f"{server.address}/setup")
+    links = page.locator(".pf-set-docs a")
+    expect(links.first).to_be_visible()
+
+    found = {str(link.get_attribute("href")): link.inner_text() for link in links.all()}
+
+    assert set(found) == {f"/docs/{path.name}" for path in (root / "docs").glob("*.md")}
+    for address, title in found.items():
+        answer = page.request.get(server.address + address)
+        assert answer.headers["content-type"].startswith("text/plain"), address
+        assert answer.text() == (root / address.lstrip("/")).read_text() and title in answer.text()
+    assert page.request.get(f"{server.address}/docs/gone.md").status == 409
+    assert page.request.get(f"{server.address}/docs/..%2FREADME.md").status in (404, 409)
+
+
 def test_settings_are_searched_and_the_view_is_in_the_address(page, server):
     page.goto(f"{server.address}/setup?settings=changed")
     expect(page.get_by_label("Which settings")).to_have_value("changed")

@@ -65,6 +65,8 @@ def test_the_wheel_holds_the_packages_with_their_data_and_nothing_else(root, whe
 
     assert {name.partition("/")[0] for name in names} == set(PACKAGES)
     assert {name for name in tracked.stdout.split("\0") if name and (root / name).exists()} - names == set()
+    documents = {f"ui/docs/{path.name}" for path in (root / "docs").glob("*.md")}
+    assert documents and {name for name in names if name.startswith("ui/docs/")} == documents
 
 
 def test_the_packages_come_from_the_wheel(root, installed, tmp_path):

@@ -1,7 +1,7 @@
 /* The Setup page: servers, index, models, lists, access and disk as they stand. */
 
 import { button, clip, count, el, fill, words } from "../core/dom.js";
-import { get } from "../core/net.js";
+import { get, url } from "../core/net.js";
 import { load, notice, on, page, part, tell } from "../core/page.js";
 import { created, size } from "../release/parts.js";
 import { loadSettings, settingsPart } from "./settings.js";
@@ -11,8 +11,6 @@ const section = (title, ...children) => el("section", { class: "pf-rel-section" 
 const facts = (...pairs) => el("dl", { class: "pf-set-facts" }, ...pairs.filter(Boolean).flatMap(([name, ...value]) => [el("dt", { text: name }), el("dd", {}, ...value)]));
 const good = (text) => el("span", { class: "pf-set-good", text: `✓ ${text}` });
 const bad = (text) => el("span", { class: "pf-set-bad", text: `✕ ${text}` });
-const DOCS = [["docs/operations.md", "running it: servers, access, backups"], ["docs/board.md", "these pages"], ["docs/captioning.md", "captioners and prompts"], ["docs/engines.md", "caption servers, with start commands"],
-  ["docs/indexes.md", "the index, recall and nprobe"], ["docs/curation.md", "filters, selection, lists"], ["docs/release.md", "releases and takedowns"], ["docs/rest.md", "the REST protocol"]];
 
 const ask = async (name, path) => {
   state[name] = await get(path).catch((error) => ({ error: error.message }));
@@ -95,7 +93,7 @@ const diskNode = () => {
 };
 
 part("setup", (host) => {
-  const places = { run: el("div", {}), server: el("div", {}), index: el("div", {}), engines: el("div", {}), models: el("div", {}), lists: el("div", {}), access: el("div", {}), disk: el("div", {}) };
+  const places = { run: el("div", {}), server: el("div", {}), index: el("div", {}), engines: el("div", {}), models: el("div", {}), lists: el("div", {}), access: el("div", {}), disk: el("div", {}), documents: el("ul", { class: "pf-set-list pf-set-docs" }) };
   host.append(el("div", { class: "pf-page pf-set" },
     section("This run", places.run, el("div", { class: "pf-tools" }, button("Look again", "", "Ask the servers and read the files again", refresh))),
     section("Retrieval server and index", places.server, places.index),
@@ -105,7 +103,7 @@ part("setup", (host) => {
     section("Who may do what", places.access),
     section("Disk", places.disk),
     settingsPart(),
-    section("Documents", el("ul", { class: "pf-set-list" }, ...DOCS.map(([name, about]) => el("li", {}, el("code", { text: name }), ` ${about}`))))));
+    section("Documents", places.documents)));
   on("setup", () => {
     const about = state.about;
     fill(places.server, serverNode());
@@ -121,6 +119,7 @@ part("setup", (host) => {
     fill(places.models, modelsNode());
     fill(places.lists, listsNode());
     fill(places.access, accessNode());
+    fill(places.documents, ...about.documents.map((each) => el("li", {}, el("a", { class: "pf-link", href: url(`/docs/${each.name}.md`), target: "_blank", rel: "noopener", text: each.title }), el("span", { class: "pf-muted pf-small", text: ` ${each.name}.md` }))));
   });
 });
 
