@@ -1,5 +1,8 @@
 """fiftyone.csv: the dataset's rows whose pictures are plain files, for FiftyOne's CSV importer.
 
+`id` is named `picture_id` there: FiftyOne gives every sample an `id` of its own, and drops a column of that name
+without a word.
+
 Source: Voxel51, FiftyOne, `fiftyone.utils.csv.CSVDatasetImporter`: a column `filepath`, and one a field.
 """
 
@@ -10,10 +13,11 @@ import pyarrow as pa
 
 from spine.places import split_place
 
-FIELDS = (
-    *("id", "key", "url", "centroid_id", "centroid_label", "rank", "similarity"),
-    *("caption", "alt_txt", "width", "height", "aesthetic", "pwatermark", "punsafe", "sha256"),
+_COLUMNS = (
+    *("id", "key", "url", "centroid_id", "centroid_label", "rank", "similarity", "selected_by"),
+    *("caption", "alt_txt", "width", "height", "aesthetic", "pwatermark", "punsafe", "violence", "sha256"),
 )
+FIELDS = ("picture_id", *_COLUMNS[1:])
 """Columns beside filepath."""
 
 
@@ -26,7 +30,7 @@ def fiftyone_csv(table: pa.Table) -> str:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["filepath", *FIELDS])
-    for row in table.select(["image_path", *FIELDS]).to_pylist():
+    for row in table.select(["image_path", *_COLUMNS]).to_pylist():
         path, parts = split_place(row.pop("image_path"))
         if not parts:
             lines.writerow([path, *("" if value is None else value for value in row.values())])
