@@ -8,6 +8,7 @@ earlier one brought in.
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,9 @@ from curation.candidates import Reach, available, column, distinct, read_candida
 from curation.decisions import read_verdicts
 from curation.intake import Intake, Row
 from curation.ledger import ON_LISTS, Ledger, Validity
+from curation.passed_over import KNOWN, PassedOver, listed, passed_over, rows_of_passed_over
 from curation.refill import asked_depths, first_depths
+from curation.verdicts import Verdicts
 from spine import images as pictures
 from spine import web as web_access
 from spine.config import load_config
@@ -55,7 +58,7 @@ def fetch(
     progress: Progress = SILENT,
     web: Web | None = None,
 ) -> Manifest:
-    """Bring in every neighbour within depth.
+    """Bring in every neighbour within depth, but those that the filters reject by what the pool says of them.
 
     Args:
         run: With finished neighbours.
@@ -73,40 +76,21 @@ def fetch(
     config = load_config(run.config)
     neighbours = read_manifest(run.neighbours)
     lists = BlockLists.load(config.lists, run.folder)
-    reach = _reach(run, config, neighbours, depths, force)
-    # A scaled picture has another hash than the one a list may name: with new lists it is fetched anew.
-    grows_with = {"depths", "kept", "neighbours", "honour_opt_out", "placeholder_repeats", "same_bytes"} | (
-        set() if config.fetch.max_side_px else {"lists"}
-    )
-    stage = Stage.open(
-        "images",
-        run.images,
-        parameters={
-            "depths": reach.depths,
-            "kept": reach.kept,
-            "max_side_px": config.fetch.max_side_px,
-            "max_bytes": config.fetch.max_bytes,
-            "honour_opt_out": config.fetch.honour_opt_out,
-            "placeholder_repeats": config.fetch.placeholder_repeats,
-            **({"same_bytes": True} if config.fetch.same_bytes else {}),
-        },
-        inputs={"neighbours": neighbours.digest, "lists": lists.digest},
-        grows_with=grows_with,
-        force=force,
-    )
+    work = _work(run, config, neighbours, depths, force)
+    stage = _opened(run, config, work, {"neighbours": neighbours.digest, "lists": lists.digest}, force)
     if stage.published is not None and not retry_failed:
         return stage.published
     # A retry takes rows out: from here on until it is done the folder is unfinished.
     (run.images / MANIFEST).unlink(missing_ok=True)
-    publish_json(run.depths, {"neighbours": neighbours.digest, "depths": reach.depths})
-    candidates = _candidates(run, reach)
+    publish_json(run.depths, {"neighbours": neighbours.digest, "depths": work.reach.depths})
     ledger, repeats = Ledger(run), config.fetch.placeholder_repeats
-    done = ledger.keep_valid(candidates, Validity(config, lists, retry_failed), repeats)
-    ids = column(candidates, "id")
-    pending = candidates.filter(pa.array(~np.isin(ids, done))).to_pylist()
-    progress.begin("fetch", len(ids), "pictures", len(ids) - len(pending))
+    done = ledger.keep_valid(work.pictures, Validity(config, lists, retry_failed), repeats)
+    ids = column(work.pictures, "id")
+    pending = work.pictures.filter(pa.array(~np.isin(ids, done)))
+    progress.begin("fetch", len(ids), "pictures", len(ids) - pending.num_rows)
+    pending = _pass_over(ledger, pending, lists, progress)
     with ExitStack() as stack:
-        _work_off(ledger, Intake(run, config, lists, web, stack), pending, progress)
+        _work_off(ledger, Intake(run, config, lists, web, stack), pending.to_pylist(), progress)
     ledger.finish(repeats)
     facts = {"demo_models": neighbours.facts.get("demo_models", False)}
     manifest = stage.finish(ledger.counts(ids), facts, named_by_hash=[run.originals.name])
@@ -114,11 +98,65 @@ def fetch(
     return manifest
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is to be there once fetch is done."""
+
+    reach: Reach
+    pictures: pa.Table
+    """The distinct pictures within reach, in the order in which centroids name them first: _WANTED, and rule and
+    message of those that are passed over."""
+    passed_over: PassedOver
+
+
+def _work(run: Run, config: Config, neighbours: Manifest, depths: Sequence[int] | None, force: bool) -> _Work:
+    verdicts = read_verdicts(run)
+    reach = _reach(run, config, verdicts, neighbours, depths, force)
+    table = read_candidates(run, reach, (*_WANTED, *KNOWN))
+    skipped = passed_over(table, config, verdicts)
+    first = np.sort(distinct(table).first_row)
+    pictures = table.select(list(_WANTED)).take(pa.array(first, pa.int64()))
+    for name, said in zip(("rule", "message"), skipped.said_of(column(pictures, "id")), strict=True):
+        pictures = pictures.append_column(name, said)
+    return _Work(reach, pictures, skipped)
+
+
+def _opened(run: Run, config: Config, work: _Work, inputs: dict[str, str], force: bool) -> Stage:
+    grows_with = {
+        *("depths", "kept", "passed_over", "neighbours"),
+        *("honour_opt_out", "placeholder_repeats", "same_bytes"),
+    }
+    # A scaled picture has another hash than the one a list may name: with new lists it is fetched anew.
+    if not config.fetch.max_side_px:
+        grows_with.add("lists")
+    return Stage.open(
+        "images",
+        run.images,
+        parameters={
+            "depths": work.reach.depths,
+            "kept": work.reach.kept,
+            "max_side_px": config.fetch.max_side_px,
+            "max_bytes": config.fetch.max_bytes,
+            "honour_opt_out": config.fetch.honour_opt_out,
+            "placeholder_repeats": config.fetch.placeholder_repeats,
+            **({"same_bytes": True} if config.fetch.same_bytes else {}),
+            **({"passed_over": work.passed_over.digest} if len(work.passed_over.ids) else {}),
+        },
+        inputs=inputs,
+        grows_with=grows_with,
+        force=force,
+    )
+
+
 def _reach(
-    run: Run, config: Config, neighbours: Manifest, depths: Sequence[int] | None, force: bool
+    run: Run,
+    config: Config,
+    verdicts: Verdicts,
+    neighbours: Manifest,
+    depths: Sequence[int] | None,
+    force: bool,
 ) -> Reach:
     """The neighbours to bring in: within depth, deeper where curators ask, and what they keep beyond it."""
-    verdicts = read_verdicts(run)
     if depths is None:
         depths = (None if force else _begun_depths(run, neighbours)) or first_depths(run, config, verdicts)
     table = read_candidates(run, columns=("id",))
@@ -143,11 +181,20 @@ def _begun_depths(run: Run, neighbours: Manifest) -> list[int] | None:
     return None
 
 
-def _candidates(run: Run, reach: Reach) -> pa.Table:
-    """The distinct pictures within reach, in the order in which centroids name them first."""
-    table = read_candidates(run, reach, _WANTED)
-    first = np.sort(distinct(table).first_row)
-    return table.select(list(_WANTED)).take(pa.array(first, pa.int64()))
+def _pass_over(ledger: Ledger, pending: pa.Table, lists: BlockLists, progress: Progress) -> pa.Table:
+    """Write down which of the pending pictures are passed over.
+
+    Returns:
+        The others, with those that a list names: the list's rule is what they are refused by.
+    """
+    skipped = pending.column("rule").is_valid().to_numpy()
+    skipped[skipped] = ~listed(pending.filter(pa.array(skipped)), lists)
+    rows = pending.filter(pa.array(skipped))
+    if rows.num_rows:
+        ledger.add_table(rows_of_passed_over(rows))
+        reasons = rows.column("rule").value_counts().to_pylist()
+        progress.advance(rows.num_rows, {each["values"]: each["counts"] for each in reasons})
+    return pending.filter(pa.array(~skipped)).select(list(_WANTED))
 
 
 def _work_off(ledger: Ledger, intake: Intake, pending: list[Row], progress: Progress) -> None:

@@ -88,7 +88,11 @@ def _images(manifest: Manifest) -> list[FunnelStep]:
     counts = manifest.counts
     return [
         FunnelStep("pictures within fetch's depth", counts.get("candidates", 0)),
-        FunnelStep("fetched", counts.get("fetched", 0), _losses(manifest, "failed_")),
+        FunnelStep(
+            "fetched",
+            counts.get("fetched", 0),
+            _losses(manifest, "rejected_") | _losses(manifest, "failed_"),
+        ),
     ]
 
 

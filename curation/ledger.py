@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from curation.assignment import Mask
 from curation.candidates import Ints, column, rows_of
+from curation.passed_over import STATUS
 from spine.errors import DataError
 from spine.lists import BlockLists
 from spine.polite_web import NOTHING_RESERVED, may_answer_later
@@ -40,7 +41,7 @@ Repeated = tuple[str, str]
 """A host, and the SHA-256 of what it gives for several addresses."""
 
 _READ = (
-    *("id", "status", "reason", "image_path", "url", "sha256", "md5", "http_status", "opt_out"),
+    *("id", "status", "reason", "message", "image_path", "url", "sha256", "md5", "http_status", "opt_out"),
 )  # of a row, to tell whether it holds; pdq only where a list names one
 
 
@@ -59,7 +60,8 @@ class Validity:
 
         Args:
             rows: Of IMAGES, n rows.
-            candidates: id, image_path, url and sha256 of each picture wanted now.
+            candidates: id, image_path, url and sha256 of each picture wanted now, with the rule and message of
+                those that are passed over.
             stored: Names of the pictures that are stored.
             placeholders: What hosts give for several addresses.
 
@@ -99,7 +101,13 @@ class Validity:
                 rows.column("reason").to_pylist(), rows.column("http_status").to_pylist(), strict=True
             )
             again = pa.array([may_answer_later(reason, status) for reason, status in reasons], pa.bool_())
-            same = pc.and_(same, pc.invert(again))
+            same = pc.and_(same, pc.invert(pc.and_(again, now.column("rule").is_null())))
+        passed_over = pc.equal(rows.column("status"), STATUS)
+        same_rule = pc.and_(
+            pc.equal(rows.column("reason"), now.column("rule")).fill_null(False),
+            pc.equal(rows.column("message"), now.column("message")).fill_null(False),
+        )
+        same = pc.and_(same, pc.or_(pc.invert(passed_over), same_rule))
         return pc.or_(pc.invert(wanted), same)
 
     def _same_bytes(self, rows: pa.Table, now: pa.Table) -> pa.ChunkedArray:
@@ -170,6 +178,11 @@ class Ledger:
         """Publish rows as another part."""
         self._publish(pa.Table.from_pylist(rows, IMAGES))
 
+    def add_table(self, table: pa.Table) -> None:
+        """Publish rows as further parts; schema IMAGES."""
+        for start in range(0, table.num_rows, MERGED_ROWS):
+            self._publish(table.slice(start, MERGED_ROWS))
+
     def _publish(self, table: pa.Table) -> None:
         publish_table(part_path(self._run.images, self._next_part), table)
         self._next_part += 1
@@ -193,14 +206,13 @@ class Ledger:
             )
         rows = rows_of(table, ids)
         status = _counted(rows.column("status"))
-        return {
-            "candidates": len(ids),
-            "fetched": status.get("fetched", 0),
-            "failed": status.get("failed", 0),
-            **{
-                f"failed_{reason}": count for reason, count in sorted(_counted(rows.column("reason")).items())
-            },
-        }
+        counts = {"candidates": len(ids), "fetched": status.get("fetched", 0)}
+        counts |= {each: status[each] for each in (STATUS,) if each in status}
+        counts["failed"] = status.get("failed", 0)
+        for each in (STATUS, "failed"):
+            reasons = rows.filter(pc.equal(rows.column("status"), each)).column("reason")
+            counts |= {f"{each}_{reason}": count for reason, count in sorted(_counted(reasons).items())}
+        return counts
 
     def _mark_placeholders(self, repeats: int) -> None:
         """Refuse the pictures that a host gives for many addresses; known only once all are fetched."""
@@ -243,8 +255,7 @@ class Ledger:
             if len(paths) == 1 and ordered.column("id").equals(table.column("id")):
                 continue
             # The merged ones first: what a kill leaves twice, the next start drops.
-            for start in range(0, ordered.num_rows, MERGED_ROWS):
-                self._publish(ordered.slice(start, MERGED_ROWS))
+            self.add_table(ordered)
             for path in paths:
                 path.unlink()
 

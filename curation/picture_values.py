@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from curation.assignment import Mask
 from curation.candidates import Ints, Pictures, Reach, read_candidates, rows_of
+from curation.passed_over import STATUS
 from spine.run import Run, part_paths
 from spine.tables import GROUPS, IMAGES, read_parts, read_table
 
@@ -38,6 +39,8 @@ class PictureValues:
     """What spine.filters.judge reads, m rows: width, height, pwatermark, punsafe, violence, aesthetic and
     aesthetic_model."""
     fetched: Mask
+    passed_over: Mask
+    """Not fetched for what the pool says of it; `reason` is the filter."""
     reason: Sequence[str | None]
     """Why it could not be fetched."""
     scored: Mask
@@ -66,7 +69,10 @@ def read_values(run: Run, pictures: Pictures, reach: Reach) -> PictureValues:
     image = rows_of(read_parts(run.images, IMAGES, _IMAGE), pictures.ids)
     score = rows_of(read_scores(run), pictures.ids)
     group = rows_of(read_table(run.groups_table, GROUPS), pictures.ids).column("group")
-    fetched = pc.equal(image.column("status"), "fetched").fill_null(False)
+    fetched, rejected = (
+        np.asarray(pc.equal(image.column("status"), status).fill_null(False).to_numpy(), dtype=bool)
+        for status in ("fetched", STATUS)
+    )
     width, height = (pc.coalesce(image.column(name), pool.column(name)) for name in ("width", "height"))
     own = score.column("aesthetic")
     table = pa.table(
@@ -84,7 +90,8 @@ def read_values(run: Run, pictures: Pictures, reach: Reach) -> PictureValues:
     area = pc.multiply(width.cast(pa.int64()), height.cast(pa.int64())).fill_null(0)
     return PictureValues(
         table=table,
-        fetched=np.asarray(fetched.to_numpy(), dtype=bool),
+        fetched=fetched,
+        passed_over=rejected,
         reason=pc.coalesce(image.column("reason"), pa.scalar("not asked for")).to_pylist(),
         scored=np.asarray(score.column("id").is_valid().to_numpy(), dtype=bool),
         group=np.asarray(pc.coalesce(group, pa.chunked_array([pictures.ids])).to_numpy(), dtype=np.int64),

@@ -1,14 +1,14 @@
 """How deep fetch goes: the first depth by what is known before fetching, then deeper where select found too few."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from curation.candidates import Ints, available, column, read_candidates
+from curation.filtering import judge_known
+from curation.passed_over import KNOWN
 from curation.verdicts import Verdicts
-from spine.filters import judge
 from spine.run import Run
 from spine.settings import Config
 from spine.stage import read_manifest
@@ -19,16 +19,7 @@ OVERFETCH = 1.5
 
 _SAFETY = 1.25  # a little deeper than the yield so far asks for
 _STEEPEST = 8  # times deeper in one round at most: the yield of a few rows says little
-_FORESEEN = (
-    "id",
-    "best_centroid",
-    "duplicate_of",
-    "width",
-    "height",
-    "pwatermark",
-    "punsafe",
-    "aesthetic",
-)
+_FORESEEN = ("id", "best_centroid", "duplicate_of", *KNOWN)
 
 
 def first_depths(run: Run, config: Config, verdicts: Verdicts | None = None) -> list[int]:
@@ -57,11 +48,8 @@ def foreseen_depths(neighbours: pa.Table, config: Config, verdicts: Verdicts) ->
     centroid = column(neighbours, "centroid_id")
     quotas = verdicts.quotas(len(there), config.select.quota_per_centroid)
     all_rows = np.arange(len(centroid))
-    known = replace(config.filters, unknown="keep")
-    hopeful = judge(neighbours, known).passed
-    for number, own in verdicts.own_filters(known).items():
-        first, end = np.searchsorted(centroid, [number, number + 1]).tolist()
-        hopeful[first:end] = judge(neighbours.slice(first, end - first), own).passed
+    codes, _ = judge_known(neighbours, config.filters, verdicts.own_filters(config.filters))
+    hopeful = codes < 0
     duplicate = neighbours.column("duplicate_of").fill_null(0).to_numpy()
     hopeful &= neighbours.column("duplicate_of").is_null().to_numpy() | (
         duplicate == column(neighbours, "id")

@@ -163,8 +163,12 @@ def decide(
     )
     decided, details = _decide_pictures(pictures, values, lists, verdicts)
     own = verdicts.own_filters(config.filters)
-    filtered = filter_candidates(values.table, rows.picture, centroid, config.filters, own, kept)
+    filtered = filter_candidates(
+        values.table, rows.picture, centroid, config.filters, own, kept, values.passed_over
+    )
     of_rows = _filtered(decided[rows.picture], filtered)
+    # Filters that are looser by now, or a keep: the next fetch brings it in.
+    of_rows[(of_rows == _OPEN) & values.passed_over[rows.picture]] = _RULE["unfetched"]
     _drop_near_duplicates(pictures, values, rows, of_rows, details)
 
     before_centroid = (of_rows != _OPEN) & (of_rows < _RULE["centroid_left_out"])
@@ -209,8 +213,10 @@ def _decide_pictures(
         person = verdicts.images.get(number)
         if person is not None and person.action == "reject":
             settle(place, "person", _said(person.curator, person.reason))
-    for place in np.flatnonzero(~values.fetched).tolist():
+    for place in np.flatnonzero(~values.fetched & ~values.passed_over).tolist():
         settle(place, "unfetched", values.reason[place])
+    for place in np.flatnonzero(values.passed_over & (decided == _OPEN)).tolist():
+        details[place] = f"passed over by {values.reason[place]}; fetch again"
     for place in np.flatnonzero(values.fetched & ~values.scored).tolist():
         settle(place, "unscored", None)
     return decided, details

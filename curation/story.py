@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from curation.candidates import Reach
 from curation.caption_choice import shelved_parts
 from curation.decisions import Decisions
+from curation.passed_over import STATUS
 from curation.picture_values import SCORES
 from curation.revisions import newest
 from spine.added_centroids import read_centroids
@@ -128,6 +129,8 @@ def _fetched(rows: list[dict[str, Any]], told: Told) -> list[str]:
     if not rows:
         return ["fetch: not asked for"]
     row = rows[0]
+    if row["status"] == STATUS:
+        return [f"fetch: passed over by rule {row['reason']} ({RULES[row['reason']]}): {row['message']}"]
     if row["status"] != "fetched":
         return [f"fetch: failed, {row['reason']}: {told(row['message'] or '')} ({row['attempts']} attempts)"]
     return [

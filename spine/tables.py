@@ -94,8 +94,8 @@ SEARCHED = pa.schema(
 IMAGES = pa.schema(
     [
         ("id", pa.int64()),
-        ("status", pa.string()),  # fetched or failed
-        ("reason", pa.string()),  # of a failure: spine.images.REFUSALS or spine.web.REFUSALS
+        ("status", pa.string()),  # fetched, failed, or rejected: not asked for, by what the pool says of it
+        ("reason", pa.string()),  # of a failure as in curation.fetched_images; else the filter
         ("message", pa.string()),
         ("image_path", pa.string()),  # where the bytes are: a place that spine.sources reads
         ("url", pa.string()),

@@ -610,8 +610,10 @@ def test_what_was_measured_counts_before_what_the_pool_says(tmp_path):
         filters=replace(CONFIG.filters, punsafe_max=0.5, aesthetic_min=AestheticMin(head="", value=3.0)),
         select=replace(CONFIG.select, quota_per_centroid=5),
     )
-    run = plant(tmp_path / "run", rows, config)
-    fetch(run, depths=[3])
+    open_to_all = replace(CONFIG, filters=replace(CONFIG.filters, min_side_px=0))
+    run = plant(tmp_path / "run", rows, open_to_all)
+    fetch(run, depths=[3])  # before the filters were as tight as to pass picture 0 over
+    write_config(run.config, config)
     score_all(run, aesthetic={rows[2].values["id"]: None})
     select(run)
 

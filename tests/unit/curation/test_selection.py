@@ -14,6 +14,7 @@ from curation.picture_values import PictureValues
 from curation.selection import decide
 from curation.tally import remarks, selection_counts, selection_facts
 from curation.verdicts import Setting, Verdict, Verdicts
+from spine.filters import FILTERS
 from spine.lists import BlockLists
 from spine.settings import AestheticMin, Config, FiltersConfig, SelectConfig
 
@@ -88,6 +89,7 @@ def run_case(case: Case) -> list[tuple[str, str, str | None]]:
             }
         ),
         fetched=np.array([each["reason"] is None for each in of], dtype=bool),
+        passed_over=np.array([each["reason"] in FILTERS for each in of], dtype=bool),
         reason=[each["reason"] for each in of],
         scored=np.array([each["reason"] is None and each["scored"] for each in of], dtype=bool),
         group=np.array(
@@ -117,18 +119,23 @@ def by_loops(case: Case) -> list[tuple[str, str, str | None]]:
             alone[number] = ("takedown", None)
         elif number in case.reject:
             alone[number] = ("person", "bob")
-        elif own["reason"] is not None:
+        elif own["reason"] is not None and own["reason"] not in FILTERS:
             alone[number] = ("unfetched", own["reason"])
-        elif not own["scored"]:
+        elif own["reason"] is None and not own["scored"]:
             alone[number] = ("unscored", None)
 
     def filtered(centroid: int, number: int) -> tuple[str, str | None] | None:
         own, side = PICTURE | case.pictures[number], case.own_side.get(centroid, case.min_side)
-        if number in alone or number in case.keep:
+        if number in alone:
             return None
+        passed_over = ("unfetched", f"passed over by {own['reason']}; fetch again") if own["reason"] else None
+        if number in case.keep:
+            return passed_over
         if side and own["side"] < side:
             return "min_side_px", f"{own['side']}, limit {side}"
-        return ("punsafe_max", f"{np.float32(own['unsafe']):.4g}, limit 0.5") if own["unsafe"] > 0.5 else None
+        if own["unsafe"] > 0.5:
+            return "punsafe_max", f"{np.float32(own['unsafe']):.4g}, limit 0.5"
+        return passed_over
 
     failing = {(c, n): filtered(c, n) for c, _, n, _ in case.rows}
     nearest: dict[int, float] = {}
@@ -229,7 +236,7 @@ def cases(draw: st.DrawFn) -> Case:
         number: {
             "side": draw(st.sampled_from([5, 20, 20, 30])),
             "unsafe": draw(st.sampled_from([0.1, 0.1, 0.9])),
-            "reason": draw(st.sampled_from([None, None, None, None, "gone", "takedown"])),
+            "reason": draw(st.sampled_from([None] * 5 + ["gone", "takedown", "min_side_px"])),
             "scored": draw(st.sampled_from([True, True, True, False])),
             "group": stand_in if number in groups or number == stand_in else None,
         }
