@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from curation.columns import MEANINGS
 from curation.funnel import FunnelStep
 from spine.settings import Config
 
@@ -29,7 +31,8 @@ _GAPS = (
     "since is not known.",
 )
 _WITHOUT_PIXELS = (
-    "The release holds metadata and places of pictures, not the pictures; their rights are their owners'."
+    "The release holds metadata and places of pictures, not the pictures; their rights are their owners'. image_path "
+    "names places of the machine that made it."
 )
 _WITH_PIXELS = "The pictures in `webdataset/` are as they were found; their rights are their owners'."
 _SIZES = (
@@ -89,15 +92,18 @@ def card_text(table: pa.Table, facts: CardFacts) -> str:
         f"# {facts.title}",
         *([DEMO_WARNING] if facts.demo_models else []),
         facts.description,
-        "`dataset.parquet` has one row a picture: LAION-POP's twelve columns, then those that explain the row "
-        "(centroid, rank, similarity, scores and who gave them, hash, caption model, prompt). `samples.html` shows "
-        "some of them, `report.html` tells how far they resemble the concepts and which of these stayed unfilled, "
-        "`manifest.json` has the digest of every file.",
+        "`dataset.parquet` has one row a picture: LAION-POP's twelve columns, then those that explain the row. "
+        "`samples.html` shows some of them, `report.html` tells how far they resemble the concepts and which of these "
+        "stayed unfilled, `manifest.json` has the digest of every file.",
+        '```python\nfrom datasets import load_dataset\n\nrows = load_dataset("FOLDER", split="train")\n```',
         "## How it came to be",
         _funnel_table(facts.steps),
         _shortfall(facts.selection_facts),
         "## What is in it",
-        _columns_table(table),
+        _values_table(table),
+        _people(table),
+        "## Columns",
+        _pairs_table("column", "meaning", {f"`{name}`": meaning for name, meaning in MEANINGS.items()}),
         "## Models",
         _pairs_table("what", "model", facts.models),
         _prompt(facts),
@@ -161,20 +167,33 @@ def _shortfall(selection_facts: dict[str, Any]) -> str:
     )
 
 
-def _columns_table(table: pa.Table) -> str:
-    lines = ["| column | least | median | most | unknown |", "|---|---:|---:|---:|---:|"]
-    for name in ("width", "height", "similarity", "aesthetic", "pwatermark", "punsafe"):
-        column = table.column(name)
+_QUANTILES = {"least": 0.0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "most": 1.0}
+_MEASURED = ("width", "height", "similarity", "aesthetic", "pwatermark", "punsafe", "violence")
+
+
+def _values_table(table: pa.Table) -> str:
+    """How the values are spread: so many rows lie below each."""
+    lines = [f"| | {' | '.join(_QUANTILES)} | unknown |", f"|---|{'---:|' * (len(_QUANTILES) + 1)}"]
+    texts = table.column("caption").to_pylist()
+    words = pa.chunked_array([[len(text.split()) for text in texts]], pa.int64())
+    for name, column in [*((name, table.column(name)) for name in _MEASURED), ("words in caption", words)]:
         values = np.asarray(column.drop_null().to_numpy(), dtype=np.float64)
-        figures = (
-            [f"{value:.4g}" for value in (values.min(), np.median(values), values.max())]
-            if len(values)
-            else ["–"] * 3
-        )
+        figures = ["–"] * len(_QUANTILES)
+        if len(values):
+            figures = [f"{value:.4g}" for value in np.quantile(values, list(_QUANTILES.values()))]
         lines.append(f"| {name} | {' | '.join(figures)} | {column.null_count:,} |")
-    words = np.array([len(text.split()) for text in table.column("caption").to_pylist()])
-    lines.append(f"| words in caption | {words.min()} | {np.median(words):g} | {words.max()} | 0 |")
     return "\n".join(lines)
+
+
+def _people(table: pa.Table) -> str:
+    """What people had a hand in, and what the captioner didn't end."""
+    rows = table.num_rows
+    kept, written = (rows - table.column(name).null_count for name in ("selected_by", "caption_edited_by"))
+    cut = pc.sum(pc.equal(table.column("finish_reason"), "length")).as_py() or 0
+    return (
+        f"Of {rows:,} pictures curators kept {kept:,} by their own decision; of the captions they wrote {written:,}. "
+        f"{cut:,} captions were cut off at the greatest length."
+    )
 
 
 def _pairs_table(first: str, second: str, pairs: dict[str, str]) -> str:

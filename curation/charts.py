@@ -7,7 +7,7 @@ WIDTH, HEIGHT = 680, 300
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#555555")
 """Of the series, told apart with any eyes; more series begin again."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 44, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 20, 44, 40
 
 
 def bars(title: str, groups: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.columns import MEANINGS
 from curation.tars import FOLDER as TARS
 from spine.tables import DATASET
 
@@ -97,7 +98,8 @@ def croissant(
                 "@type": "cr:RecordSet",
                 "@id": "rows",
                 "name": "rows",
-                "key": {"@id": "rows/id"},
+                # A picture may stand in two rows, where two concepts may have it.
+                "key": [{"@id": "rows/centroid_id"}, {"@id": "rows/id"}],
                 "field": [_field(column) for column in DATASET],
             }
         ],
@@ -130,6 +132,7 @@ def _field(column: pa.Field) -> dict[str, Any]:
         "@type": "cr:Field",
         "@id": f"rows/{column.name}",
         "name": column.name,
+        "description": MEANINGS[column.name],
         "dataType": _data_type(column.type),
         "source": {"fileObject": {"@id": "dataset.parquet"}, "extract": {"column": column.name}},
     }

@@ -279,7 +279,7 @@ def _models(manifests: dict[str, Manifest]) -> dict[str, str]:
     scores, captions = manifests["scores"].facts, manifests["captions"].facts
     found = {
         "embeddings": manifests["centroids"].facts.get("model"),
-        **{kind: scores.get(kind) for kind in ("aesthetic", "unsafe", "watermark")},
+        **{kind: scores.get(kind) for kind in ("aesthetic", "unsafe", "watermark", "violence")},
         "captions": captions.get("model"),
         "prompt": captions.get("prompt_id"),
     }

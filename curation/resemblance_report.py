@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from curation.candidates import Ints
-from curation.card import DEMO_WARNING
 from curation.charts import bars, curves
 from curation.compared_sets import HALF, RANDOM, RELEASE, TOP_K, ComparedSets, compared_sets
+from curation.page import html_page
 from curation.resemblance import LEAST, nearest_of, nearest_similarities, resemblance
 from curation.unfilled import unfilled_centroids
 from curation.verdicts import Verdicts
@@ -18,6 +18,7 @@ from spine.run import Run
 from spine.settings import Config
 
 _ORDER = (RELEASE, TOP_K, RANDOM, HALF)
+_THE = {RANDOM: "a random sample of the pool", TOP_K: "plain top-k without filters"}
 _BINS = 40
 _SHOWN = 200  # unfilled centroids on the page; all are in report.json
 _DIGITS = 4
@@ -32,11 +33,16 @@ MEANINGS = {
 }
 """Every figure of a set with what it means."""
 
+_NAMES = {"frechet": "Fréchet distance", "vendi": "Vendi score"}
+_NEARER = {"precision": 1, "coverage": 1, "frechet": -1, "similarity": 1}
+"""The figures that say how near a set is, with the side on which nearer lies. Recall isn't one: a set that is strewn
+anywhere has a wide reach, and recalls everything."""
+
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{border-top:1px solid #ddd;padding:.3em .7em;text-align:left;"
-    "overflow-wrap:anywhere}td.n{text-align:right}svg{max-width:100%;height:auto}"
-    ".warning{background:#fff3cd;padding:.8em}"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;margin:1em 0}"
+    "td,th{border-top:1px solid var(--line);padding:.3em .7em;text-align:left;min-width:4em}"
+    "td.n{text-align:right;white-space:nowrap}td.why,td.label{overflow-wrap:anywhere;min-width:12em}"
+    "svg{max-width:100%;height:auto;border-radius:4px}"
 )
 
 
@@ -71,6 +77,7 @@ def resemblance_report(
     content = {
         "k": nearest_of(next(iter(figures.values()))["pictures"]) if figures else None,
         "sets": figures,
+        "nearer": _nearer(figures),
         "missing": missing,
         "similarity_histogram": similarities,
         "unfilled_centroids": unfilled,
@@ -111,19 +118,26 @@ def _measured(found: ComparedSets | None) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _page(content: Mapping[str, Any], title: str, demo_models: bool) -> str:
-    warning = f'<p class="warning">{html.escape(DEMO_WARNING.replace("**", ""))}</p>' if demo_models else ""
-    return "\n".join(
-        [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>{html.escape(title)}: does it resemble the concepts?</title><style>{_STYLE}</style></head>",
-            f"<body><h1>{html.escape(title)}: does it resemble the concepts?</h1>{warning}",
-            *_figures(content),
-            *_unfilled(content["unfilled_centroids"]),
-            "</body></html>\n",
-        ]
-    )
+    heading = f"{title}: does it resemble the concepts?"
+    parts = [*_figures(content), *_unfilled(content["unfilled_centroids"])]
+    return html_page(heading, heading, _STYLE, parts, demo_models=demo_models)
+
+
+def _nearer(sets: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """In which figures the release is nearer to the concepts than a random sample and than plain top-k, in words."""
+    lines = []
+    for other in (RANDOM, TOP_K):
+        if RELEASE not in sets or other not in sets:
+            continue
+        by = {name: side * (sets[RELEASE][name] - sets[other][name]) for name, side in _NEARER.items()}
+        nearer, farther = (
+            ", ".join(_NAMES.get(name, name) for name, value in by.items() if sign * value > 0) or "nothing"
+            for sign in (1, -1)
+        )
+        lines.append(
+            f"The release is nearer to the concepts than {_THE[other]} in {nearer}; farther in {farther}."
+        )
+    return lines
 
 
 def _figures(content: Mapping[str, Any]) -> list[str]:
@@ -135,7 +149,7 @@ def _figures(content: Mapping[str, Any]) -> list[str]:
     groups = ("precision", "recall", "coverage")
     histogram = content["similarity_histogram"]
     rows = [
-        f"<tr><th>{name}</th><td>{html.escape(meaning)}</td>"
+        f"<tr><th>{_NAMES.get(name, name)}</th><td>{html.escape(meaning)}</td>"
         + "".join(f'<td class="n">{figures[name]:g}</td>' for figures in sets.values())
         + "</tr>"
         for name, meaning in MEANINGS.items()
@@ -143,9 +157,10 @@ def _figures(content: Mapping[str, Any]) -> list[str]:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in sets)
     return [
         f"<p>Measured on embeddings alone, {n:,} pictures of each set at random, against {n:,} concept pictures; "
-        f"a picture's reach is its similarity to its {content['k']}-th nearest in its own set. All figures grow or "
-        "fall with the number of pictures: compare them within this page only. The concepts' other half shows how "
-        "near anything can come.</p>",
+        f"a picture's reach is its similarity to its k-th nearest in its own set, k = {content['k']}. All figures "
+        "grow or fall with the number of pictures: compare them within this page only. The concepts' other half shows "
+        "how near anything can come.</p>",
+        *(f"<p>{html.escape(line)}</p>" for line in content["nearer"]),
         bars("Within reach", groups, {name: [each[key] for key in groups] for name, each in sets.items()}),
         curves(
             "Similarity to the nearest concept picture",
@@ -153,7 +168,8 @@ def _figures(content: Mapping[str, Any]) -> list[str]:
             histogram["edges"],
             histogram["shares"],
         ),
-        f"<table><tr><th>figure</th><th>meaning</th>{head}</tr>{''.join(rows)}</table>",
+        f'<div class="wide" tabindex="0"><table><tr><th>figure</th><th>meaning</th>{head}</tr>',
+        f"{''.join(rows)}</table></div>",
         *notes,
     ]
 
@@ -162,12 +178,14 @@ def _unfilled(unfilled: list[dict[str, Any]]) -> list[str]:
     if not unfilled:
         return ["<h2>Unfilled centroids</h2><p>Every centroid has its quota.</p>"]
     rows = [
-        f'<tr><td class="n">{each["centroid_id"]}</td><td>{html.escape(str(each["label"] or ""))}</td>'
-        f'<td class="n">{each["selected"]:,} of {each["quota"]:,}</td><td>{html.escape(each["why"])}</td></tr>'
+        f'<tr><td class="n">{each["centroid_id"]}</td><td class="label">{html.escape(str(each["label"] or ""))}</td>'
+        f'<td class="n">{each["selected"]:,} of {each["quota"]:,}</td>'
+        f'<td class="why">{html.escape(each["why"])}</td></tr>'
         for each in unfilled[:_SHOWN]
     ]
     more = f"; the first {_SHOWN} are shown, all are in report.json" if len(unfilled) > _SHOWN else ""
     return [
         f"<h2>Unfilled centroids</h2><p>{len(unfilled):,} have fewer pictures than their quota{more}.</p>",
-        f"<table><tr><th>centroid</th><th>label</th><th>has</th><th>why</th></tr>{''.join(rows)}</table>",
+        '<div class="wide" tabindex="0"><table><tr><th>centroid</th><th>label</th><th>has</th><th>why</th></tr>'
+        f"{''.join(rows)}</table></div>",
     ]

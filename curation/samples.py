@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.card import DEMO_WARNING
 from curation.opening import Openers
+from curation.page import html_page
 from spine.errors import ImageError
 from spine.filters import UNSAFE
 from spine.images import thumbnail
@@ -24,10 +24,9 @@ SAMPLES = 100
 _SIDE_PX = 256
 _COLUMNS = ("image_path", "caption", "centroid_id", "centroid_label", "width", "height", "punsafe", "alt_txt")
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
-    "article{display:flex;gap:1.2em;border-top:1px solid #ddd;padding:1em 0}"
-    "figure{margin:0;flex:0 0 256px}img{max-width:256px;border-radius:4px}"
-    "p{margin:.2em 0;overflow-wrap:anywhere}.about{color:#666;font-size:13px}.warning{background:#fff3cd;padding:.8em}"
+    "article{display:flex;flex-wrap:wrap;gap:.4em 1.2em;border-top:1px solid var(--line);padding:1em 0}"
+    "figure{margin:0;flex:0 0 256px}article>div{flex:1 1 16em}img{max-width:256px;border-radius:4px}"
+    "article p{margin:.2em 0;overflow-wrap:anywhere}.about{color:var(--quiet);font-size:13px}"
 )
 
 
@@ -44,20 +43,11 @@ def samples_page(table: pa.Table, title: str, demo_models: bool) -> str:
     chosen = sorted(random.Random(0).sample(range(table.num_rows), min(SAMPLES, table.num_rows)))
     rows = table.select(list(_COLUMNS)).take(pa.array(chosen, pa.int64())).to_pylist()
     articles = [_article(row, picture) for row, picture in zip(rows, _pictures(rows), strict=True)]
-    warning = f'<p class="warning">{html.escape(DEMO_WARNING.replace("**", ""))}</p>' if demo_models else ""
-    return "\n".join(
-        [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
-            f"<title>{html.escape(title)}: samples</title><style>{_STYLE}</style></head><body>",
-            f"<h1>{html.escape(title)}</h1>{warning}",
-            f"<p>{len(rows):,} of {table.num_rows:,} rows, chosen at random. Pictures that are probably unsafe, or "
-            "that nothing is known of, are blurred.</p>",
-            *articles,
-            "</body></html>\n",
-        ]
+    about = (
+        f"<p>{len(rows):,} of {table.num_rows:,} rows, chosen at random. Pictures that are probably unsafe, or "
+        "that nothing is known of, are blurred.</p>"
     )
+    return html_page(f"{title}: samples", title, _STYLE, [about, *articles], demo_models=demo_models)
 
 
 def _pictures(rows: Sequence[dict[str, Any]]) -> list[bytes | None]:

@@ -100,6 +100,23 @@ def test_the_release_is_told_from_a_random_sample_of_the_pool(run):
     assert sets[RELEASE]["vendi"] < sets[RANDOM]["vendi"]
 
 
+def test_the_page_says_in_words_in_which_figures_the_release_is_nearer_than_other_sets(run):
+    content = report(run)
+    sets = content["sets"]
+
+    for other, line in zip((RANDOM, TOP_K), content["nearer"], strict=True):
+        nearer, farther = line.split(" in ", 1)[1].split("; farther in ")
+        for name, called, side in (
+            ("precision", "precision", 1),
+            ("coverage", "coverage", 1),
+            ("similarity", "similarity", 1),
+            ("frechet", "Fréchet distance", -1),
+        ):
+            gain = side * (sets[RELEASE][name] - sets[other][name])
+            assert (called in nearer, called in farther) == (gain > 0, gain < 0)
+        assert line in (run.release("pop", "1.0") / "report.html").read_text()
+
+
 def test_each_set_holds_the_vectors_of_its_own_pictures(run):
     released = read_table(run.selection_table, SELECTION).to_pylist()
     chosen = np.array([row["id"] for row in released if row["verdict"] == "selected"])
@@ -140,6 +157,21 @@ def test_the_page_loads_nothing_and_shows_the_figures(run, chromium):
     assert "most fell to min_side_px" in text
     assert page.locator("svg").count() == 2
     page.close()
+
+
+def test_the_pages_fit_a_phone_and_are_dark_where_that_is_wished_for(run, chromium):
+    report(run)
+    context = chromium.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    for name in ("report", "samples"):
+        page.goto((run.release("pop", "1.0") / f"{name}.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        background, text = (
+            page.evaluate(f"getComputedStyle(document.body).{each}") for each in ("backgroundColor", "color")
+        )
+        shades = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (background, text)]
+        assert shades[0] < 200 < 500 < shades[1]
+    context.close()
 
 
 def test_the_same_run_gives_the_same_report(run):
