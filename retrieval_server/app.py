@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
@@ -63,6 +63,7 @@ def build_app(settings: ServerSettings, *, token: str = "", any_host: bool = Fal
     )
     _add_clip_retrieval_routes(app, service)
     _add_own_routes(app, service)
+    _add_probes(app, service)
     _add_refusals(app)
     app.openapi = lambda: openapi.described(app)  # type: ignore[method-assign]
     hosts = settings.hosts if any_host else (*LOOPBACK, *settings.hosts)
@@ -122,40 +123,46 @@ def _add_clip_retrieval_routes(app: FastAPI, service: Service) -> None:
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
 
+def _batch_question(
+    k: int,
+    modality: str = "image",
+    nprobe: int = 0,
+    columns: Annotated[list[str] | None, Query()] = None,
+    aesthetic_score: Annotated[int | None, Query(ge=0, le=9)] = None,
+    aesthetic_weight: Annotated[float, Query(ge=-1e6, le=1e6, allow_inf_nan=False)] = 0.5,
+    min_side_px: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    pwatermark_max: _Threshold = None,
+    punsafe_max: _Threshold = None,
+    aesthetic_min: _Threshold = None,
+    unknown: Literal["keep", "drop"] = "drop",
+) -> BatchQuestion:
+    """What the query string of POST /knn-batch asks of each embedding."""
+    filters = FiltersConfig(
+        min_side_px=min_side_px,
+        pwatermark_max=pwatermark_max,
+        punsafe_max=punsafe_max,
+        aesthetic_min=AestheticMin(value=aesthetic_min),
+        unknown=unknown,
+    )
+    return BatchQuestion(
+        k=k,
+        modality=modality,
+        nprobe=nprobe,
+        columns=None if columns is None else list(dict.fromkeys(columns)),
+        aesthetic_score=aesthetic_score,
+        aesthetic_weight=aesthetic_weight,
+        predicate=Predicate(filters=filters),
+    )
+
+
 def _add_own_routes(app: FastAPI, service: Service) -> None:
     @app.post("/knn-batch", openapi_extra=openapi.KNN_BATCH, response_class=Response)
     async def knn_batch(
         request: Request,
-        k: int,
+        question: Annotated[BatchQuestion, Depends(_batch_question)],
         indice_name: str | None = None,
-        modality: str = "image",
-        nprobe: int = 0,
-        columns: Annotated[list[str] | None, Query()] = None,
-        aesthetic_score: Annotated[int | None, Query(ge=0, le=9)] = None,
-        aesthetic_weight: Annotated[float, Query(ge=-1e6, le=1e6, allow_inf_nan=False)] = 0.5,
-        min_side_px: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-        pwatermark_max: _Threshold = None,
-        punsafe_max: _Threshold = None,
-        aesthetic_min: _Threshold = None,
-        unknown: Literal["keep", "drop"] = "drop",
     ) -> Response:
         """The nearest pictures of many embeddings: .npy of shape (n, d) in, an Arrow stream out."""
-        filters = FiltersConfig(
-            min_side_px=min_side_px,
-            pwatermark_max=pwatermark_max,
-            punsafe_max=punsafe_max,
-            aesthetic_min=AestheticMin(value=aesthetic_min),
-            unknown=unknown,
-        )
-        question = BatchQuestion(
-            k=k,
-            modality=modality,
-            nprobe=nprobe,
-            columns=None if columns is None else list(dict.fromkeys(columns)),
-            aesthetic_score=aesthetic_score,
-            aesthetic_weight=aesthetic_weight,
-            predicate=Predicate(filters=filters),
-        )
         with service.admission.body() as held:
             body = await read_body(request, held)
             content, warnings = await service.batch(body, indice_name, question)
@@ -172,6 +179,8 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
             return Response(file.getvalue(), media_type=NPY)
         return JSONResponse({"model": model, "embeddings": vectors.tolist()})
 
+
+def _add_probes(app: FastAPI, service: Service) -> None:
     @app.get("/live")
     async def live() -> dict[str, str]:
         """Whether the process answers."""

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from popfactory.demo_drawing import draw
 from popfactory.demo_world import caption, random_scene
 from spine.protocol import KnnQuery, RetrievalClient
 from spine.settings import ClipConfig
+from tests.peer.servers import free_port, serve_command
 
 N = 60
 
@@ -50,16 +50,10 @@ def vectors(encoder: ClipEncoder, pictures: list[Image.Image]) -> np.ndarray:
     return encoder.encode_images(np.stack([encoder.preprocess(picture) for picture in pictures]))
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 @contextlib.contextmanager
 def serving(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Start the command; its address and process."""
-    command = [sys.executable, "-m", "popfactory", "serve", *arguments]
+    command = serve_command(*arguments)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
@@ -195,7 +189,7 @@ def test_sigterm_lets_what_is_under_way_end_and_says_so_first(indices):
 
 
 def refused(*arguments: str) -> str:
-    command = [sys.executable, "-m", "popfactory", "serve", *arguments]
+    command = serve_command(*arguments)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
@@ -207,17 +201,7 @@ def refused(*arguments: str) -> str:
 )
 def test_who_asks_is_taken_from_a_proxy_only_if_it_is_named(indices, tmp_path, options, client):
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "popfactory",
-        "serve",
-        "--indices",
-        str(indices),
-        "--port",
-        str(port),
-        *options,
-    ]
+    command = serve_command("--indices", indices, "--port", port, *options)
     log = tmp_path / "log"
     with log.open("w") as file, subprocess.Popen(command, stderr=file) as process:
         try:

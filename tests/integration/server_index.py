@@ -19,6 +19,18 @@ from retrieval_server.settings import ServerSettings
 
 D = 32
 
+LAION5B_ENTRY: dict[str, object] = {
+    "provide_safety_model": True,
+    "enable_faiss_memory_mapping": True,
+    "use_arrow": True,
+    "enable_hdf5": False,
+    "reorder_metadata_by_ivf_index": False,
+    "columns_to_return": ["url", "caption"],
+    "clip_model": "ViT-L/14",
+    "enable_mclip_option": False,
+}
+"""LAION-5B's options in indices_paths.json, as docs/laion5b.md has them, but for the folder."""
+
 
 @dataclass(frozen=True)
 class Pool:

@@ -20,7 +20,7 @@ from retrieval_server.indices import open_index
 from retrieval_server.settings import IndexSettings, ServerSettings, load_indices_paths
 from spine.errors import DataError
 from spine.protocol import ARROW_STREAM
-from tests.integration.server_index import SCHEMA, D, Pool, draw_pool, running, write_index
+from tests.integration.server_index import LAION5B_ENTRY, SCHEMA, D, Pool, draw_pool, running, write_index
 
 POOL = draw_pool(300)
 TEXTS = draw_pool(300, seed=8).vectors  # of the same rows, other vectors
@@ -164,17 +164,7 @@ def test_laion5bs_layout_is_served_by_its_documented_entry(tmp_path: Path):
     full = write_laion5b(tmp_path / "laion5B-index", pool)
     # The folder may move, or be a mount that can't be written.
     shutil.move(tmp_path / "laion5B-index", tmp_path / "moved")
-    entry = {
-        "indice_folder": str(tmp_path / "moved"),
-        "provide_safety_model": True,
-        "enable_faiss_memory_mapping": True,
-        "use_arrow": True,
-        "enable_hdf5": False,
-        "reorder_metadata_by_ivf_index": False,
-        "columns_to_return": ["url", "caption"],
-        "clip_model": "ViT-L/14",
-        "enable_mclip_option": False,
-    }
+    entry = LAION5B_ENTRY | {"indice_folder": str(tmp_path / "moved")}
     path = tmp_path / "indices_paths.json"
     path.write_text(json.dumps({"laion5B": entry}))
     queries = draw_pool(10, seed=4).vectors

@@ -66,18 +66,8 @@ def running_peer(peer: str, indices: Path, *, threads: int = 2) -> Iterator[Serv
 @contextlib.contextmanager
 def running_ours(indices: Path, *options: str) -> Iterator[Server]:
     """Our server over these indices, by the command."""
-    port = str(free_port())
-    command = [
-        sys.executable,
-        "-m",
-        "popfactory",
-        "serve",
-        "--indices",
-        str(indices),
-        "--port",
-        port,
-        *options,
-    ]
+    port = free_port()
+    command = serve_command("--indices", indices, "--port", port, *options)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stderr is not None
     try:
@@ -93,6 +83,11 @@ def running_ours(indices: Path, *options: str) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def serve_command(*arguments: object) -> list[str]:
+    """`popfactory serve ARGUMENTS`, by this interpreter."""
+    return [sys.executable, "-m", "popfactory", "serve", *map(str, arguments)]
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ from spine.config import preset, with_demo_models, write_config
 from spine.errors import ConfigError, DataError
 from spine.run import Run
 from spine.settings import ClipConfig, Config, PoolConfig, ScoreConfig
+from tests.integration.server_index import LAION5B_ENTRY
 
 
 def write(tmp_path: Path, content: object) -> Path:
@@ -50,16 +51,9 @@ def test_options_do_not_leak_from_one_index_to_the_next(tmp_path):
 
 def test_every_key_of_clip_retrieval_is_taken(tmp_path):
     (tmp_path / "laion").mkdir()
-    entry = {
+    entry = LAION5B_ENTRY | {
         "indice_folder": str(tmp_path / "laion"),
-        "provide_safety_model": True,
-        "enable_faiss_memory_mapping": True,
-        "use_arrow": True,
-        "enable_hdf5": False,
-        "reorder_metadata_by_ivf_index": False,
-        "columns_to_return": ["url", "caption"],
         "clip_model": "open_clip:ViT-H-14",
-        "enable_mclip_option": False,
         "use_jit": False,
         "provide_violence_detector": True,
         "provide_aesthetic_embeddings": False,
