@@ -68,7 +68,9 @@ class Intake:
     def start(self, chunk: Sequence[Row]) -> None:
         """Have ready what these need."""
         if self.openers is None:
-            self.openers = self.stack.enter_context(Openers(self.config.fetch.workers))
+            self.openers = self.stack.enter_context(
+                Openers(self.config.fetch.workers, blocked=self.lists.hashes)
+            )
         if self.downloader is None and any(row["image_path"] is None for row in chunk):
             settings = self.config.fetch
             access = self.web or self.stack.enter_context(public_web(settings))
@@ -102,10 +104,8 @@ class Intake:
         outcome = self.openers.place(
             candidate["image_path"], self.config.fetch.max_bytes, candidate["sha256"]
         )
-        # Where the pool doesn't know the hash it is known only now.
-        rule = self.lists.blocks(sha256=outcome.sha256, md5=outcome.md5, pdq=outcome.pdq)
-        if rule is not None:
-            outcome = Refused(rule, "on a list", outcome.sha256, outcome.md5, outcome.pdq)
+        if not isinstance(outcome, Refused) and self.lists.blocks(pdq=outcome.pdq) is not None:
+            outcome = Refused("hash_block", "on a list by its look", outcome.sha256, outcome.md5, outcome.pdq)
         return {"attempts": 1} | _measured(outcome)
 
     def _from_web(self, candidate: Row) -> Row:

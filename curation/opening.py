@@ -3,6 +3,7 @@
 import hashlib
 import io
 from dataclasses import dataclass, replace
+from functools import partial
 
 from PIL import Image, ImageOps
 
@@ -11,7 +12,7 @@ from spine.errors import ImageError
 from spine.images import Picture, open_picture
 from spine.refused import Refused, md5_of
 from spine.sources import read_bytes
-from spine.workers import PictureWorkers
+from spine.workers import OPEN_S, PictureWorkers
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 """What a stored picture is named with, by format."""
@@ -39,8 +40,16 @@ class Opened:
     """The bytes to be kept where they are others than those given: scaled down."""
 
 
+_blocked: frozenset[str] = frozenset()  # of this process: SHA-256 and MD5 that lists name
+
+
+def _heed(hashes: frozenset[str]) -> None:
+    global _blocked
+    _blocked = hashes
+
+
 def open_place(place: str, max_bytes: int, known_sha256: str | None) -> Opened | Refused:
-    """Read and measure a local picture; in a worker.
+    """Read and measure a local picture; in a worker. What a hash list names is not opened.
 
     Args:
         place: As spine.sources knows it.
@@ -51,9 +60,11 @@ def open_place(place: str, max_bytes: int, known_sha256: str | None) -> Opened |
         content = read_bytes(place, max_bytes=max_bytes)
     except ImageError as error:
         return Refused(error.reason, str(error))
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256, md5 = hashlib.sha256(content).hexdigest(), md5_of(content)
+    if not _blocked.isdisjoint((sha256, md5)):
+        return Refused("hash_block", "on a list", sha256, md5)
     if known_sha256 is not None and sha256 != known_sha256:
-        return Refused("changed", f"{place}: not the bytes that were embedded; embed again", sha256)
+        return Refused("changed", f"{place}: not the bytes that were embedded; embed again", sha256, md5)
     return open_content(content, 0)
 
 
@@ -112,6 +123,16 @@ def _scaled(opened: Opened, picture: Picture, max_side_px: int) -> Opened:
 
 class Openers(PictureWorkers):
     """Worker processes that open pictures; may be asked from many threads. Use as a context manager."""
+
+    def __init__(self, workers: int = 0, open_s: int = OPEN_S, blocked: frozenset[str] = frozenset()) -> None:
+        """As PictureWorkers.
+
+        Args:
+            workers: Processes; 0 is one a core.
+            open_s: Seconds for one picture.
+            blocked: SHA-256 and MD5 of local pictures that may not be opened; downloads are held to the lists before.
+        """
+        super().__init__(workers, open_s, partial(_heed, blocked))
 
     def place(self, place: str, max_bytes: int, known_sha256: str | None) -> Opened | Refused:
         """`open_place` in a worker."""

@@ -40,14 +40,17 @@ def interrupts_held() -> Iterator[None]:
 class PictureWorkers:
     """Worker processes that open pictures in limited time; asked from many threads. Use as a context manager."""
 
-    def __init__(self, workers: int = 0, open_s: int = OPEN_S) -> None:
+    def __init__(
+        self, workers: int = 0, open_s: int = OPEN_S, prepare: Callable[[], object] | None = None
+    ) -> None:
         """Start nothing yet.
 
         Args:
             workers: Processes; 0 is one a core.
             open_s: Seconds for one picture; then its process is ended.
+            prepare: Called once in each process before its first picture; can be pickled.
         """
-        self._workers, self._open_s = workers or os.cpu_count() or 1, open_s
+        self._workers, self._open_s, self._prepare = workers or os.cpu_count() or 1, open_s, prepare
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -72,7 +75,7 @@ class PictureWorkers:
         """
         with self._lock:
             if self._pool is None:
-                self._pool = _pool(self._workers)
+                self._pool = _pool(self._workers, self._prepare)
             pool = self._pool
         try:
             # A submit starts a process while there are fewer than may be: only then is there one to keep out.
@@ -90,7 +93,7 @@ class PictureWorkers:
                 return self._alone(name, work, *arguments)
 
     def _alone(self, name: str, work: Callable[..., _Result], *arguments: object) -> _Result | Refused:
-        with _pool(1) as pool:
+        with _pool(1, self._prepare) as pool:
             started = time.monotonic()
             try:
                 with interrupts_held():
@@ -102,11 +105,17 @@ class PictureWorkers:
                 return Refused("decode_crashed", f"{name}: opening it ended the process that tried")
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def _pool(workers: int, prepare: Callable[[], object] | None) -> ProcessPoolExecutor:
     # Never fork: a thread of the parent may hold a lock that the child would wait for.
     return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(prepare,)
     )
+
+
+def _begin(prepare: Callable[[], object] | None) -> None:
+    follow_parent()
+    if prepare is not None:
+        prepare()
 
 
 def follow_parent() -> None:

@@ -428,6 +428,28 @@ def test_lists_know_pictures_by_md5_by_address_and_by_their_look(tmp_path, site,
     assert again.counts["failed_hash_block"] == 3
 
 
+def test_local_bytes_that_a_hash_list_names_are_not_even_opened(tmp_path):
+    """Nobody could open them: had they been tried, they would be truncated or changed."""
+    run = local_run(tmp_path, centroids=1, each=4)
+    broken = [numbered_picture(number)[:-20] for number in range(4)]
+    for number, content in enumerate(broken):
+        (tmp_path / "pool" / f"{number}.png").write_bytes(content)
+    listed = [hashlib.md5(broken[0]).hexdigest(), hashlib.sha256(broken[1]).hexdigest()]
+    with_lists(run, CONFIG, hash_block="\n".join(listed))
+
+    manifest = fetch(run, depths=[4])
+
+    assert manifest.counts["failed_hash_block"] == 2
+    assert manifest.counts["failed_changed"] == 2
+    rows = {Path(row["image_path"]).name: row for row in rows_by_id(run).values()}
+    for number, content in enumerate(broken):
+        row = rows[f"{number}.png"]
+        assert (row["sha256"], row["md5"]) == (
+            hashlib.sha256(content).hexdigest(),
+            hashlib.md5(content).hexdigest(),
+        )
+
+
 def test_a_larger_picture_is_scaled_down_and_its_first_size_is_kept(tmp_path, site):
     config = replace(CONFIG, fetch=replace(CONFIG.fetch, max_side_px=32))
     run = plant(tmp_path / "run", [Planted(0, 0, by_address(f"{site}/big/777", 777))], config)
