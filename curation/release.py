@@ -12,9 +12,9 @@ from curation.dataset import Dataset, assemble
 from curation.decisions import read_verdicts
 from curation.fiftyone import fiftyone_csv
 from curation.funnel import FunnelStep, funnel
-from curation.release_diff import blocked_rows
+from curation.release_diff import Difference, blocked_rows, difference_to
 from curation.resemblance_report import resemblance_report
-from curation.revisions import Revision, revisions
+from curation.revisions import Revision, last_published, revisions
 from curation.samples import samples_page
 from curation.tars import FOLDER as TARS
 from curation.tars import write_tars
@@ -72,6 +72,45 @@ def release(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """What would be published now."""
+
+    name: str
+    """Of its folder."""
+    stands: bool
+    """Whether the newest revision is this very release already: nothing would be published."""
+    dataset: Dataset
+    outdated: list[str]
+    """What changed since the stages before ran."""
+    difference: Difference | None
+    """From the newest revision, else from the release that was published last; None where there is none."""
+    card: str
+
+
+def draft(run: Run) -> Draft:
+    """What `release` would publish as things stand; writes nothing.
+
+    Raises:
+        DataError: A stage isn't finished, or no row has both a place in the selection and a caption.
+        ConfigError: A setting is wrong, or a list can't be read.
+    """
+    plan = _Plan.of(run, None, None)
+    dataset = _filled(plan)
+    earlier = revisions(run, plan.name, plan.version)
+    title = plan.title(earlier[-1].number + 1 if earlier else 0)
+    name = run.release(plan.name, title).name
+    before = earlier[-1].folder if earlier else last_published(run)
+    return Draft(
+        name=name,
+        stands=bool(earlier) and _stands(earlier[-1], plan.parameters, dataset),
+        dataset=dataset,
+        outdated=outdated(plan.manifests, plan.verdicts),
+        difference=None if before is None else difference_to(run, before, name, dataset.table),
+        card=card_text(dataset.table, plan.card_facts(title, dataset)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
     """What is to be released, from what."""
 
@@ -103,6 +142,10 @@ class _Plan:
             verdicts=read_verdicts(run),
             manifests=manifests | {each: found for each, found in sources.items() if found is not None},
         )
+
+    def title(self, number: int) -> str:
+        """Its version with the number of the revision."""
+        return f"{self.version}+{number}" if number else self.version
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -161,15 +204,20 @@ def _released(plan: _Plan, force: bool, progress: Progress) -> tuple[Manifest, b
         return newest.manifest, False
     for line in outdated(plan.manifests, plan.verdicts):
         progress.say(line)
-    dataset = assemble(plan.run, plan.lists, plan.verdicts)
-    if not dataset.table.num_rows:
-        raise DataError(_nothing(plan.run, dataset))
+    dataset = _filled(plan)
     if newest and _stands(newest, plan.parameters, dataset):
         progress.say(f"the rows are those of {newest.folder.name}: it stays")
         return newest.manifest, False
     number = 0 if not earlier else earlier[-1].number + (0 if force else 1)
-    title = f"{plan.version}+{number}" if number else plan.version
-    return _published(plan, dataset, title, progress), True
+    return _published(plan, dataset, plan.title(number), progress), True
+
+
+def _filled(plan: _Plan) -> Dataset:
+    """Its rows, of which there is one at least."""
+    dataset = assemble(plan.run, plan.lists, plan.verdicts)
+    if not dataset.table.num_rows:
+        raise DataError(_nothing(plan.run, dataset))
+    return dataset
 
 
 def _published(plan: _Plan, dataset: Dataset, title: str, progress: Progress) -> Manifest:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from curation.candidates import column, rows_of
 from curation.revisions import published, release_folder
 from spine.config import load_config
 from spine.filters import RULES
@@ -77,23 +80,42 @@ def difference(run: Run, old: str, new: str) -> Difference:
         DataError: One isn't there, or is damaged.
         ConfigError: A list can't be read.
     """
-    folders = [release_folder(run, name) for name in (old, new)]
-    before, after = (_rows(folder) for folder in folders)
-    reasons = _Reasons(run, folders[1])
+    first, second = (release_folder(run, name) for name in (old, new))
+    selection = find_manifest(run.selection)
+    known = selection is not None and read_manifest(second).inputs.get("selection") == selection.digest
+    after = read_table(second / "dataset.parquet", DATASET)
+    return _compared(_Reasons(run, known), first, second.name, after)
+
+
+def difference_to(run: Run, old: Path, name: str, rows: pa.Table) -> Difference:
+    """What would differ from a release if these rows, made from the run as it stands, were published as NAME.
+
+    Args:
+        run: Whose lists and selection tell why a row would leave.
+        old: A published release's folder.
+        name: The later one's name.
+        rows: Its rows, schema DATASET.
+
+    Raises:
+        DataError: The release is damaged.
+        ConfigError: A list can't be read.
+    """
+    return _compared(_Reasons(run, True), old, name, rows)
+
+
+def _compared(reasons: "_Reasons", old: Path, name: str, after: pa.Table) -> Difference:
+    before = read_table(old / "dataset.parquet", DATASET)
+    ids_before, ids_after = column(before, "id"), column(after, "id")
+    removed = rows_of(before, np.setdiff1d(ids_before, ids_after)).to_pylist()
+    added = rows_of(after, np.setdiff1d(ids_after, ids_before)).to_pylist()
+    both = np.intersect1d(ids_before, ids_after)
+    columns = _differing(rows_of(before, both), rows_of(after, both))
     changes = [
-        Change("removed", number, reasons.of(before[number]))
-        for number in sorted(before.keys() - after.keys())
+        *(Change("removed", row["id"], reasons.of(row)) for row in removed),
+        *(Change("added", row["id"], _why_added(row)) for row in added),
+        *(Change("changed", int(both[at]), ", ".join(names)) for at, names in sorted(columns.items())),
     ]
-    changes += [
-        Change("added", number, _why_added(after[number])) for number in sorted(after.keys() - before.keys())
-    ]
-    both = sorted(before.keys() & after.keys())
-    differing = {number: _differing(before[number], after[number]) for number in both}
-    changes += [
-        Change("changed", number, ", ".join(columns)) for number, columns in differing.items() if columns
-    ]
-    same = sum(not columns for columns in differing.values())
-    return Difference(folders[0].name, folders[1].name, changes, same)
+    return Difference(old.name, name, changes, len(both) - len(columns))
 
 
 def blocked_rows(run: Run, lists: BlockLists) -> list[Blocked]:
@@ -118,12 +140,17 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in _NAMED_BY if name != "id"}
 
 
-def _rows(folder: Path) -> dict[int, dict[str, Any]]:
-    return {row["id"]: row for row in read_table(folder / "dataset.parquet", DATASET).to_pylist()}
-
-
-def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    return [name for name in before if name not in _PLACES and before[name] != after[name]]
+def _differing(before: pa.Table, after: pa.Table) -> dict[int, list[str]]:
+    """By place of a row the columns in which two tables of the same pictures differ."""
+    found: dict[int, list[str]] = {}
+    for name in (each for each in before.column_names if each not in _PLACES):
+        one, other = before.column(name), after.column(name)
+        unlike = pc.or_(
+            pc.fill_null(pc.not_equal(one, other), False), pc.xor(pc.is_null(one), pc.is_null(other))
+        )
+        for at in np.flatnonzero(unlike.to_numpy(zero_copy_only=False)).tolist():
+            found.setdefault(at, []).append(name)
+    return found
 
 
 def _why_added(row: dict[str, Any]) -> str:
@@ -134,11 +161,11 @@ def _why_added(row: dict[str, Any]) -> str:
 class _Reasons:
     """Why a row is not in the later release, as far as the run still knows."""
 
-    def __init__(self, run: Run, release: Path) -> None:
+    def __init__(self, run: Run, known: bool) -> None:
+        """Args: known: Whether the later release is of the run's selection as it stands."""
         self._lists = BlockLists.load(load_config(run.config).lists, run.folder)
         self._verdicts: dict[int, list[dict[str, Any]]] | None = None
-        selection = find_manifest(run.selection)
-        if selection is not None and read_manifest(release).inputs.get("selection") == selection.digest:
+        if known:
             self._verdicts = {}
             for row in read_table(run.selection_table, SELECTION).to_pylist():
                 self._verdicts.setdefault(row["id"], []).append(row)

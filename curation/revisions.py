@@ -48,6 +48,13 @@ def newest(run: Run, name: str, version: str) -> Path:
     return found[-1].folder if found else run.release(name, version)
 
 
+def last_published(run: Run) -> Path | None:
+    """The folder of the release that was published last, of whatever name; None where there is none."""
+    found = {folder: find_manifest(folder) for folder in published(run)}
+    dated = [(manifest.created, folder) for folder, manifest in found.items() if manifest is not None]
+    return max(dated)[1] if dated else None
+
+
 def release_folder(run: Run, name: str) -> Path:
     """The folder of a published release by its own name, such as "pop-1.0+1", or by its path.
 

@@ -1,6 +1,8 @@
 """What the command prints of a run: the funnel, the stages, the jobs; the same as JSON for scripts."""
 
 import json
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.funnel import funnel
+from curation.release import draft
 from curation.release_diff import blocked_rows, difference
 from curation.revisions import published
 from popfactory.pipeline import Outcome
@@ -20,6 +23,12 @@ from spine.stage import MANIFEST, find_manifest, read_manifest, verify
 from spine.stage import remove_damaged as take_away
 
 _JOBS_SHOWN = 5
+_ROWS_SHOWN = 20
+_CHANGES_SHOWN = 200
+_ROW = (
+    *("id", "caption", "caption_edited_by", "centroid_id", "centroid_label", "width", "height", "aesthetic"),
+    *("selected_by", "prompt_id", "caption_model"),
+)
 
 
 def finished_folders(run: Run) -> list[Path]:
@@ -99,6 +108,44 @@ def tell_difference(run: Run, old: str, new: str, *, as_json: bool) -> str:
     """
     found = difference(run, old, new)
     return json.dumps(asdict(found), ensure_ascii=False) if as_json else "\n".join(found.lines())
+
+
+def tell_draft(run: Run, *, as_json: bool) -> str:
+    """What `release` would publish now, as lines or as one JSON object with its card and some of its rows.
+
+    Raises:
+        DataError: A stage isn't finished, or there is no row to release.
+    """
+    found = draft(run)
+    table, differs = found.dataset.table, found.difference
+    if not as_json:
+        what = (
+            f"{found.difference.old} stays: it is this very release"
+            if found.stands and found.difference
+            else (f"{run.releases / found.name} would have {table.num_rows:,} rows")
+        )
+        left = [f"left out: {reason} {count:,}" for reason, count in found.dataset.left_out.items()]
+        return "\n".join([what, *left, *found.outdated, *(differs.lines() if differs else [])])
+    chosen = sorted(random.Random(0).sample(range(table.num_rows), min(_ROWS_SHOWN, table.num_rows)))
+    kinds = Counter(change.kind for change in differs.changes) if differs else Counter()
+    content = {
+        "name": found.name,
+        "stands": found.stands,
+        "released": table.num_rows,
+        "left_out": found.dataset.left_out,
+        "outdated": found.outdated,
+        "difference": differs
+        and {
+            "old": differs.old,
+            "new": differs.new,
+            "same": differs.same,
+            **{kind: kinds[kind] for kind in ("removed", "added", "changed")},
+            "changes": [asdict(change) for change in differs.changes[:_CHANGES_SHOWN]],
+        },
+        "rows": table.select(list(_ROW)).take(chosen).to_pylist(),
+        "card": found.card,
+    }
+    return json.dumps(content, ensure_ascii=False)
 
 
 def tell_blocked(run: Run, as_json: bool) -> str:

@@ -54,31 +54,41 @@ select = stage_command(
 
 @click.command()
 @RUN
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be published, and how it differs; write nothing."
+)
 @click.option("--diff", nargs=2, metavar="OLD NEW", help="Tell what differs between two releases, and why.")
 @click.option("--check", is_flag=True, help="Name rows of all releases that a list blocks by now.")
 @click.option("--force", is_flag=True, help="Make the newest revision anew, in its place.")
 @result_options
 def release(
-    run: Path, diff: tuple[str, str] | None, check: bool, force: bool, quiet: bool, as_json: bool
+    run: Path,
+    dry_run: bool,
+    diff: tuple[str, str] | None,
+    check: bool,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Publish the dataset with its card.
 
     Reads all of RUN, writes RUN/release/NAME-VERSION. What is published stays: rows that differ make the
-    version's next revision, NAME-VERSION+1. --diff and --check only read.
+    version's next revision, NAME-VERSION+1. --dry-run, --diff and --check only read.
 
     \b
     Example:
         popfactory release runs/pop-1
         popfactory release runs/pop-1 --diff pop-1.0 pop-1.0+1
     """
-    from popfactory.report import tell_blocked, tell_difference
+    from popfactory.report import tell_blocked, tell_difference, tell_draft
     from spine.run import Run
 
-    if diff is not None or check:
+    if dry_run or check or diff is not None:
         opened = Run(run).require()
-        told = (
-            tell_blocked(opened, as_json) if diff is None else tell_difference(opened, *diff, as_json=as_json)
-        )
+        if diff is not None:
+            told = tell_difference(opened, *diff, as_json=as_json)
+        else:
+            told = tell_blocked(opened, as_json) if check else tell_draft(opened, as_json=as_json)
         click.echo(told)
         return
     from curation.release import release as release_stage

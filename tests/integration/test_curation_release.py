@@ -6,7 +6,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from curation.decisions import Decisions, Event
 from curation.fetched_images import fetch
 from curation.funnel import funnel
-from curation.release import release
+from curation.release import draft, release
 from curation.release_diff import blocked_rows, difference
 from curation.revisions import newest, revisions
 from curation.samples import small_picture
@@ -300,6 +300,46 @@ def test_the_command_tells_what_differs_and_fails_where_a_list_names_a_released_
     ]
     assert isinstance(checked.exception, DataError)
     assert f"pop-1.0: {victim}: on a takedown list" in str(checked.exception)
+
+
+def test_a_dry_run_tells_what_the_next_release_then_is_and_writes_nothing(run):
+    caption_all(run)
+    first = draft(run)
+    assert (first.name, first.stands, first.difference, run.releases.exists()) == (
+        "pop-1.0",
+        False,
+        None,
+        False,
+    )
+    release(run)
+    assert dataset(run) == first.dataset.table.to_pylist()
+    assert (newest(run, "pop", "1.0") / "README.md").read_text() == first.card
+    assert draft(run).stands
+    events = [("reject", number(run, "2")), ("keep", number(run, "0"))]
+    Decisions.open(run.decisions).record(
+        [
+            Event(client="t", seq=at, curator="ada", action=action, target="image", ids=(picture,))
+            for at, (action, picture) in enumerate(events)
+        ]
+    )
+    assert "curators have decided since" in draft(run).outdated[0]
+    select(run)
+    caption_all(run)
+
+    command = ["release", str(run.folder), "--dry-run"]
+    told = json.loads(CliRunner().invoke(cli, [*command, "--json"]).output)
+    lines = CliRunner().invoke(cli, command).output.splitlines()
+
+    assert [folder.name for folder in run.releases.iterdir()] == ["pop-1.0"]
+    release(run)
+    after = difference(run, "pop-1.0", "pop-1.0+1")
+    assert (told["name"], told["stands"], told["released"]) == ("pop-1.0+1", False, len(dataset(run)))
+    assert told["difference"]["changes"] == [asdict(change) for change in after.changes]
+    assert [told["difference"][kind] for kind in ("added", "removed", "changed", "same")] == [1, 1, 1, 4]
+    assert told["card"] == (newest(run, "pop", "1.0") / "README.md").read_text()
+    known = {row["id"]: row["caption"] for row in dataset(run)}
+    assert {row["id"]: row["caption"] for row in told["rows"]} == known  # all, where there are few
+    assert lines[0].endswith(f"pop-1.0+1 would have {len(known)} rows") and lines[1:] == after.lines()
 
 
 def test_a_change_that_leaves_the_rows_as_they_were_makes_no_revision(run):
