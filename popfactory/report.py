@@ -12,7 +12,7 @@ from typing import Any
 from curation.funnel import funnel
 from curation.release import draft
 from curation.release_diff import blocked_rows, difference
-from curation.revisions import published
+from curation.revisions import newest, published
 from popfactory.pipeline import Outcome
 from spine.config import load_config, uses_demo_models
 from spine.errors import DataError
@@ -39,27 +39,28 @@ def finished_folders(run: Run) -> list[Path]:
 
 
 def verified(folder: Path, *, remove_damaged: bool) -> str:
-    """That every published file of a run is as it was, as a line; or what was taken away.
+    """That every published file of a run, or of one release, is as it was, as a line; or what was taken away.
 
     Args:
-        folder: The run's.
-        remove_damaged: Take damaged files of stages away.
+        folder: The run's; or a release's, which may lie anywhere.
+        remove_damaged: Take damaged files of stages away; not of releases.
 
     Raises:
         DataError: Files are damaged and stay: each is named.
     """
-    run = Run(folder).require()
-    folders = finished_folders(run)
+    run = Run(folder)
+    is_release = (folder / MANIFEST).is_file() and not run.config.is_file()
+    folders = [folder] if is_release else finished_folders(run.require())
     removed, problems = [], []
     for each in folders:
-        if remove_damaged and each.parent != run.releases:
+        if remove_damaged and not is_release and each.parent != run.releases:
             removed += take_away(each)
         else:
             problems += verify(each)
     if problems:
         advice = (
             "`popfactory release RUN --force` makes a release anew"
-            if remove_damaged
+            if remove_damaged or is_release
             else "take them away with --remove-damaged and run again; a release is made anew with `release --force`"
         )
         raise DataError("\n".join([f"{len(problems)} damaged files; {advice}:", *problems, *removed]))
@@ -68,7 +69,8 @@ def verified(folder: Path, *, remove_damaged: bool) -> str:
             [f"{len(removed)} damaged files taken away; `popfactory run {folder}` makes them anew:", *removed]
         )
     files = sum(len(read_manifest(each).files) for each in folders)
-    return f"{folder}: {files:,} files in {len(folders)} finished stages are as published"
+    where = "" if is_release else f" in {len(folders)} finished stages"
+    return f"{folder}: {files:,} files{where} are as published"
 
 
 def funnel_lines(run: Run) -> list[str]:
@@ -100,13 +102,20 @@ def status_lines(run: Run) -> list[str]:
     return lines
 
 
-def tell_difference(run: Run, old: str, new: str, *, as_json: bool) -> str:
+def tell_difference(run: Run, old: str, new: str | None, *, as_json: bool) -> str:
     """What differs between two releases, as lines or as one JSON object.
+
+    Args:
+        run: Whose they are.
+        old: The earlier one, by its folder's name or its path.
+        new: The later one likewise; None for the newest of the name and version in the settings.
+        as_json: One JSON object instead of lines.
 
     Raises:
         DataError: One of them isn't there.
     """
-    found = difference(run, old, new)
+    release = load_config(run.config).release
+    found = difference(run, old, new or newest(run, release.name, release.version).name)
     return json.dumps(asdict(found), ensure_ascii=False) if as_json else "\n".join(found.lines())
 
 

@@ -54,17 +54,19 @@ select = stage_command(
 
 @click.command()
 @RUN
+@click.argument("new", required=False, metavar="[NEW]")
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be published, and how it differs; write nothing."
 )
-@click.option("--diff", nargs=2, metavar="OLD NEW", help="Tell what differs between two releases, and why.")
+@click.option("--diff", metavar="OLD", help="Tell what differs between OLD and NEW, or the newest, and why.")
 @click.option("--check", is_flag=True, help="Name rows of all releases that a list blocks by now.")
 @click.option("--force", is_flag=True, help="Make the newest revision anew, in its place.")
 @result_options
 def release(
     run: Path,
+    new: str | None,
     dry_run: bool,
-    diff: tuple[str, str] | None,
+    diff: str | None,
     check: bool,
     force: bool,
     quiet: bool,
@@ -78,15 +80,18 @@ def release(
     \b
     Example:
         popfactory release runs/pop-1
+        popfactory release runs/pop-1 --diff pop-1.0
         popfactory release runs/pop-1 --diff pop-1.0 pop-1.0+1
     """
     from popfactory.report import tell_blocked, tell_difference, tell_draft
     from spine.run import Run
 
+    if new is not None and diff is None:
+        raise click.UsageError(f"{new}: a second release is named only with --diff")
     if dry_run or check or diff is not None:
         opened = Run(run).require()
         if diff is not None:
-            told = tell_difference(opened, *diff, as_json=as_json)
+            told = tell_difference(opened, diff, new, as_json=as_json)
         else:
             told = tell_blocked(opened, as_json) if check else tell_draft(opened, as_json=as_json)
         click.echo(told)

@@ -116,7 +116,7 @@ def status(run: Path, as_json: bool) -> None:
     "--remove-damaged", is_flag=True, help="Take damaged files away, so that stages make them anew."
 )
 def verify(run: Path, remove_damaged: bool) -> None:
-    """Compare every published file of RUN with the digest it was published with.
+    """Compare every published file of RUN, or of a release's folder, with the digest it was published with.
 
     --remove-damaged takes what differs away, and with it the stage's manifest: run again, the stage makes anew
     what is missing and keeps the rest. Releases are left alone: they are made anew with `release --force`.
@@ -124,6 +124,7 @@ def verify(run: Path, remove_damaged: bool) -> None:
     \b
     Example:
         popfactory verify runs/pop-1 --remove-damaged
+        popfactory verify downloads/pop-1.0
     """
     from popfactory.report import verified
 

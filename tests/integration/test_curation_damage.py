@@ -1,6 +1,8 @@
 """Damaged files of a run: named, taken away alone, made anew, and everything as it was."""
 
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,14 +10,19 @@ import pytest
 from click.testing import CliRunner
 
 from curation.fetched_images import fetch
+from curation.release import release
 from curation.selection import select
 from curation.story import why
 from popfactory.cli import cli
+from popfactory.report import verified
+from spine.config import write_config
 from spine.errors import DataError
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
+from spine.settings import ReleaseConfig
+from spine.stage import read_manifest
 from spine.tables import CAPTIONS, IMAGES, SELECTION, read_parts, read_table
-from tests.integration.curation_runs import Planted, caption_all, local, plant, score_all
+from tests.integration.curation_runs import CONFIG, Planted, caption_all, local, plant, score_all
 
 
 @pytest.fixture
@@ -92,3 +99,27 @@ def test_a_story_is_told_of_captions_from_before_there_were_more_columns(run):
         read_table(path, CAPTIONS).column("captioner").null_count
         == pa.table(read_table(path, CAPTIONS)).num_rows
     )
+
+
+def test_of_a_release_each_damaged_file_is_named_in_the_run_and_wherever_a_copy_lies(run, tmp_path):
+    write_config(run.config, replace(CONFIG, release=ReleaseConfig(pixels=True)))
+    caption_all(run)
+    release(run)
+    copy = tmp_path / "downloads" / "pop-1.0"
+    shutil.copytree(run.release("pop", "1.0"), copy)
+    assert "files are as published" in verified(copy, remove_damaged=False)
+
+    for folder, asked in ((run.release("pop", "1.0"), run.folder), (copy, copy)):
+        names = [record.path for record in read_manifest(folder).files]
+        assert {"dataset.parquet", "README.md", "webdataset/00000.tar", "report.json"} < set(names)
+        for name in [*names, "manifest.json"]:
+            content = (folder / name).read_bytes()
+            (folder / name).write_bytes(content[:9] + bytes([content[9] ^ 1]) + content[10:])
+            with pytest.raises(DataError, match="^1 damaged files; .*\n") as said:
+                verified(asked, remove_damaged=folder is copy)
+            assert str(folder / name) in str(said.value), name
+            assert (folder / name).is_file(), "a release is never taken away"
+            (folder / name).write_bytes(content)
+        (folder / "samples.html").unlink()
+        with pytest.raises(DataError, match=r"samples\.html: missing"):
+            verified(asked, remove_damaged=False)

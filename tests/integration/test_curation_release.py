@@ -293,11 +293,18 @@ def test_the_command_tells_what_differs_and_fails_where_a_list_names_a_released_
     assert CliRunner().invoke(cli, ["release", str(run.folder), "--quiet"]).exit_code == 0
 
     told = CliRunner().invoke(cli, ["release", str(run.folder), "--diff", "pop-1.0", "pop-1.0+1", "--json"])
+    of_newest = CliRunner().invoke(cli, ["release", str(run.folder), "--diff", "pop-1.0"])
+    alone = CliRunner().invoke(cli, ["release", str(run.folder), "pop-1.0"])
     checked = CliRunner().invoke(cli, ["release", str(run.folder), "--check"])
 
     assert json.loads(told.output)["changes"] == [
         {"kind": "removed", "id": victim, "reason": "takedown: on a takedown list"}
     ]
+    assert of_newest.output.splitlines() == [
+        "pop-1.0 to pop-1.0+1: 0 added, 1 removed, 0 changed, 5 the same",
+        f"removed {victim}: takedown: on a takedown list",
+    ]
+    assert (alone.exit_code, "only with --diff" in alone.output) == (2, True)
     assert isinstance(checked.exception, DataError)
     assert f"pop-1.0: {victim}: on a takedown list" in str(checked.exception)
 
