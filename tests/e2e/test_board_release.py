@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 import pytest
 from playwright.sync_api import expect
 
-from curation.decisions import Decisions, Event
 from spine.run import Run
 from spine.stage import read_manifest
 from spine.tables import DATASET, read_table
 from tests.e2e.board_server import JOB_MS, Server, eventually, free_port
+from tests.integration.curation_runs import edit_caption
 from tests.unit.ui.planted import Planted
 
 HOSTILE = "<img src=x onerror='window.ran=1'>${window.ran=2}"
@@ -80,19 +80,7 @@ def test_an_edited_caption_and_a_taken_down_picture_make_the_next_release_and_th
     run, first = server.planted.run, newest(server)
     rows = read_table(first / "dataset.parquet", DATASET).to_pylist()
     edited, taken = rows[0], rows[1]
-    Decisions.open(run.decisions).record(
-        [
-            Event(
-                client="t",
-                seq=1,
-                curator="ada",
-                action="keep",
-                target="caption",
-                ids=(edited["caption_id"],),
-                text=HOSTILE,
-            )
-        ]
-    )
+    edit_caption(run, edited["caption_id"], HOSTILE)
     page.goto(f"{server.address}/release")
     expect(page.locator(".pf-rel-list tbody tr")).to_have_count(1)
     page.get_by_label("Licence").fill("CC0-1.0")

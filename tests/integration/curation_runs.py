@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from curation.decisions import Decisions, Event
 from spine.config import write_config
 from spine.ids import content_id, laion_id
 from spine.publish import publish_table, sha256_of
@@ -216,6 +217,12 @@ def caption_all(
     return stage.finish(
         {"selected": len(rows), "captioned": len(rows) - lost, "failed": lost}, {"demo_models": True}
     )
+
+
+def edit_caption(run: Run, name: str, text: str) -> None:
+    """Ada writes a caption of her own over the one of this id."""
+    event = Event(client="t", seq=1, curator="ada", action="keep", target="caption", ids=(name,), text=text)
+    Decisions.open(run.decisions).record([event])
 
 
 def with_lists(run: Run, config: Config, *, takedown: str = "", hash_block: str = "") -> None:

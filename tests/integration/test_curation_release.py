@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from tests.integration.curation_runs import (
     CONFIG,
     Planted,
     caption_all,
+    edit_caption,
     local,
     number_in,
     numbered_picture,
@@ -154,6 +156,64 @@ def test_a_second_release_of_the_same_does_nothing_and_gives_the_same_bytes_when
     }
 
 
+def test_a_lost_selection_and_release_are_made_again_with_equal_digests(run):
+    write_config(run.config, replace(CONFIG, release=ReleaseConfig(pixels=True)))
+    chosen = select(run)
+    caption_all(run)
+    first = release(run)
+    shutil.rmtree(run.selection)
+    shutil.rmtree(run.releases)
+
+    assert select(run).digest == chosen.digest
+    again = release(run)
+
+    assert {file.path: file.sha256 for file in again.files} == {
+        file.path: file.sha256 for file in first.files
+    }
+    assert {"dataset.parquet", "README.md", "report.json", "webdataset/00000.tar"} < {
+        f.path for f in again.files
+    }
+    assert again.digest == first.digest
+
+
+def test_the_same_pictures_give_the_same_selection_however_they_were_fetched(tmp_path):
+    """At once; and in two goes, the second deeper, whose tables have other parts in another order."""
+    rows = [Planted(c, rank, local(tmp_path / "pool", 30 * c + rank)) for c in (0, 1) for rank in range(12)]
+    rows += [Planted(1, 12 + rank, rows[rank].values) for rank in range(4)]
+    groups = {rows[1].values["id"]: rows[0].values["id"]}
+    tables = []
+    for name, depths in (("once", [[12, 16]]), ("twice", [[9, 2], [12, 16]])):
+        run = plant(tmp_path / name, rows)
+        for each in depths:
+            fetch(run, depths=each)
+            score_all(run, groups, watermark={rows[14].values["id"]: 0.9})
+            select(run)
+        tables.append(read_table(run.selection_table, SELECTION))
+        kept = run.selection_table.read_bytes()
+        select(run, force=True)
+        assert run.selection_table.read_bytes() == kept
+
+    assert tables[0].equals(tables[1])
+    assert {"near_duplicate", "pwatermark_max", "quota"} < set(tables[0]["rule"].to_pylist())
+
+
+def test_what_a_threshold_does_is_said_by_the_command_and_the_funnel_by_status(tmp_path):
+    config = replace(CONFIG, filters=replace(CONFIG.filters, min_side_px=4, pwatermark_max=0.5))
+    rows = [Planted(0, rank, local(tmp_path / "pool", rank)) for rank in range(120)]
+    run = plant(tmp_path / "run", rows, config)
+    fetch(run, depths=[120])
+    score_all(run, watermark={row.values["id"]: 0.9 for row in rows})
+
+    told = CliRunner().invoke(cli, ["select", str(run.folder)])
+    status = CliRunner().invoke(cli, ["status", str(run.folder)])
+
+    assert "min_side_px = 4 has no effect: it keeps 120 of 120 pictures" in told.output
+    assert "pwatermark_max = 0.5 drops all 120 pictures that it meets" in told.output
+    assert "1 of 1 centroids are short of their quota of 3, by 3 pictures" in told.output
+    assert re.search(r"fetched +120\n", status.output)
+    assert re.search(r"selected +0   lost: pwatermark_max 120\n", status.output)
+
+
 def test_a_picture_without_a_caption_is_left_out_and_counted(run):
     caption_all(run, failed={number(run, "1"): "timeout", number(run, "500"): "empty"})
 
@@ -172,19 +232,9 @@ def test_curators_captions_win_and_the_models_words_stay(run):
     caption_all(run)
     ids = {key: number(run, key) for key in ("0", "1")}
     names = {key: f"{each % 2**64:032x}" for key, each in ids.items()}
+    edit_caption(run, names["0"], "mine")
     Decisions.open(run.decisions).record(
-        [
-            Event(
-                client="t",
-                seq=1,
-                curator="ada",
-                action="keep",
-                target="caption",
-                ids=(names["0"],),
-                text="mine",
-            ),
-            Event(client="t", seq=2, curator="bob", action="reject", target="caption", ids=(names["1"],)),
-        ]
+        [Event(client="t", seq=2, curator="bob", action="reject", target="caption", ids=(names["1"],))]
     )
 
     manifest = release(run)
@@ -583,6 +633,9 @@ def test_why_tells_the_whole_story_and_knows_when_there_is_none(run):
         "release pop-1.0: in it",
     ):
         assert part in story
+    assert "lists:" not in story
+    with_lists(run, CONFIG, takedown=f"{shared}\n")
+    assert "lists: on a takedown list" in why(run, shared)
     with pytest.raises(DataError, match="12345"):
         why(run, 12345)
 

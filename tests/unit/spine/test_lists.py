@@ -2,9 +2,11 @@ import hashlib
 
 import pytest
 
+from spine.config import write_config
 from spine.errors import ConfigError
-from spine.lists import BlockLists
-from spine.settings import ListsConfig
+from spine.lists import BlockLists, ListsInForce
+from spine.run import Run
+from spine.settings import Config, ListsConfig
 
 
 def test_ids_addresses_domains_and_hashes_block(tmp_path):
@@ -61,6 +63,26 @@ def test_hashes_of_bytes_addresses_and_looks_block(tmp_path):
     assert lists.blocks(picture_id=1, url="http://b.example", sha256="0" * 64, md5="0" * 32) is None
     assert not lists.empty
     assert BlockLists.load(ListsConfig(), tmp_path).empty
+
+
+def test_the_lists_in_force_are_those_of_each_look_and_an_unreadable_one_blocks_until_it_is_read(tmp_path):
+    run = Run(tmp_path)
+    write_config(run.config, Config())
+    in_force = ListsInForce(run)
+    assert in_force.now().empty
+
+    (tmp_path / "gone.txt").write_text("12\n")
+    write_config(run.config, Config(lists=ListsConfig(takedown=("gone.txt",))))
+    assert in_force.now().blocks(picture_id=12) == "takedown"
+    (tmp_path / "gone.txt").write_text("12\n13\n")
+    assert in_force.now().blocks(picture_id=13) == "takedown"
+    assert in_force.now() is in_force.now(), "nothing is read again where nothing changed"
+    (tmp_path / "gone.txt").rename(tmp_path / "moved.txt")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="gone.txt: can't be read"):
+            in_force.now()
+    (tmp_path / "moved.txt").rename(tmp_path / "gone.txt")
+    assert in_force.now().blocks(picture_id=13) == "takedown"
 
 
 def test_the_kind_of_a_hash_is_part_of_the_digest(tmp_path):
