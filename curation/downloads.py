@@ -25,7 +25,9 @@ class Download:
 
     outcome: Opened | Refused
     path: Path | None = None
-    """Where it is stored."""
+    """Where it is stored; or its small copy, where only that is."""
+    small_path: Path | None = None
+    """Where its small copy is stored; itself where it is as small."""
     http_status: int | None = None
     attempts: int
     opt_out: str | None = None
@@ -71,12 +73,13 @@ class Downloader:
         self._web, self._openers = PoliteWeb(config, web, wait=wait), openers
         self._budget = DiskBudget(config, run.images)
 
-    def download(self, url: str, known_sha256: str | None = None) -> Download:
+    def download(self, url: str, known_sha256: str | None = None, sizes: "Stored | None" = None) -> Download:
         """Fetch, check, open and store one picture.
 
         Args:
             url: Its address.
             known_sha256: What its bytes had when the pool was made, None if nobody knows.
+            sizes: What of it is stored; None is the picture itself.
         """
         reply = self._web.ask(url, self._lists)
         content = reply.content
@@ -86,28 +89,54 @@ class Downloader:
                 content = Refused(
                     "changed", "not the bytes that the pool was made from", sha256, md5_of(content)
                 )
-        outcome, path = self._opened_and_stored(url, content)
+        outcome = content if isinstance(content, Refused) else self._opened(url, content, sizes)
+        path = small_path = None
+        if not isinstance(outcome, Refused) and not isinstance(content, Refused):
+            path, small_path = self._store(outcome, content, sizes)
         return Download(
             outcome=outcome,
             path=path,
+            small_path=small_path,
             http_status=reply.http_status,
             attempts=reply.attempts,
             opt_out=reply.opt_out,
         )
 
-    def _opened_and_stored(self, url: str, content: bytes | Refused) -> tuple[Opened | Refused, Path | None]:
-        if isinstance(content, Refused):
-            return content, None
-        outcome = self._openers.content(url, content, self._config.max_side_px)
+    def _opened(self, url: str, content: bytes, sizes: "Stored | None") -> Opened | Refused:
+        outcome = self._openers.content(url, content, self._config.max_side_px, sizes is not None)
         if isinstance(outcome, Refused):
-            return outcome, None
+            return outcome
         if self._lists.blocks(pdq=outcome.pdq) is not None:
-            return listed_look(content, outcome.pdq), None
-        return outcome, self._store(outcome, content)
+            return listed_look(content, outcome.pdq)
+        if sizes is not None and sizes.same_as not in (None, outcome.sha256):
+            said = "not the bytes that its small copy was made from"
+            return Refused("unstable", said, outcome.sha256, outcome.md5)
+        return outcome
 
-    def _store(self, opened: Opened, content: bytes) -> Path:
-        path = self._run.original(opened.sha256, SUFFIXES[opened.format])
+    def _store(self, opened: Opened, content: bytes, sizes: "Stored | None") -> tuple[Path, Path | None]:
+        """Where the picture is now, and its small copy."""
+        full = content if opened.content is None else opened.content
+        if sizes is None:
+            return self._kept(opened.sha256, SUFFIXES[opened.format], full), None
+        if opened.small is None:
+            path = self._kept(opened.sha256, SUFFIXES[opened.format], full)
+            return path, path
+        small = self._kept(hashlib.sha256(opened.small).hexdigest(), SUFFIXES["JPEG"], opened.small)
+        return self._kept(opened.sha256, SUFFIXES[opened.format], full) if sizes.full else small, small
+
+    def _kept(self, sha256: str, suffix: str, content: bytes) -> Path:
+        path = self._run.original(sha256, suffix)
         if not path.is_file():
-            self._budget.take(opened.size_bytes)
-            publish_bytes(path, content if opened.content is None else opened.content)
+            self._budget.take(len(content))
+            publish_bytes(path, content)
         return path
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is stored of a picture where small copies are made."""
+
+    full: bool
+    """Whether its full size is, beside the small copy."""
+    same_as: str | None = None
+    """SHA-256 of the full size that a small copy was made from: anything else is refused."""

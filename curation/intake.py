@@ -1,14 +1,14 @@
 """Bringing pictures in: opened where they lie, or downloaded; each gives one row, whatever happens."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.downloads import Downloader
+from curation.downloads import Downloader, Stored
 from curation.opening import Openers
 from spine.lists import BlockLists
 from spine.places import place_of
@@ -25,6 +25,20 @@ _MEASURED = ("width", "height", "original_width", "original_height", "format", "
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What is stored of downloaded pictures where small copies are made."""
+
+    full: frozenset[int]
+    """Ids of those to be had in full size."""
+    small: Mapping[int, str]
+    """Those of them that have a small copy already: id to the SHA-256 of the full size it was made from."""
+
+    def of(self, picture_id: int) -> Stored:
+        """What is stored of this one."""
+        return Stored(picture_id in self.full, self.small.get(picture_id))
+
+
 @dataclass(slots=True)
 class Intake:
     """Where pictures come from; workers and connections start when the first picture needs them."""
@@ -34,6 +48,8 @@ class Intake:
     lists: BlockLists
     web: Web | None
     stack: ExitStack
+    sizes: Sizes | None = None
+    """None where no small copies are made."""
     openers: Openers | None = None
     downloader: Downloader | None = None
 
@@ -111,14 +127,19 @@ class Intake:
     def _from_web(self, candidate: Row) -> Row:
         if self.downloader is None:
             raise RuntimeError("start comes first")
-        download = self.downloader.download(candidate["url"], candidate["sha256"])
-        place = None if download.path is None else place_of(str(Path(download.path).absolute()))
+        sizes = None if self.sizes is None else self.sizes.of(candidate["id"])
+        download = self.downloader.download(candidate["url"], candidate["sha256"], sizes)
         return _measured(download.outcome) | {
-            "image_path": place,
+            "image_path": _place(download.path),
+            "small_path": _place(download.small_path),
             "http_status": download.http_status,
             "attempts": download.attempts,
             "opt_out": download.opt_out,
         }
+
+
+def _place(path: Path | None) -> str | None:
+    return None if path is None else place_of(str(path.absolute()))
 
 
 def _measured(outcome: Any) -> Row:

@@ -25,7 +25,7 @@ from spine.lists import BlockLists
 from spine.polite_web import NOTHING_RESERVED, may_answer_later
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
-from spine.settings import Config
+from spine.settings import TWO_STEP, Config
 from spine.tables import IMAGES, read_parts, read_table
 
 ON_LISTS = ("takedown", "hash_block")
@@ -41,8 +41,23 @@ Repeated = tuple[str, str]
 """A host, and the SHA-256 of what it gives for several addresses."""
 
 _READ = (
-    *("id", "status", "reason", "message", "image_path", "url", "sha256", "md5", "http_status", "opt_out"),
+    *(
+        "id",
+        "status",
+        "reason",
+        "message",
+        "image_path",
+        "small_path",
+        "url",
+        "sha256",
+        "md5",
+        "http_status",
+        "opt_out",
+    ),
 )  # of a row, to tell whether it holds; pdq only where a list names one
+
+
+_PLACES = ("id", "status", "http_status", "image_path", "small_path", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +89,12 @@ class Validity:
             pc.and_(fetched, rows.column("md5").is_null())
         )  # from before there was such a column
         holds = pc.and_(holds, self._may_be_taken(rows, downloaded))
-        names = pc.replace_substring_regex(rows.column("image_path"), r".*/", "")
-        there = pc.is_in(names, value_set=stored)
+        there = pc.is_in(_names(rows.column("image_path")), value_set=stored)
+        small = _names(rows.column("small_path"))
+        there = pc.and_(there, pc.or_(small.is_null(), pc.is_in(small, value_set=stored)))
         holds = pc.and_(holds, pc.or_(pc.invert(downloaded), there))
+        if self.config.fetch.mode != TWO_STEP:
+            holds = pc.and_(holds, pc.invert(is_small(rows)))
         holds = pc.and_(holds, self._same_source(rows, candidates))
         mask = _mask(holds) & self._same_lists(rows)
         for row in np.flatnonzero(_mask(pc.equal(rows.column("reason"), "placeholder"))).tolist():
@@ -142,18 +160,17 @@ class Ledger:
         numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(run.images)]
         self._next_part = max(numbers, default=-1) + 1
 
-    def keep_valid(self, candidates: pa.Table, validity: Validity, repeats: int) -> Ints:
+    def keep_valid(self, candidates: pa.Table, validity: Validity) -> Ints:
         """Drop the rows of earlier starts that no longer hold, and second ones of a picture.
 
         Args:
             candidates: As `Validity.holds`.
             validity: By what a row holds.
-            repeats: [fetch] placeholder_repeats.
 
         Returns:
             Ids that have their row, ascending.
         """
-        placeholders = repeated(self._run, repeats)
+        placeholders = repeated(self._run, validity.config.fetch.placeholder_repeats)
         stored = pa.array(sorted(_stored_names(self._run.originals)), pa.string())
         names = [*_READ, *(["pdq"] if len(validity.lists.pdq) else [])]
         paths = part_paths(self._run.images)
@@ -162,8 +179,10 @@ class Ledger:
         rows = pa.concat_tables([schema.empty_table(), *parts])
         holds = validity.holds(rows, candidates, stored, placeholders)
         ids = column(rows, "id")
-        # A kill while parts were merged leaves some rows twice.
+        # A kill while parts were merged leaves some rows twice; and what was had in full size, or can't be any more,
+        # has its row as a small copy still.
         valid = np.flatnonzero(holds)
+        valid = valid[np.argsort(_mask(is_small(rows))[valid], kind="stable")]
         holds = np.zeros(len(ids), dtype=bool)
         holds[valid[np.unique(ids[valid], return_index=True)[1]]] = True
         start = 0
@@ -173,6 +192,12 @@ class Ledger:
             if not inside.all():
                 publish_table(path, read_table(path, IMAGES).filter(pa.array(inside)))
         return np.unique(ids[holds])
+
+    def small_copies(self, full_size: Ints) -> dict[int, str]:
+        """Of these pictures those that only a small copy is stored of: id to the SHA-256 of the full size."""
+        table = read_parts(self._run.images, IMAGES, _PLACES)
+        small = table.filter(pc.and_(is_small(table), pc.is_in(table["id"], value_set=pa.array(full_size))))
+        return dict(zip(small.column("id").to_pylist(), small.column("sha256").to_pylist(), strict=True))
 
     def add(self, rows: list[Row]) -> None:
         """Publish rows as another part."""
@@ -187,13 +212,16 @@ class Ledger:
         publish_table(part_path(self._run.images, self._next_part), table)
         self._next_part += 1
 
-    def finish(self, repeats: int) -> None:
+    def finish(self, repeats: int, full_size: Ints | None) -> None:
         """Refuse placeholders, merge small parts, and remove stored pictures that no row names.
 
         Args:
             repeats: [fetch] placeholder_repeats.
+            full_size: Ids of those that stay in full size where there is a small copy too; None for all.
         """
         self._mark_placeholders(repeats)
+        if full_size is not None:
+            self._let_go(full_size)
         self._merge()
         self._remove_unreferenced()
 
@@ -232,9 +260,26 @@ class Ledger:
                 if row["status"] == "fetched" and row["http_status"] is not None and _key(row) in placeholders
             ]
             for row in marked:
-                row |= {"status": "failed", "reason": "placeholder", "message": message, "image_path": None}
+                row |= {"status": "failed", "reason": "placeholder", "message": message}
+                row |= {"image_path": None, "small_path": None}
             if marked:
                 publish_table(path, pa.Table.from_pylist(rows, IMAGES))
+
+    def _let_go(self, full_size: Ints) -> None:
+        """Of what is in full size but need not be any more, name the small copy only."""
+        for path in part_paths(self._run.images):
+            known = read_table(path, pa.schema([IMAGES.field(name) for name in _PLACES]))
+            larger = pc.and_(
+                known["small_path"].is_valid(), pc.not_equal(known["image_path"], known["small_path"])
+            )
+            too_many = pc.and_(larger, pc.invert(pc.is_in(known["id"], value_set=pa.array(full_size))))
+            if not _mask(too_many).any():
+                continue
+            table = read_table(path, IMAGES)
+            places = pc.if_else(too_many, table["small_path"], table["image_path"])
+            publish_table(
+                path, table.set_column(table.schema.get_field_index("image_path"), "image_path", places)
+            )
 
     def _merge(self) -> None:
         """Put small parts together, sorted by id: what is fetched ends the same, whatever came first.
@@ -261,9 +306,14 @@ class Ledger:
 
     def _remove_unreferenced(self) -> None:
         """Stored pictures that no row names: left by a kill, or of rows that a new list took out."""
-        table = read_parts(self._run.images, IMAGES, ["status", "image_path", "http_status"])
+        table = read_parts(self._run.images, IMAGES, _PLACES)
         kept = table.filter(pc.and_(pc.equal(table["status"], "fetched"), table["http_status"].is_valid()))
-        named = {place.rpartition("/")[2] for place in kept.column("image_path").to_pylist() if place}
+        named = {
+            name
+            for column in ("image_path", "small_path")
+            for name in _names(kept.column(column)).to_pylist()
+            if name
+        }
         for name in _stored_names(self._run.originals) - named:
             (self._run.originals / name[:2] / name).unlink()
 
@@ -286,6 +336,18 @@ def repeated(run: Run, repeats: int) -> set[Repeated]:
     often = [sha256 for sha256, count in _counted(table.column("sha256")).items() if count >= repeats]
     rows = table.filter(pc.is_in(table.column("sha256"), value_set=pa.array(often, pa.string()))).to_pylist()
     return {key for key, count in Counter(map(_key, rows)).items() if count >= repeats}
+
+
+def is_small(rows: pa.Table) -> pa.ChunkedArray:
+    """Which rows of images/ have a small copy in the place of the picture: it isn't named by the picture's hash."""
+    stored = pc.and_(pc.equal(rows.column("status"), "fetched"), rows.column("http_status").is_valid())
+    stem = pc.replace_substring_regex(_names(rows.column("image_path")), r"\..*", "")
+    return pc.and_(stored, pc.not_equal(stem, rows.column("sha256"))).fill_null(False)
+
+
+def _names(places: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The files' names."""
+    return pc.replace_substring_regex(places, r".*/", "")
 
 
 def _stored_names(originals: Path) -> set[str]:

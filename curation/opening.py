@@ -14,6 +14,9 @@ from spine.refused import Refused, md5_of
 from spine.sources import read_bytes
 from spine.workers import OPEN_S, PictureWorkers
 
+SMALL_SIDE_PX = 448
+"""Shorter side of a small copy: what a model looks at is cut out of it, 224 to 384 pixels a side."""
+
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 """What a stored picture is named with, by format."""
 
@@ -38,6 +41,8 @@ class Opened:
     """As spine.tables.IMAGES has it."""
     content: bytes | None = None
     """The bytes to be kept where they are others than those given: scaled down."""
+    small: bytes | None = None
+    """A small copy as JPEG, where one was asked for and the picture isn't as small itself."""
 
 
 _blocked: frozenset[str] = frozenset()  # of this process: SHA-256 and MD5 that lists name
@@ -68,15 +73,31 @@ def open_place(place: str, max_bytes: int, known_sha256: str | None) -> Opened |
     return open_content(content, 0)
 
 
-def open_content(content: bytes, max_side_px: int) -> Opened | Refused:
-    """Measure a picture, and scale it down where its longer side is over max_side_px (0: never); in a worker."""
+def open_content(content: bytes, max_side_px: int, copied: bool = False) -> Opened | Refused:
+    """Measure a picture; in a worker.
+
+    Args:
+        content: Its bytes.
+        max_side_px: Scale it down where its longer side is over this; 0 never does.
+        copied: Make a small copy too.
+    """
     found = measured(content)
     if isinstance(found, Refused):
         return found
     opened, picture = found
-    if not max_side_px or max(picture.width, picture.height) <= max_side_px:
-        return opened
-    return _scaled(opened, picture, max_side_px)
+    if max_side_px and max(picture.width, picture.height) > max_side_px:
+        opened = _scaled(opened, picture, max_side_px)
+    if copied and min(opened.width, opened.height) > SMALL_SIDE_PX:
+        opened = replace(opened, small=_small(picture.image))
+    return opened
+
+
+def _small(image: Image.Image) -> bytes:
+    scale = SMALL_SIDE_PX / min(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    kept = io.BytesIO()
+    image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0).save(kept, "JPEG", quality=90)
+    return kept.getvalue()
 
 
 def measured(content: bytes) -> tuple[Opened, Picture] | Refused:
@@ -138,6 +159,6 @@ class Openers(PictureWorkers):
         """`open_place` in a worker."""
         return self.ask(place, open_place, place, max_bytes, known_sha256)
 
-    def content(self, name: str, content: bytes, max_side_px: int) -> Opened | Refused:
+    def content(self, name: str, content: bytes, max_side_px: int, copied: bool = False) -> Opened | Refused:
         """`open_content` in a worker."""
-        return self.ask(name, open_content, content, max_side_px)
+        return self.ask(name, open_content, content, max_side_px, copied)

@@ -123,7 +123,10 @@ class _Image:
 
 
 def _fetched(run: Run) -> pa.Table:
-    table = read_parts(run.images, IMAGES, ["status", *_COLUMNS])
+    table = read_parts(run.images, IMAGES, ["status", "small_path", *_COLUMNS])
+    # The small copy wherever there is one: a score is the same whether the full size came since or not.
+    places = pc.coalesce(table["small_path"], table["image_path"])
+    table = table.set_column(table.schema.get_field_index("image_path"), "image_path", places)
     return table.filter(pc.equal(table["status"], "fetched")).select(list(_COLUMNS))
 
 

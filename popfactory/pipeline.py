@@ -6,6 +6,7 @@ only what changed: nothing, where nothing did.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from popfactory.readiness import require_ready
@@ -95,7 +96,12 @@ def _steps_to_release(run: Run, progress: Progress) -> list[Step]:
 
 
 def _fill(run: Run, config: Config, progress: Progress) -> list[Outcome]:
-    """Fetch, score and select; again and deeper while that can fill a short centroid."""
+    """Fetch, score and select; again and deeper while that can fill a short centroid.
+
+    In two steps, then once more with what was selected in full size: again where some of it could not be had so
+    and others took its place.
+    """
+    from curation.fetch_plan import wanting_full_size
     from curation.fetched_images import fetch
     from curation.refill import deeper
     from curation.selection import require_selected, select
@@ -103,20 +109,27 @@ def _fill(run: Run, config: Config, progress: Progress) -> list[Outcome]:
 
     outcomes: list[Outcome] = []
     depths: list[int] | None = None  # the depths recorded by an earlier start, else the first ones
-    for _ in range(MAX_REFILLS):
-        wanted = depths
+    full_size: list[int] | None = None  # those recorded by an earlier start, else none
+    refills = 0
+    while True:
+        bringing = partial(fetch, run, depths=depths, full_size=full_size, progress=progress)
         outcomes = _joined(
             outcomes,
             [
-                _take(Step("fetch", run.images, lambda: fetch(run, depths=wanted, progress=progress))),  # noqa: B023
+                _take(Step("fetch", run.images, bringing)),
                 _take(Step("score", run.scores, lambda: score(run, progress=progress))),
                 _take(Step("select", run.selection, lambda: select(run, progress=progress))),
             ],
         )
         depths = deeper(run, config, outcomes[0].manifest.parameters["depths"])
-        if depths is None:
+        if depths is not None and refills < MAX_REFILLS:
+            refills += 1
+            progress.say("some centroids are short of their quota: on with their next neighbours")
+            continue
+        depths, full_size = None, wanting_full_size(run)
+        if full_size is None:
             break
-        progress.say("some centroids are short of their quota: on with their next neighbours")
+        progress.say("on with the full size of what was selected")
     require_selected(run)
     return outcomes
 

@@ -25,6 +25,7 @@ from spine.prompts import prompts_of
 from spine.publish import publish_text
 from spine.run import Run
 from spine.settings import (
+    TWO_STEP,
     AestheticQuery,
     CaptionConfig,
     ClipConfig,
@@ -263,6 +264,7 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
         ("retrieve.k", 1 <= config.retrieve.k <= 1_000_000, "1 to 1,000,000"),
         ("retrieve.nprobe", config.retrieve.nprobe >= 0, "0 or more"),
         ("retrieve.aesthetic_query.rating", 0 <= query.rating <= 9, "0 to 9"),
+        ("fetch.mode", config.fetch.mode in ("one-step", TWO_STEP), "one-step or two-step"),
         ("fetch.concurrency", config.fetch.concurrency >= 1, "1 or more"),
         ("fetch.per_host", config.fetch.per_host >= 1, "1 or more"),
         ("fetch.timeout_s", config.fetch.timeout_s > 0, "more than 0 seconds"),

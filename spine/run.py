@@ -7,7 +7,7 @@ RUN/
     index/                   a clip-retrieval index folder: image.index, metadata/0.arrow
     centroids/centroids.parquet
     neighbours/part-00000.parquet
-    images/                  part-00000.parquet, depths.json, originals/ab/abcd….jpg
+    images/                  part-00000.parquet, depths.json, full-size.parquet, originals/ab/abcd….jpg
     scores/                  part-00000.parquet, groups.parquet, exemplars.parquet
     pool-scores/             part-00000.parquet: scores of the whole pool, where asked for
     decisions.sqlite         curators' events, saved views
@@ -118,6 +118,11 @@ class Run:
     def depths(self) -> Path:
         """How deep fetch is going: JSON, written before it starts."""
         return self.images / "depths.json"
+
+    @property
+    def full_size(self) -> Path:
+        """Which pictures fetch is to have in full size; schema `spine.tables.FULL_SIZE`."""
+        return self.images / "full-size.parquet"
 
     @property
     def originals(self) -> Path:

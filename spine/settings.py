@@ -5,6 +5,9 @@ The defaults here are the only ones. `spine.config` reads and writes them.
 
 from dataclasses import dataclass, field
 
+TWO_STEP = "two-step"
+"""The [fetch] mode that keeps small copies of what isn't selected."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipConfig:
@@ -154,6 +157,10 @@ class RetrieveConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchConfig:
     """How pictures are brought in."""
+
+    mode: str = "one-step"
+    """one-step, or two-step: of each picture a small copy first, enough to score and to show it, and the full size
+    only of what select takes, asked for once more."""
 
     concurrency: int = 64
     """Downloads at the same time."""

@@ -97,7 +97,7 @@ IMAGES = pa.schema(
         ("status", pa.string()),  # fetched, failed, or rejected: not asked for, by what the pool says of it
         ("reason", pa.string()),  # of a failure as in curation.fetched_images; else the filter
         ("message", pa.string()),
-        ("image_path", pa.string()),  # where the bytes are: a place that spine.sources reads
+        ("image_path", pa.string()),  # where its bytes are, or those of its small copy: see spine.places
         ("url", pa.string()),
         ("sha256", pa.string()),
         ("width", pa.int32()),  # of the stored picture, after EXIF rotation
@@ -112,9 +112,15 @@ IMAGES = pa.schema(
         ("opt_out", pa.string()),  # what its host reserves, "none" if nothing; null where nobody looked
         ("md5", pa.string()),  # of its bytes, for lists that name it so
         ("pdq", pa.string()),  # PDQ hashes of its eight turnings, joined by spaces; null if too flat for one
+        # [fetch] mode "two-step": the place of its small copy, or of itself where it is as small; else null. All else
+        # is said of the full size, whether that is stored or not.
+        ("small_path", pa.string()),
     ]
 )
-"""images/part-*.parquet: one row a picture that was asked for."""
+"""images/part-*.parquet: one row a picture within fetch's reach."""
+
+FULL_SIZE = pa.schema([IMAGES.field("id")])
+"""images/full-size.parquet: what is to be had in full size, with [fetch] mode "two-step"."""
 
 
 def scores_schema(d: int) -> pa.Schema:
@@ -282,7 +288,7 @@ DATASET = pa.schema(
 
 _ADDED = frozenset(
     {
-        *("violence", "violence_model"),
+        *("violence", "violence_model", "small_path"),
         *("opt_out", "md5", "pdq", "take", "clean_caption", "prompt_tokens", "truncated", "repetition"),
         *(
             "speculation",

@@ -24,22 +24,28 @@ def _select(run: "Run", **options: Any) -> "Manifest":
 @click.command()
 @RUN
 @click.option("--retry-failed", is_flag=True, help="Ask again what gave nothing but may another time.")
+@click.option("--full-size", is_flag=True, help="With two-step fetch: the full size of what is selected.")
 @click.option("--force", is_flag=True, help="Start over.")
 @result_options
-def fetch(run: Path, retry_failed: bool, force: bool, quiet: bool, as_json: bool) -> None:
+def fetch(run: Path, retry_failed: bool, full_size: bool, force: bool, quiet: bool, as_json: bool) -> None:
     """Bring in the neighbours' pictures.
 
     Reads RUN/neighbours, writes RUN/images. --retry-failed asks addresses again that timed out, were busy or
-    could not be reached; a picture that is gone is not asked for twice.
+    could not be reached; a picture that is gone is not asked for twice. With [fetch] mode "two-step" small
+    copies are kept, and --full-size brings in what RUN/selection took; score and select again after it.
 
     \b
     Example:
         popfactory fetch runs/pop-1 --retry-failed
     """
+    from curation.fetch_plan import selected_ids
     from curation.fetched_images import fetch as fetch_stage
 
     with working(run, ["fetch", str(run)], quiet) as (opened, progress):
-        manifest = fetch_stage(opened, force=force, retry_failed=retry_failed, progress=progress)
+        wanted = selected_ids(opened).tolist() if full_size else None
+        manifest = fetch_stage(
+            opened, full_size=wanted, force=force, retry_failed=retry_failed, progress=progress
+        )
     report(manifest, quiet, as_json)
 
 

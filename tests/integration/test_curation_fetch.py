@@ -71,6 +71,12 @@ class Site(http.server.BaseHTTPRequestHandler):
             self._give(200, numbered_picture(int(rest)))
         elif kind == "big":
             self._give(200, numbered_picture(int(rest), 64, 48))
+        elif kind == "large":
+            self._give(200, numbered_picture(int(rest), 1200, 900))
+        elif kind == "changing":
+            self._give(200, numbered_picture(int(rest) + Site.up, 1200, 900))
+        elif kind == "leaving":
+            self._give(*((404, b"") if Site.up else (200, numbered_picture(int(rest), 1200, 900))))
         elif kind == "gone":
             self._give(404, b"")
         elif kind == "busy":
