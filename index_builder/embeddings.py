@@ -83,36 +83,14 @@ def embed(
     named = source or _known_source(settings.source, collection, folder)
     given = find_vector_files(named, config.clip)
     found = given if given is not None else survey(named)
-    # The digest is over names, sizes and times of the source's files. A new or changed file makes the
-    # whole stage stale: which picture is the first of its kind can then be another anywhere. What is
-    # embedded already is put aside for it.
-    model = clip_parameters(config.clip)
-    if force or given is not None:
-        forget_aside(folder)
-    else:
-        put_aside(folder, model, found.digest)
-    stage = Stage.open(
-        collection,
-        folder,
-        parameters=model
-        | {"source": found.source, "shard_inputs": SHARD_ROWS if given is not None else SHARD_INPUTS}
-        | ({} if settings.download else {"download": False}),
-        inputs={"source": found.digest},
-        force=force,
-    )
+    stage = _opened(collection, folder, found, config, force=force, download=settings.download)
     if stage.published is not None:
         return stage.published
     if isinstance(found, VectorFiles):
         d = _fitting_dimension(found, config)
         take_embeddings(folder, found, progress)
     else:
-        earlier = EarlierEmbeddings.of(folder, model)
-        encoder = ClipEncoder.load(config.clip)
-        d, choice = encoder.d, kept_choice(folder, encoder, config.clip)
-        lists = BlockLists.load(config.lists, run.folder)
-        downloads = Downloads(config.fetch, lists, web) if settings.download else None
-        with _on_all_devices(encoder, choice, config) as everywhere:
-            _embed_shards(folder, found, everywhere, earlier, config, downloads, progress)
+        d = _embed_pictures(run, folder, found, config, progress, download=settings.download, web=web)
     counts = counts_of(folder / "statuses")
     if not counts["embedded"]:
         raise DataError(
@@ -133,6 +111,30 @@ def embed(
         progress.say(f"{counts['failed']:,} of {counts['inputs']:,} inputs failed: {reasons_of(counts)}")
     progress.end()
     return manifest
+
+
+def _opened(
+    collection: str, folder: Path, found: Survey | VectorFiles, config: Config, *, force: bool, download: bool
+) -> Stage:
+    """The stage's folder; what a changed source leaves of use is put aside.
+
+    The source's digest is over names, sizes and times of its files. A new or changed file makes the whole stage
+    stale: which picture is the first of its kind can then be another anywhere.
+    """
+    given = isinstance(found, VectorFiles)
+    model = clip_parameters(config.clip)
+    if force or given:
+        forget_aside(folder)
+    else:
+        put_aside(folder, model, found.digest)
+    parameters = {"source": found.source, "shard_inputs": SHARD_ROWS if given else SHARD_INPUTS}
+    return Stage.open(
+        collection,
+        folder,
+        parameters=model | parameters | ({} if download else {"download": False}),
+        inputs={"source": found.digest},
+        force=force,
+    )
 
 
 def _known_source(source: str, collection: str, folder: Path) -> str:
@@ -157,6 +159,27 @@ def _fitting_dimension(found: VectorFiles, config: Config) -> int:
             "set [clip] to the model that made them"
         )
     return d
+
+
+def _embed_pictures(
+    run: Run,
+    folder: Path,
+    found: Survey,
+    config: Config,
+    progress: Progress,
+    *,
+    download: bool,
+    web: Web | None,
+) -> int:
+    """Embed what isn't embedded yet, on all devices; returns the embeddings' dimension."""
+    earlier = EarlierEmbeddings.of(folder, clip_parameters(config.clip))
+    encoder = ClipEncoder.load(config.clip)
+    choice = kept_choice(folder, encoder, config.clip)
+    lists = BlockLists.load(config.lists, run.folder)
+    downloads = Downloads(config.fetch, lists, web) if download else None
+    with _on_all_devices(encoder, choice, config) as everywhere:
+        _embed_shards(folder, found, everywhere, earlier, config, downloads, progress)
+    return encoder.d
 
 
 @contextlib.contextmanager
