@@ -79,26 +79,7 @@ def index(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     vectors = StoredVectors.of_collection(run.pool)
     progress.begin("index", vectors.n, "vectors")
     _publish_metadata(run, vectors.n)
-    built = (run.index / INDEX_FILE).exists()
-    wall_s, cpu_s = time.perf_counter(), time.process_time()
-    if config.index.builder == "autofaiss":
-        key = build_with_autofaiss(run, parse_size(config.index.memory_budget))
-        progress.advance(vectors.n)
-    else:
-        plan = plan_index(
-            *vectors.shape,
-            parse_size(config.index.memory_budget),
-            keep_vectors=config.index.keep_vectors,
-            factory=config.index.factory,
-        )
-        progress.say(plan.line())
-        key = plan.factory
-        _build(run.index, plan, vectors, parse_size(config.index.memory_budget), progress)
-    build = {
-        "wall_s": round(time.perf_counter() - wall_s, 2),
-        "cpu_s": round(time.process_time() - cpu_s, 2),
-        "found_built": built,
-    }
+    key, build = _built(run, config.index, vectors, progress)
     report = _measured(run.index, key, config.index, vectors, build, progress)
     facts = {name: report[name] for name in ("kind", "n", "d", "nlist", "nprobe")}
     facts |= {"model": source.facts.get("model"), "demo_models": bool(source.facts.get("demo_models", False))}
@@ -147,6 +128,30 @@ def _publish_metadata(run: Run, n: int) -> None:
             number, kept = number + 1, kept.slice(METADATA_ROWS)
     if number < len(paths):
         write_metadata(paths[number], kept)
+
+
+def _built(
+    run: Run, config: IndexConfig, vectors: StoredVectors, progress: Progress
+) -> tuple[str, dict[str, Any]]:
+    """Build image.index and what lies beside it; returns FAISS's name of it, and what that took."""
+    found_built = (run.index / INDEX_FILE).exists()
+    memory_bytes = parse_size(config.memory_budget)
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    if config.builder == "autofaiss":
+        key = build_with_autofaiss(run, memory_bytes)
+        progress.advance(vectors.n)
+    else:
+        plan = plan_index(
+            *vectors.shape, memory_bytes, keep_vectors=config.keep_vectors, factory=config.factory
+        )
+        progress.say(plan.line())
+        key = plan.factory
+        _build(run.index, plan, vectors, memory_bytes, progress)
+    return key, {
+        "wall_s": round(time.perf_counter() - wall_s, 2),
+        "cpu_s": round(time.process_time() - cpu_s, 2),
+        "found_built": found_built,
+    }
 
 
 def _build(

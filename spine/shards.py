@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from spine.errors import DataError
 from spine.publish import publish_array, publish_table
+from spine.stage import find_manifest, read_manifest, require_published
 from spine.tables import Vectors, read_table
 
 
@@ -96,16 +97,43 @@ def shards(folder: Path) -> list[Shard]:
     return [Shard(first, second) for first, second in zip(vectors, metadata, strict=True)]
 
 
+def published_shards(folder: Path) -> Iterator[Shard]:
+    """The pairs of a finished collection in order, each compared with the manifest before it is given.
+
+    That reads every file once. Rows that stand beside other vectors than their own are nothing that names, sizes
+    and numbers of rows would tell.
+
+    Raises:
+        DataError: The collection isn't finished, or a file is missing, is one too many or is not as published.
+    """
+    manifest = read_manifest(folder)
+    records = {folder / record.path: record for record in manifest.files}
+    pairs = shards(folder)
+    there = {path for shard in pairs for path in (shard.vectors_path, shard.metadata_path)}
+    said = {path for path in records if path.parent.name in ("img_emb", "metadata")}
+    if there != said:
+        path = min(there ^ said)
+        raise DataError(
+            f"{path}: {'missing' if path in said else 'not one of those published'}; put the folder back as it was,"
+            " or embed again with --force"
+        )
+    for shard in pairs:
+        for path in (shard.vectors_path, shard.metadata_path):
+            require_published(folder, records[path])
+        yield shard
+
+
 def read_shards(folder: Path, schema: pa.Schema) -> Iterator[tuple[Vectors, pa.Table]]:
-    """Each pair of a collection, read.
+    """Each pair of a collection, read; of a finished one compared with its manifest first.
 
     Yields:
         Embeddings (n, d) float32, and their n rows of metadata.
 
     Raises:
-        DataError: A pair is damaged or doesn't match.
+        DataError: A pair is damaged, doesn't match, or is not as published.
     """
-    for shard in shards(folder):
+    finished = find_manifest(folder) is not None
+    for shard in published_shards(folder) if finished else shards(folder):
         vectors, rows = shard.vectors(), shard.metadata(schema)
         if len(vectors) != rows.num_rows:
             raise DataError(

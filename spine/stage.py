@@ -161,12 +161,9 @@ def _damaged(folder: Path) -> dict[Path, str]:
         return {folder / MANIFEST: str(error)}
     problems: dict[Path, str] = {}
     for record in manifest.files:
-        path = folder / record.path
-        problem = _misfit(folder, record)
-        if problem is None and sha256_of(path) != record.sha256:
-            problem = f"{path}: content differs from what was published"
+        problem = _damage(folder, record)
         if problem is not None:
-            problems[path] = problem
+            problems[folder / record.path] = problem
     for name, count in manifest.named_by_hash.items():
         there = _named_by_hash(folder / name)
         wrong = [path for path in there if sha256_of(path) != path.stem]
@@ -174,6 +171,25 @@ def _damaged(folder: Path) -> dict[Path, str]:
         if len(there) != count:
             problems[folder / name] = f"{folder / name}: {len(there):,} files, published with {count:,}"
     return problems
+
+
+def require_published(folder: Path, record: FileRecord) -> None:
+    """See that one file of a finished stage is as its manifest says, content and all; reads it once.
+
+    Raises:
+        DataError: It is missing or differs.
+    """
+    problem = _damage(folder, record)
+    if problem is not None:
+        raise DataError(f"{problem}; put it back, or {_ADVICE}")
+
+
+def _damage(folder: Path, record: FileRecord) -> str | None:
+    """What is wrong with a published file, its content included; None for nothing."""
+    problem, path = _misfit(folder, record), folder / record.path
+    if problem is None and sha256_of(path) != record.sha256:
+        problem = f"{path}: content differs from what was published"
+    return problem
 
 
 def _named_by_hash(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from index_builder.numerics.unit_vectors import unit_rows
 from spine.errors import DataError
-from spine.shards import shards
+from spine.shards import published_shards
 from spine.tables import Vectors
 
 BLOCK_BYTES = 2**25
@@ -71,12 +71,12 @@ class StoredVectors:
 
     @classmethod
     def of_collection(cls, folder: Path) -> "StoredVectors":
-        """The vectors of concepts/ or pool/.
+        """The vectors of concepts/ or pool/, finished; every file is read once and compared with the manifest.
 
         Raises:
-            DataError: A file is damaged or has no partner, or no picture could be embedded.
+            DataError: It isn't finished, a file is not as published, or no picture could be embedded.
         """
-        paths = [shard.vectors_path for shard in shards(folder)]
+        paths = [shard.vectors_path for shard in published_shards(folder)]
         if not any(len(_opened(path)) for path in paths):
             raise DataError(f"{folder}: no picture could be embedded; look at its statuses/ for the reasons")
         return cls(paths)

@@ -18,7 +18,7 @@ from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import Config
-from spine.shards import shards
+from spine.shards import published_shards
 from spine.stage import Manifest, Stage, read_manifest
 from spine.tables import METADATA, Vectors
 
@@ -47,11 +47,10 @@ def score_pool(run: Run, *, force: bool = False, progress: Progress = SILENT) ->
     stage = Stage.open("pool_scores", run.pool_scores, names, {"pool": pool.digest}, force=force)
     if stage.published is not None:
         return stage.published
-    pairs = shards(run.pool)
     done = len(part_paths(run.pool_scores))
     progress.begin("score pool", pool.counts["embedded"], "embeddings")
     scored = 0
-    for number, shard in enumerate(pairs):
+    for number, shard in enumerate(published_shards(run.pool)):
         ids = shard.metadata(pa.schema([METADATA.field("id")])).column("id")
         if number >= done:
             vectors = shard.vectors()

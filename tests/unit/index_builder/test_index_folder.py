@@ -333,6 +333,40 @@ def test_a_folder_of_ours_that_is_not_as_published_is_refused(tmp_path, vectors,
         IndexFolder.open(folder)
 
 
+def turn_vectors(folder):
+    publish_array(folder / VECTORS_FILE, np.load(folder / VECTORS_FILE)[::-1].copy())
+
+
+def turn_metadata(folder):
+    write_metadata(folder / "metadata" / "0.arrow", pa.table({"id": np.arange(N)[::-1] * 7}))
+
+
+def add_in_another_order(folder):
+    index = faiss.read_index(str(folder / INDEX_FILE))
+    vectors = np.load(folder / VECTORS_FILE).astype(np.float32)
+    index.reset()
+    index.add(vectors[::-1].copy())
+    faiss.write_index(index, str(folder / INDEX_FILE))
+
+
+@pytest.mark.parametrize(
+    ("made_wrong", "named"),
+    [
+        (turn_vectors, "vectors.npy"),
+        (turn_metadata, "0.arrow"),
+        (add_in_another_order, "image.index"),
+        (lambda folder: write_metadata(folder / "metadata" / "1.arrow", pa.table({"id": [1]})), "3,001 rows"),
+    ],
+)
+def test_rows_that_changed_places_are_refused_though_there_are_as_many(tmp_path, vectors, made_wrong, named):
+    folder = ours(tmp_path, vectors, "Flat")
+    IndexFolder.open(folder).close()
+    made_wrong(folder)
+
+    with pytest.raises(DataError, match=named):
+        IndexFolder.open(folder)
+
+
 def test_a_manifest_that_does_not_fit_the_index_is_refused(tmp_path, vectors):
     with pytest.raises(DataError, match="in its manifest"):
         IndexFolder.open(ours(tmp_path, vectors, said=(N, D + 1)))

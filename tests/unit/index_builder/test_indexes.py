@@ -265,6 +265,19 @@ def test_an_empty_or_damaged_pool_is_one_clear_line(tmp_path, vectors):
     assert not (run.index / INDEX_FILE).exists()
 
 
+def test_vectors_that_changed_places_are_refused_before_anything_is_built(tmp_path, vectors):
+    run = pool_run(tmp_path / "run", vectors, shards=4)
+    first, second = (run.pool / "img_emb" / f"img_emb_0000{number}.npy" for number in (1, 3))
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+    with pytest.raises(DataError, match=r"img_emb_00001\.npy: content differs.*put it back"):
+        index(run)
+
+    assert not (run.index / "metadata").exists() and not (run.index / INDEX_FILE).exists()
+
+
 def test_the_builder_autofaiss_is_a_command_that_has_to_be_there(tmp_path, vectors, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))

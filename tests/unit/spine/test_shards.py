@@ -3,7 +3,9 @@ import pyarrow as pa
 import pytest
 
 from spine.errors import DataError
-from spine.shards import read_shards, shards, write_shard
+from spine.publish import publish_array, publish_table
+from spine.shards import published_shards, read_shards, shards, write_shard
+from spine.stage import Stage
 from spine.tables import METADATA, list_column, read_parts, read_table, vectors_of
 
 
@@ -38,6 +40,78 @@ def test_a_row_too_few_is_noticed(tmp_path):
     np.save(tmp_path / "img_emb" / "img_emb_00000.npy", np.ones((3, 2), np.float16))
     with pytest.raises(DataError, match="3 vectors, 2 rows"):
         list(read_shards(tmp_path, METADATA))
+
+
+def _exchange(first, second):
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+def _vectors(folder, number):
+    return folder / "img_emb" / f"img_emb_{number:05d}.npy"
+
+
+def _metadata(folder, number):
+    return folder / "metadata" / f"metadata_{number:05d}.parquet"
+
+
+def _turn_vectors(folder):
+    publish_array(_vectors(folder, 1), np.load(_vectors(folder, 1))[::-1].copy())
+
+
+def _turn_rows(folder):
+    publish_table(_metadata(folder, 1), _rows([6, 5, 4]))
+
+
+def _move_a_row_on(folder):
+    """A vector less in one file, one more in the next: as many as rows in all."""
+    first, second = (np.load(_vectors(folder, number)) for number in (0, 1))
+    publish_array(_vectors(folder, 0), first[:-1])
+    publish_array(_vectors(folder, 1), np.concatenate([first[-1:], second]))
+
+
+def _take_a_pair_away(folder):
+    for path in (_vectors(folder, 1), _metadata(folder, 1)):
+        path.unlink()
+
+
+def _exchange_pairs(folder):
+    _exchange(_vectors(folder, 0), _vectors(folder, 1))
+    _exchange(_metadata(folder, 0), _metadata(folder, 1))
+
+
+@pytest.mark.parametrize(
+    ("made_wrong", "named"),
+    [
+        (lambda folder: _exchange(_vectors(folder, 0), _vectors(folder, 1)), "img_emb_00000.npy: content"),
+        (
+            lambda folder: _exchange(_metadata(folder, 0), _metadata(folder, 1)),
+            "metadata_00000.parquet: content",
+        ),
+        (_exchange_pairs, "img_emb_00000.npy: content"),
+        (_turn_vectors, "img_emb_00001.npy: content"),
+        (_turn_rows, "metadata_00001.parquet: "),
+        (_move_a_row_on, "img_emb_00000.npy: .* bytes, published with"),
+        (_take_a_pair_away, "img_emb_00001.npy: missing"),
+        (lambda folder: _metadata(folder, 1).unlink(), "pair up"),
+        (lambda folder: write_shard(folder, 2, np.ones((1, 4), np.float32), _rows([9])), "00002.*not one of"),
+    ],
+)
+def test_rows_beside_other_vectors_than_their_own_are_refused_with_the_file(tmp_path, made_wrong, named):
+    stage = Stage.open("pool", tmp_path, {}, {})
+    vectors = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    write_shard(tmp_path, 0, vectors[:3], _rows([1, 2, 3]))
+    write_shard(tmp_path, 1, vectors[3:], _rows([4, 5, 6]))
+    stage.finish({})
+    assert len(list(published_shards(tmp_path))) == len(list(read_shards(tmp_path, METADATA))) == 2
+
+    made_wrong(tmp_path)
+
+    for read in (published_shards, lambda folder: read_shards(folder, METADATA)):
+        with pytest.raises(DataError, match=named) as refused:
+            list(read(tmp_path))
+        assert "\n" not in str(refused.value)
 
 
 def test_a_pickle_in_place_of_vectors_is_refused(tmp_path):
