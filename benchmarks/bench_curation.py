@@ -8,6 +8,7 @@ the same cores. Select, why and the scan of a resumed fetch run on planted table
 
 import argparse
 import asyncio
+import contextlib
 import io
 import multiprocessing
 import os
@@ -29,13 +30,17 @@ from benchmarks.report import report
 from curation.fetched_images import fetch
 from curation.selection import select
 from curation.story import why
-from spine.config import write_config
+from index_builder.encoding.clip import ClipEncoder
+from popfactory.demo_collection import draw_collection
+from spine.config import with_demo_models, write_config
+from spine.errors import FactoryError
 from spine.ids import laion_id
+from spine.images import open_picture
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config
 from spine.stage import MANIFEST, Stage
-from spine.tables import IMAGES, NEIGHBOURS, read_parts
+from spine.tables import IMAGES, NEIGHBOURS, Vectors, read_parts
 from spine.web import Web
 
 HOSTS = 64
@@ -69,6 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measure_fetch(Path(folder) / "fetch", 4_000 if quick else 20_000)
         measure_tables(Path(folder) / "tables", 1_000_000)
+        measure_same_picture(Path(folder) / "drawn", 250)
 
 
 def measure_fetch(folder: Path, pictures: int) -> None:
@@ -137,6 +143,40 @@ def measure_tables(folder: Path, candidates: int) -> None:
     if manifest.counts["candidates"] != rows:
         sys.exit(f"{manifest.counts} after the scan, {rows} pictures were planted")
     report("resume_scan", taken_s, "s", at_most=5, cpu_s=cpu_s, rows=rows, **conditions)
+
+
+def measure_same_picture(folder: Path, pool: int) -> None:
+    """Similarity of drawn pictures to themselves saved anew, and to others: what [select] same_picture lies between."""
+    draw_collection(folder, concepts=1, pool=pool)
+    pictures = []
+    for path in sorted((folder / "pool").rglob("*.*")):
+        with contextlib.suppress(FactoryError):
+            pictures.append(open_picture(path.read_bytes()).image)
+    encoder = ClipEncoder.load(with_demo_models(Config()).clip)
+
+    def embedded(images: list[Image.Image]) -> Vectors:
+        crops = [np.asarray(encoder.preprocess(image)) for image in images]
+        return np.concatenate(
+            [encoder.encode_images(np.stack(crops[at : at + 50])) for at in range(0, len(crops), 50)]
+        )
+
+    then = embedded(pictures)
+    anew = [
+        (then * embedded([_saved_anew(image, quality, shrunk) for image in pictures])).sum(axis=1)
+        for quality, shrunk in ((30, 1), (75, 2), (75, 4))
+    ]
+    others = (then @ then.T)[np.triu_indices(len(then), 1)]
+    conditions = {"pictures": len(pictures), "model": "demo"}
+    report("same_picture_saved_anew_lowest", float(np.min(anew)), "similarity", **conditions)
+    report(
+        "same_picture_others_99th_percentile", float(np.quantile(others, 0.99)), "similarity", **conditions
+    )
+
+
+def _saved_anew(image: Image.Image, quality: int, shrunk: int) -> Image.Image:
+    kept = io.BytesIO()
+    image.reduce(shrunk).save(kept, "JPEG", quality=quality)
+    return Image.open(kept).convert("RGB")
 
 
 def planted(folder: Path, port: int, pictures: int) -> Run:

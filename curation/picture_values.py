@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,7 +12,7 @@ from curation.assignment import Mask
 from curation.candidates import Ints, Pictures, Reach, read_candidates, rows_of
 from curation.passed_over import STATUS
 from spine.run import Run, part_paths
-from spine.tables import GROUPS, IMAGES, read_parts, read_table
+from spine.tables import GROUPS, IMAGES, POOL_SIMILARITIES, read_parts, read_table
 
 _POOL = ("id", "url", "sha256", "width", "height", "aesthetic", "pwatermark", "punsafe")
 _IMAGE = ("id", "status", "reason", "sha256", "md5", "pdq", "width", "height")
@@ -44,6 +45,8 @@ class PictureValues:
     reason: Sequence[str | None]
     """Why it could not be fetched."""
     scored: Mask
+    pool_similarity: npt.NDArray[np.float32]
+    """To the pool's own embedding of it; NaN where it has none."""
     group: Ints
     """Id that stands for its near-duplicates; its own where it has none."""
     area: Ints
@@ -94,6 +97,10 @@ def read_values(run: Run, pictures: Pictures, reach: Reach) -> PictureValues:
         passed_over=rejected,
         reason=pc.coalesce(image.column("reason"), pa.scalar("not asked for")).to_pylist(),
         scored=np.asarray(score.column("id").is_valid().to_numpy(), dtype=bool),
+        pool_similarity=np.asarray(
+            rows_of(read_pool_similarities(run), pictures.ids).column("similarity").to_numpy(),
+            dtype=np.float32,
+        ),
         group=np.asarray(pc.coalesce(group, pa.chunked_array([pictures.ids])).to_numpy(), dtype=np.int64),
         area=np.asarray(area.to_numpy(), dtype=np.int64),
         url=pool.column("url").to_pylist(),
@@ -107,3 +114,10 @@ def read_scores(run: Run) -> pa.Table:
     """Scores of the fetched pictures, without their embeddings."""
     parts = [read_table(path, SCORES) for path in part_paths(run.scores)]
     return pa.concat_tables(parts) if parts else SCORES.empty_table()
+
+
+def read_pool_similarities(run: Run) -> pa.Table:
+    """Schema POOL_SIMILARITIES; empty where the scores are from before there was such a table."""
+    if not run.pool_similarities_table.is_file():
+        return POOL_SIMILARITIES.empty_table()
+    return read_table(run.pool_similarities_table, POOL_SIMILARITIES)

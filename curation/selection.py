@@ -67,6 +67,7 @@ def select(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Man
             "filters": asdict(config.filters),
             "quota_per_centroid": config.select.quota_per_centroid,
             "one_centroid_per_image": config.select.one_centroid_per_image,
+            **({"same_picture": config.select.same_picture} if config.select.same_picture else {}),
         },
         inputs={
             "neighbours": neighbours.digest,
@@ -162,6 +163,11 @@ def decide(
         verdicts.quotas(int(centroid.max(initial=-1)) + 1, config.select.quota_per_centroid),
     )
     decided, details = _decide_pictures(pictures, values, lists, verdicts)
+    limit = config.select.same_picture
+    unlike = values.fetched & (values.pool_similarity < limit)
+    for place in np.flatnonzero(unlike & (decided == _OPEN) & ~kept).tolist():
+        decided[place] = _RULE["changed"]
+        details[place] = f"similarity {values.pool_similarity[place]:.4g} to the pool's own, limit {limit:g}"
     own = verdicts.own_filters(config.filters)
     filtered = filter_candidates(
         values.table, rows.picture, centroid, config.filters, own, kept, values.passed_over

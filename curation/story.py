@@ -23,7 +23,17 @@ from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
 from spine.stage import find_manifest
-from spine.tables import CAPTIONS, DATASET, GROUPS, IMAGES, METADATA, NEIGHBOURS, SELECTION, find_rows
+from spine.tables import (
+    CAPTIONS,
+    DATASET,
+    GROUPS,
+    IMAGES,
+    METADATA,
+    NEIGHBOURS,
+    POOL_SIMILARITIES,
+    SELECTION,
+    find_rows,
+)
 
 _OF_POOL = ("width", "height", "aesthetic", "pwatermark", "punsafe")
 
@@ -164,6 +174,9 @@ def _scored(run: Run, config: Config, source: dict[str, Any]) -> list[str]:
             lines.append(f"score: {name} unknown, no head was given, {wanted}{and_so}")
         else:
             lines.append(f"score: {name} {score:.4f} by {model}, {wanted}")
+    known = [path for path in (run.pool_similarities_table,) if path.is_file()]
+    for row in _rows(known, POOL_SIMILARITIES, source["id"]):
+        lines.append(f"score: similarity {row['similarity']:.4f} to the pool's own embedding of it")
     for group in _rows([run.groups_table], GROUPS, source["id"]):
         if group["group_size"] > 1:
             lines.append(

@@ -33,6 +33,7 @@ from spine.tables import (
     IMAGES,
     METADATA,
     NEIGHBOURS,
+    POOL_SIMILARITIES,
     SCORED_BYTES,
     Vectors,
     read_parts,
@@ -51,8 +52,8 @@ _LOOKED_AT = 64  # crops that wait for the watermark classifier
 def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Manifest:
     """Embed and score every fetched picture, and group near-duplicates among all of them.
 
-    Reads images/, writes scores/part-*.parquet for pictures that have no row yet, and groups.parquet
-    and exemplars.parquet anew. A picture that can't be opened any more has no row in the parts and a group of its own.
+    Reads images/, writes scores/part-*.parquet for pictures that have no row yet, and the other tables of scores/
+    anew. A picture that can't be opened any more has no row in the parts and a group of its own.
 
     Raises:
         DataError: No picture was fetched, or none could be opened.
@@ -82,6 +83,7 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     table = read_parts(run.scores, scores_schema(scorer.d), ["id", "embedding", "aesthetic"])
     groups = _groups(images, table, config.select.near_duplicate)
     publish_table(run.groups_table, groups)
+    publish_table(run.pool_similarities_table, _pool_similarities(run, table, scorer.pool_fits))
     if centroids is not None:
         publish_table(run.exemplars_table, exemplar_scores(run, scorer.heads.get("unsafe")))
     scored = images.num_rows - failures.total()
@@ -289,6 +291,32 @@ def _pool_vectors(run: Run, missing: pa.Table) -> dict[str, Vectors]:
         for row, sha256 in zip(hits, rows["sha256"].take(hits).to_pylist(), strict=True):
             found[sha256] = vectors[row].copy()  # or the whole shard would stay
     return found
+
+
+def _pool_similarities(run: Run, table: pa.Table, pool_fits: bool) -> pa.Table:
+    """How like each downloaded picture is to the embedding that the pool has of it; none where models differ.
+
+    Args:
+        run: With its pool, where it has one.
+        table: Columns id and embedding.
+        pool_fits: Whether the pool's embeddings are of the same model.
+    """
+    found = [POOL_SIMILARITIES.empty_table()]
+    if pool_fits:
+        images = read_parts(run.images, IMAGES, ["id", "http_status"])
+        downloaded = images.filter(images["http_status"].is_valid())["id"].combine_chunks()
+        table = table.filter(pc.is_in(table["id"], downloaded))
+        ids = table["id"].combine_chunks()
+        for vectors, rows in read_shards(run.pool, pa.schema([METADATA.field("id")])):
+            at = pc.index_in(rows["id"].combine_chunks(), value_set=ids)
+            there = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False))
+            ours = vectors_of(table["embedding"].take(at.drop_null()))
+            theirs = vectors[there]
+            norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)  # float16 is not quite 1
+            similarity = np.einsum("ij,ij->i", ours, theirs) / norms
+            columns = {"id": rows["id"].take(pa.array(there)), "similarity": similarity.astype(np.float32)}
+            found.append(pa.table(columns, schema=POOL_SIMILARITIES))
+    return pa.concat_tables(found).sort_by("id")
 
 
 def _groups(images: pa.Table, table: pa.Table, threshold: float) -> pa.Table:

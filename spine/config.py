@@ -291,6 +291,7 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
         ("filters.unknown", filters.unknown in ("keep", "drop"), "keep or drop"),
         ("select.quota_per_centroid", config.select.quota_per_centroid >= 1, "1 or more"),
         ("select.near_duplicate", 0 < config.select.near_duplicate <= 2, "more than 0, at most 2"),
+        ("select.same_picture", 0 <= config.select.same_picture < 1, "0 to 1, less than 1"),
         ("caption.engine", config.caption.engine in ("embedded", "http"), "embedded or http"),
         (
             "caption.endpoints",

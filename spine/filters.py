@@ -19,6 +19,7 @@ RULES: dict[str, str] = {
     "centroid_left_out": "a curator left the whole centroid out",
     "unfetched": "its file or address gave no picture",
     "unscored": "fetched, but its bytes gave no embedding",
+    "changed": "shows something else than when the pool was made",
     "min_side_px": "shorter side too small",
     "pwatermark_max": "probably watermarked",
     "punsafe_max": "probably not safe for work",

@@ -8,7 +8,7 @@ RUN/
     centroids/centroids.parquet
     neighbours/part-00000.parquet
     images/                  part-00000.parquet, depths.json, full-size.parquet, originals/ab/abcd….jpg
-    scores/                  part-00000.parquet, groups.parquet, exemplars.parquet
+    scores/                  part-00000.parquet, groups.parquet, exemplars.parquet, pool-similarities.parquet
     pool-scores/             part-00000.parquet: scores of the whole pool, where asked for
     decisions.sqlite         curators' events, saved views
     reveals.jsonl            who looked at which blurred picture
@@ -147,6 +147,11 @@ class Run:
     def groups_table(self) -> Path:
         """One row a fetched picture; schema `spine.tables.GROUPS`."""
         return self.scores / "groups.parquet"
+
+    @property
+    def pool_similarities_table(self) -> Path:
+        """How like pictures are to what the pool was made from; schema `spine.tables.POOL_SIMILARITIES`."""
+        return self.scores / "pool-similarities.parquet"
 
     @property
     def exemplars_table(self) -> Path:

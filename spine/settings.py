@@ -270,6 +270,10 @@ class SelectConfig:
     near_duplicate: float = 0.94
     """Similarity from which two pictures count as one; 1 and above switches it off."""
 
+    same_picture: float = 0.0
+    """Similarity that a downloaded picture must have to the pool's own embedding of it, of the same model, to count as
+    the one the pool was made from; 0 asks nothing."""
+
     one_centroid_per_image: bool = True
     """A picture wanted by several centroids goes to one of them."""
 

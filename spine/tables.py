@@ -158,6 +158,14 @@ GROUPS = pa.schema(
 )
 """scores/groups.parquet: near-duplicates among the fetched pictures themselves."""
 
+POOL_SIMILARITIES = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("similarity", pa.float32()),  # of the fetched picture to the pool's own embedding of it
+    ]
+)
+"""scores/pool-similarities.parquet: one row a download that the pool has an embedding of by the same model."""
+
 EXEMPLARS = pa.schema(
     [
         ("id", pa.int64()),

@@ -38,7 +38,7 @@ class Case:
     own_side: dict[int, int] = field(default_factory=dict)
 
 
-PICTURE = {"side": 20, "unsafe": 0.1, "reason": None, "scored": True, "group": None}
+PICTURE = {"side": 20, "unsafe": 0.1, "reason": None, "scored": True, "group": None, "like": np.nan}
 
 
 def config_of(case: Case) -> Config:
@@ -46,7 +46,9 @@ def config_of(case: Case) -> Config:
         filters=FiltersConfig(
             min_side_px=case.min_side, pwatermark_max=None, punsafe_max=0.5, aesthetic_min=AestheticMin()
         ),
-        select=SelectConfig(quota_per_centroid=case.quota, one_centroid_per_image=case.one_centroid),
+        select=SelectConfig(
+            quota_per_centroid=case.quota, same_picture=0.5, one_centroid_per_image=case.one_centroid
+        ),
     )
 
 
@@ -92,6 +94,7 @@ def run_case(case: Case) -> list[tuple[str, str, str | None]]:
         passed_over=np.array([each["reason"] in FILTERS for each in of], dtype=bool),
         reason=[each["reason"] for each in of],
         scored=np.array([each["reason"] is None and each["scored"] for each in of], dtype=bool),
+        pool_similarity=np.array([each["like"] for each in of], dtype=np.float32),
         group=np.array(
             [
                 number if each["group"] is None else each["group"]
@@ -123,6 +126,8 @@ def by_loops(case: Case) -> list[tuple[str, str, str | None]]:
             alone[number] = ("unfetched", own["reason"])
         elif own["reason"] is None and not own["scored"]:
             alone[number] = ("unscored", None)
+        elif own["reason"] is None and own["like"] < 0.5 and number not in case.keep:
+            alone[number] = ("changed", "similarity 0.25 to the pool's own, limit 0.5")
 
     def filtered(centroid: int, number: int) -> tuple[str, str | None] | None:
         own, side = PICTURE | case.pictures[number], case.own_side.get(centroid, case.min_side)
@@ -238,6 +243,7 @@ def cases(draw: st.DrawFn) -> Case:
             "unsafe": draw(st.sampled_from([0.1, 0.1, 0.9])),
             "reason": draw(st.sampled_from([None] * 5 + ["gone", "takedown", "min_side_px"])),
             "scored": draw(st.sampled_from([True, True, True, False])),
+            "like": draw(st.sampled_from([np.nan, np.nan, 0.75, 0.25])),
             "group": stand_in if number in groups or number == stand_in else None,
         }
         for number in used

@@ -34,6 +34,7 @@ from spine.tables import (
     IMAGES,
     METADATA,
     NEIGHBOURS,
+    POOL_SIMILARITIES,
     read_parts,
     read_table,
     scores_schema,
@@ -226,6 +227,34 @@ def test_the_pools_embedding_is_taken_for_the_same_bytes(tmp_path, pictures, mon
     score(run)
 
     assert table_of(run).equals(table_of(computed))
+
+
+def test_a_download_is_held_against_the_pools_own_embedding_of_it(tmp_path, pictures):
+    """0 to 9 were saved again; 10 shows another picture by now; 11 is local; 12 the pool doesn't know."""
+    run = make_run(tmp_path / "run")
+    embed(run, "pool", str(pictures[0].parent))
+    (tmp_path / "now").mkdir()
+    rows = []
+    for number, path in enumerate(pictures[:13]):
+        now = tmp_path / "now" / f"{number}.jpg"
+        Image.open(pictures[20] if number == 10 else path).convert("RGB").save(now, quality=60)
+        rows.append(
+            image_row(now, id=content_id(path.read_bytes()), http_status=None if number == 11 else 200)
+        )
+    rows[12]["id"] = 12
+    publish_images(run, rows)
+
+    score(run)
+
+    table = read_table(run.pool_similarities_table, POOL_SIMILARITIES)
+    found = dict(zip(*(table[name].to_pylist() for name in ("id", "similarity")), strict=True))
+    assert set(found) == {row["id"] for row in rows[:11]}
+    ours = {row["id"]: np.array(row["embedding"], np.float64) for row in table_of(run).to_pylist()}
+    encoder = ClipEncoder.load(CLIP)
+    for path, row in zip(pictures, rows[:11], strict=False):
+        then = encoder.encode_images(encoder.preprocess(Image.open(path))[None])[0]
+        assert found[row["id"]] == pytest.approx(ours[row["id"]] @ then, abs=2e-3)
+    assert min(found[row["id"]] for row in rows[:10]) > 0.9 > found[rows[10]["id"]]
 
 
 def test_another_head_scores_anew(tmp_path, pictures):
