@@ -1,5 +1,6 @@
 """Loads a LLaVA-1.5 checkpoint by transformers, with what older ones leave unsaid."""
 
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -30,33 +31,14 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[Any, An
     Raises:
         ModelError: A file is damaged or missing, the model is of another kind, or too large for the device.
     """
-    declare_missing_operators()
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
     folder = checkpoint.folder
     try:
-        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            use_safetensors=True,  # the other form is a pickle
-            output_loading_info=True,
-        )
-        model, report = loaded[0].to(device).eval(), loaded[1]
+        processor, model, report = _read(folder, device, dtype)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(
-            f"{folder}: can't be loaded: {_first_line(error)}; get the checkpoint again"
-        ) from None
+        raise _damaged(folder, error) from None
     except RuntimeError as error:
         if not is_out_of_memory(error):
-            raise ModelError(
-                f"{folder}: can't be loaded: {_first_line(error)}; get the checkpoint again"
-            ) from None
+            raise _damaged(folder, error) from None
         raise ModelError(
             f"{folder}: {checkpoint.size_bytes:,} bytes of weights don't fit in the memory of {device}; "
             "name a smaller model, or a machine with more"
@@ -69,18 +51,45 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[Any, An
             "get the checkpoint again"
         )
     processor = _suited(processor, model.config)
-    closing = model.generation_config.eos_token_id
-    if closing is None:
-        closing = processor.tokenizer.eos_token_id
-    # A checkpoint's own settings may sample: these replace them. Greedy is what can be asked again.
-    model.generation_config = GenerationConfig(
+    model.generation_config = _greedy(processor.tokenizer, model.generation_config.eos_token_id)
+    return model, processor
+
+
+def _read(folder: Path, device: str, dtype: str) -> tuple[Any, Any, dict[str, Any]]:
+    """Processor, model, and transformers' report of what it found of the weights."""
+    declare_missing_operators()
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        folder,
+        dtype=getattr(torch, dtype),
+        local_files_only=True,
+        use_safetensors=True,  # the other form is a pickle
+        output_loading_info=True,
+    )
+    return processor, loaded[0].to(device).eval(), loaded[1]
+
+
+def _damaged(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"{folder}: can't be loaded: {_first_line(error)}; get the checkpoint again")
+
+
+def _greedy(tokenizer: Any, closing: int | list[int] | None) -> Any:
+    """What replaces a checkpoint's own settings, which may sample. Greedy is what can be asked again."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
         do_sample=False,
         num_beams=1,
-        bos_token_id=processor.tokenizer.bos_token_id,
-        eos_token_id=closing,
-        pad_token_id=processor.tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id if closing is None else closing,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    return model, processor
 
 
 def _suited(processor: Any, config: Any) -> Any:

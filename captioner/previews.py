@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -77,11 +78,17 @@ def preview(
     if stage.published is not None:
         return stage.published
     _ask_all(folder, whose, units, progress)
-    pictures = [unit.wanted for unit in units[0]]
-    facts = {
+    facts = _facts(run, folder, whose, units[0])
+    counts = publish_page(run, folder, facts, [unit.wanted for unit in units[0]])
+    return stage.finish(counts, facts)
+
+
+def _facts(run: Run, folder: Path, whose: Sequence[Asked], units: Sequence[Unit]) -> dict[str, Any]:
+    """Of the manifest: where the preview lies, of which pictures, and whose part is which."""
+    return {
         "folder": folder.relative_to(run.folder).as_posix(),
         "page": (folder / "page.html").relative_to(run.folder).as_posix(),
-        "ids": [unit.ids[0] for unit in units[0]],
+        "ids": [unit.ids[0] for unit in units],
         "captioners": [
             {
                 "captioner": who.captioner,
@@ -94,8 +101,6 @@ def preview(
         ],
         "demo_models": any(who.setup.is_demo for who in whose),
     }
-    counts = publish_page(run, folder, facts, pictures)
-    return stage.finish(counts, facts)
 
 
 def _drawn(run: Run, who: Asked, n: int, ids: Collection[int] | None) -> list[Unit]:
