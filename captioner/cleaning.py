@@ -6,7 +6,7 @@ is what the model said.
 
 import re
 
-from captioner.quality import measured
+from captioner.quality import interpretation, speculation
 
 _END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'”’)\]])\s+")
 _PARAGRAPH = re.compile(r"\s*\n\s*")
@@ -35,8 +35,7 @@ def cleaned(caption: str) -> str:
 
 
 def _is_plain(sentence: str) -> bool:
-    quality = measured(sentence)
-    return quality.speculation == 0 and quality.interpretation == 0
+    return speculation(sentence) == 0 and interpretation(sentence) == 0
 
 
 def _without_overall(sentence: str) -> str:

@@ -7,6 +7,8 @@ and 88 % interpret by such lists, though the prompt forbids both, and 1 % loop (
 import re
 from dataclasses import dataclass
 
+from captioner.languages import language
+
 _GRAM = 4
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -18,7 +20,7 @@ _SPECULATION = re.compile(
 _INTERPRETATION = re.compile(
     r"\b(?:overall|atmospher(?:e|ic)|ambi[ae]nce|moods?|sense of|feelings? of|creat(?:es|ing) an?|"
     r"captur(?:es|ing)|evok(?:es|ing)|reminiscent of|(?:add(?:s|ing)) (?:to|an?|depth|interest)|touch of|"
-    r"inspir(?:es|ing)|captivating|timeless)\b",
+    r"inspir(?:es|ing)|captivating|timeless|mak(?:es|ing) (?:you|one|us|(?:the )?viewers?) feel)\b",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
@@ -27,46 +29,6 @@ _REFUSAL = re.compile(
     r"\bi (?:cannot|can['’]t|can not) (?:see|view|describe|identify|assist|help|provide|process|access|determine)\b",
     re.IGNORECASE,
 )
-
-# The commonest words of English prose; few captions in another language reach a sixth with those they share.
-_ENGLISH = frozenset(
-    [
-        "the",
-        "and",
-        "of",
-        "is",
-        "are",
-        "with",
-        "at",
-        "to",
-        "from",
-        "there",
-        "which",
-        "it",
-        "its",
-        "has",
-        "have",
-        "this",
-        "that",
-        "on",
-        "by",
-        "as",
-        "for",
-        "or",
-        "his",
-        "her",
-        "their",
-        "they",
-        "he",
-        "she",
-        "two",
-        "one",
-        "three",
-        "four",
-    ]
-)
-_ENOUGH_WORDS = 8
-_ENGLISH_SHARE, _FOREIGN_SHARE = 0.15, 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +50,8 @@ class Quality:
     refusal: bool
     """Whether the model says that it can't or won't describe the picture."""
 
-    language: str | None
-    """en, other, or None where so few words don't tell."""
+    language: str
+    """ISO 639 code, or `captioner.languages.UNKNOWN`."""
 
 
 def measured(caption: str) -> Quality:
@@ -101,11 +63,21 @@ def measured(caption: str) -> Quality:
     return Quality(
         words=word_count(caption),
         repetition=repetition(caption),
-        speculation=sum(1 for _ in _SPECULATION.finditer(caption)),
-        interpretation=sum(1 for _ in _INTERPRETATION.finditer(caption)),
+        speculation=speculation(caption),
+        interpretation=interpretation(caption),
         refusal=_REFUSAL.search(caption) is not None,
         language=language(caption),
     )
+
+
+def speculation(caption: str) -> int:
+    """How often a caption speculates."""
+    return sum(1 for _ in _SPECULATION.finditer(caption))
+
+
+def interpretation(caption: str) -> int:
+    """How often a caption interprets."""
+    return sum(1 for _ in _INTERPRETATION.finditer(caption))
 
 
 def word_count(caption: str) -> int:
@@ -118,21 +90,3 @@ def repetition(caption: str) -> float:
     words = _WORD.findall(caption.lower())
     grams = [tuple(words[start : start + _GRAM]) for start in range(len(words) - _GRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def language(caption: str) -> str | None:
-    """A guess: en, other, or None where it can't be told.
-
-    Counts English function words and letters beyond the Latin alphabet. It tells captions that went astray, not
-    one language from another.
-    """
-    letters = [sign for sign in caption if sign.isalpha()]
-    if letters and sum(ord(sign) > 0x24F for sign in letters) > len(letters) / 2:
-        return "other"
-    words = _WORD.findall(caption.lower())
-    if len(words) < _ENOUGH_WORDS:
-        return None
-    share = sum(word in _ENGLISH for word in words) / len(words)
-    if share >= _ENGLISH_SHARE:
-        return "en"
-    return "other" if share <= _FOREIGN_SHARE else None

@@ -13,7 +13,7 @@ FLAGS: dict[str, str] = {
     "speculating": 'words such as "appears to be", "possibly", "likely"',
     "interpreting": 'words such as "overall", "sense of", "creating a"',
     "refusals": "say that they can't or won't describe the picture",
-    "not_english": "by a cheap guess",
+    "not_english": "in another language, by a model that knows 139",
     "retried": "asked a second time for a loop or a cut",
 }
 """Every flag with its meaning, said of several captions."""
@@ -45,7 +45,7 @@ def flags(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
         "speculating": pc.greater(rows["speculation"], 0),
         "interpreting": pc.greater(rows["interpretation"], 0),
         "refusals": rows["refusal"],
-        "not_english": pc.equal(rows["language"], "other"),
+        "not_english": pc.invert(pc.is_in(rows["language"], pa.array(["en", "und", None], pa.string()))),
         "retried": rows["retried_for"].is_valid(),
     }
     return {name: pc.fill_null(found[name], False) for name in FLAGS}

@@ -211,7 +211,7 @@ CAPTIONS = pa.schema(
         ("speculation", pa.int32()),  # words such as "appears to be", "possibly"
         ("interpretation", pa.int32()),  # words such as "overall", "sense of"
         ("refusal", pa.bool_()),  # says that it can't or won't describe the picture
-        ("language", pa.string()),  # en, other, or null where it can't be told
+        ("language", pa.string()),  # ISO 639 code such as en; und where it can't be told
         ("retried_for", pa.string()),  # why it was asked a second time: loop or truncated
         ("other_raw_caption", pa.string()),  # of two tries the one that doesn't stand
         ("captioner", pa.string()),  # 16 hex digits over model, prompt and parameters: who wrote it

@@ -1,6 +1,6 @@
 import pytest
 
-from captioner.quality import language, measured, repetition, word_count
+from captioner.quality import measured, repetition, word_count
 from spine.caption_flags import LOOP_REPETITION
 
 # Three that LLaVA-1.5-13b and CogVLM wrote for LAION-POP, from its published sample page.
@@ -38,6 +38,12 @@ def test_words_are_what_stands_between_white_space():
         (BOX, 0, 2),  # overall, creating a
         (CONTAINER, 0, 0),
         ("a red ring. Taken in May, it shows two mayflies.", 0, 0),
+        (
+            '"the image is inspiring to viewers", and seeing this makes you feel joy',
+            0,
+            2,
+        ),  # the prompt forbids
+        ("This creates a unique and entertaining visual.", 0, 1),  # these three
         ("It may rain; possibly, or likely, it seems.", 4, 0),
         ("", 0, 0),
     ],
@@ -74,20 +80,3 @@ def test_refusals_are_known(caption):
 
 def test_a_sign_that_is_quoted_is_no_refusal():
     assert not measured("a sign that reads 'I'm sorry, we are closed' on a door.").refusal
-
-
-@pytest.mark.parametrize(
-    ("caption", "guess"),
-    [
-        (POSING, "en"),
-        ("two small green stars at the top left; the background is striped navy. The style is grainy.", "en"),
-        ("ein Mann mit blauem Hemd steht vor einer weißen Wand und lächelt in die Kamera", "other"),
-        ("un homme vêtu d'une chemise bleue se tient devant un mur blanc et sourit", "other"),
-        ("一个穿着蓝色衬衫的男人站在白墙前", "other"),
-        ("человек в синей рубашке", "other"),
-        ("red star", None),
-        ("", None),
-    ],
-)
-def test_the_language_is_guessed_only_where_words_tell(caption, guess):
-    assert language(caption) == guess

@@ -20,7 +20,7 @@ FAULTS = {
     "speculating": {"speculation": 1},
     "interpreting": {"interpretation": 2},
     "refusals": {"refusal": True},
-    "not_english": {"language": "other"},
+    "not_english": {"language": "de"},
     "retried": {"retried_for": "loop"},
 }
 
@@ -28,7 +28,7 @@ FAULTS = {
 def test_each_fault_raises_its_own_flag_and_no_other():
     assert list(FAULTS) == list(FLAGS) and set(GOOD) == set(COLUMNS)
     schema = pa.schema([CAPTIONS.field(name) for name in COLUMNS])
-    rows = [GOOD, *(GOOD | fault for fault in FAULTS.values()), dict.fromkeys(COLUMNS)]
+    rows = [GOOD | {"language": "und"}, *(GOOD | fault for fault in FAULTS.values()), dict.fromkeys(COLUMNS)]
 
     found = flags(pa.Table.from_pylist(rows, schema))
 

@@ -9,7 +9,7 @@ const MOST_SIGNS = 20_000;
 const SHOWN_SIGNS = 5_000; // of a caption on its card; the editor has the whole
 const WHY = {
   truncated: "cut off at the greatest length", loops: "repeats itself", speculating: "guesses", interpreting: "interprets", refusals: "doesn't describe the picture",
-  not_english: "not English, by a cheap guess", prefix_missing: "doesn't begin with the words the prompt asks for", retried: "asked a second time for a loop or a cut",
+  not_english: "in another language than English", prefix_missing: "doesn't begin with the words the prompt asks for", retried: "asked a second time for a loop or a cut",
   unlike: "by CLIP it is no nearer to this picture than captions are to others",
 };
 const SAID = {
