@@ -26,6 +26,7 @@ from index_builder.indexing.index_file import (
 from index_builder.metadata.metadata_rows import MetadataRows, Rows
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.gpu import GpuIndex
+from index_builder.numerics.half_floats import widened
 from spine.errors import DataError
 from spine.stage import Manifest, find_manifest, verify
 from spine.tables import Vectors
@@ -253,7 +254,7 @@ class IndexFolder:
             return np.empty((0, self.d), dtype=np.float32)
         stored = self._vectors
         if stored is not None:
-            vectors = stored[rows].astype(np.float32)
+            vectors = widened(stored[rows])
         elif self._scans_fast(index):
             # FAISS 1.15 tries, and ends the process where such lists are mapped from a file.
             raise DataError(f"{self.folder}: fast-scan codes give no vectors back")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index_builder.metadata.metadata_rows import Rows
+from index_builder.numerics.half_floats import widened
 from spine.tables import Vectors
 
 QUERIES_LEAST = 16
@@ -47,14 +48,12 @@ def exact_similarities(queries: Vectors, candidates: Rows, vectors: Any) -> npt.
     while start < len(rows):
         first = int(rows[start])
         end = int(np.searchsorted(rows, first + _ROWS))
-        stored = np.array(vectors[first : int(rows[end - 1]) + 1])
+        stretch = widened(vectors[first : int(rows[end - 1]) + 1])
         inside = slice(start, end)
         if len(rows) >= _MANY and not again:
-            stretch = _torch().from_numpy(stored).float().numpy()  # a fifth of NumPy's time
             counts = np.bincount(rows[inside] - first, minlength=len(stretch))
             products = pair_products(stretch, counts, queries, asking[inside])
         else:
-            stretch = stored.astype(np.float32)
             products = _gathered_products(queries, asking[inside], stretch, rows[inside] - first)
         similarities[order[inside]] = products
         start = end
