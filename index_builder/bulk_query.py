@@ -4,7 +4,6 @@ On an index with inverted lists the queries are answered together, in one pass o
 (`index_builder.lists.list_pass`), where that costs less than FAISS's search; otherwise block by block.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from index_builder.indexing.candidate_ranking import candidates_for, in_order
+from index_builder.indexing.index_file import memory_bytes
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.lists.best_k import Similarities
 from index_builder.lists.exact_ranking import exact_similarities
@@ -188,18 +188,11 @@ def _plan(index: IndexFolder, n_queries: int, nprobe: int) -> tuple[SearchPlan, 
         disk_bytes=lists.lists.bytes_of(lists.lists.order)
         if lists is not None and lists.lists.on_disk
         else 0,
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes(),
         l2=index.metric == "l2",
         screens=lists is not None and lists.screens,
     )
     return plan, lists
-
-
-def _memory_bytes() -> int:
-    """What this machine has; where the system doesn't tell, none that lists on disk would stay in."""
-    if not hasattr(os, "sysconf"):
-        return 0
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _queries_a_pass(k: int, block: int) -> int:

@@ -1,5 +1,6 @@
 """The files of an index folder: FAISS's own, and the vectors beside it, opened and checked."""
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,27 @@ def read_index(path: Path, *, memory_map: bool) -> Any:
     if index.metric_type not in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
         raise DataError(f"{file}: metric {index.metric_type}; inner product or L2 was needed")
     lists = faiss.try_extract_index_ivf(index)
+    if lists is not None:
+        beside = [path.stat().st_size for path in file.parent.iterdir() if path.is_file()]
+        _leave_to_the_page_cache(lists, sum(beside))
     codes = None if lists is None else faiss.downcast_index(lists)
     if index.metric_type == faiss.METRIC_L2 and isinstance(codes, faiss.IndexIVFPQ):
         codes.precompute_table()  # of use to L2 alone
     return index
+
+
+def _leave_to_the_page_cache(lists: Any, size_bytes: int) -> None:
+    """Start no threads to read ahead where memory holds what is read: 32 for each search, three times its own cost."""
+    on_disk = load_faiss().downcast_InvertedLists(lists.invlists)
+    if hasattr(on_disk, "prefetch_nthread") and size_bytes <= memory_bytes() // 2:
+        on_disk.prefetch_nthread = 0
+
+
+def memory_bytes() -> int:
+    """What this machine has; where the system doesn't tell, none that files would stay in."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def read_vectors(path: Path, index: Any) -> Any:

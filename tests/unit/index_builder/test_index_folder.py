@@ -139,6 +139,17 @@ def test_product_codes_open_however_small_their_file_is(tmp_path, vectors):
         assert (IndexFolder.open(folder).search(vectors[:20], 5)[1] == known).mean() > 0.9  # but for equals
 
 
+def test_lists_that_memory_holds_are_searched_without_threads_that_read_ahead(tmp_path, vectors, monkeypatch):
+    folder = foreign(tmp_path, vectors, "IVF32,SQ8")
+    threads = []
+    for memory in (1 << 40, 1_000):
+        monkeypatch.setattr("index_builder.indexing.index_file.memory_bytes", lambda memory=memory: memory)
+        opened = IndexFolder.open(folder)
+        lists = faiss.downcast_InvertedLists(faiss.extract_index_ivf(opened.faiss_index()).invlists)
+        threads.append(lists.prefetch_nthread)
+    assert threads[0] == 0 < threads[1]
+
+
 def test_searches_with_different_nprobe_do_not_disturb_each_other(tmp_path, vectors, queries):
     index = IndexFolder.open(foreign(tmp_path, vectors, "IVF32,SQ8"))
     alone = {nprobe: index.search(queries, 10, nprobe=nprobe)[1] for nprobe in (1, 2, 8, 32)}
