@@ -4,7 +4,7 @@
 answer must be the one that clients know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +14,22 @@ from spine.tables import Vectors
 
 _BLOCK = 256  # rows compared at a time; of what is multiplied twice, half a block a row
 _SCREENED = 256  # dimensions that rule most pairs out
-_SHARE = 0.65  # of the variance, in the directions looked at first
+_SHARE = 0.61  # of the variance, in the directions looked at first
 _MOST_DIRECTIONS = 192  # turning vectors into them costs n * d * as many
 _ROUNDING = 1e-4  # of squared distances; a pair within it is looked at exactly
-_MAX_PAIRS = 20_000  # of a block looked at one by one; with more of them one product is cheaper
+_MAX_PAIRS = 80_000  # of a block looked at one by one; with more of them one product is cheaper
+
+Rows = npt.NDArray[np.int64]
 
 
 def widest_directions(samples: Sequence[Vectors]) -> Vectors | None:
-    """The few directions in which results of one query differ most, to rule pairs out by.
+    """The few directions in which the vectors of an index differ most, to rule pairs of results out by.
 
     CLIP's vectors differ in some directions far more than in others, none of which is a single dimension.
 
     Args:
-        samples: Results of some queries, each (m, d), rows of L2 norm 1.
+        samples: Vectors that should differ as results do, each (m, d), rows of L2 norm 1: some of the whole index,
+            or the results of some queries.
 
     Returns:
         Orthonormal columns, shape (d, s), that hold _SHARE of the variance; None where dimensions as they are serve
@@ -52,7 +55,7 @@ def first_of_component(
     """For each row the lowest row that it is connected with, by similarities above `threshold`.
 
     Of unit vectors |x - y|^2 = 2 - 2 x.y, and its part in any few directions is a lower bound: where that is
-    above 2 - 2 threshold the pair is ruled out. About n * n / 2 * 100 to 256 multiplications; n * n / 2 * d at worst.
+    above 2 - 2 threshold the pair is ruled out. About n * n / 2 * 128 to 256 multiplications; n * n / 2 * d at worst.
 
     Args:
         vectors: Shape (n, d), rows of L2 norm 1.
@@ -64,15 +67,45 @@ def first_of_component(
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     first = np.arange(len(vectors), dtype=np.int64)
-    left, right = _screens(vectors, directions)
-    for start in range(0, len(vectors), _BLOCK):
-        similar = _similar(vectors, left, right, start, threshold)
-        for row in np.flatnonzero(similar.any(axis=1)):
-            others = np.flatnonzero(similar[row])
-            joined = np.unique(first[start + np.append(others, row)])
-            if len(joined) > 1:
-                first[np.isin(first, joined)] = joined[0]
+    for rows, others in _similar_pairs(vectors, threshold, directions):
+        for pairs in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows)) + 1):
+            joined = {int(first[rows[pairs[0]]]), *first[others[pairs]].tolist()}
+            lowest = min(joined)
+            for label in joined - {lowest}:
+                first[first == label] = lowest
     return first
+
+
+def _similar_pairs(
+    vectors: Vectors, threshold: float, directions: Vectors | None
+) -> Iterator[tuple[Rows, Rows]]:
+    """Pairs of rows that are similar above `threshold`, the lower one first and ascending; block by block."""
+    left, right = _screens(vectors, directions)
+    # One room for all blocks: fresh memory costs as much as the comparison.
+    products = np.empty(_BLOCK * len(vectors), dtype=np.float32)
+    flags = np.empty(_BLOCK * len(vectors), dtype=np.bool_)
+    for start in range(0, len(vectors), _BLOCK):
+        block, later = left[start : start + _BLOCK], right[start:]
+        shape, size = (len(block), len(later)), len(block) * len(later)
+        screened = np.matmul(block, later.T, out=products[:size].reshape(shape))
+        similar = np.greater(screened, threshold - 1 - _ROUNDING, out=flags[:size].reshape(shape))
+        similar[:, :_BLOCK] = np.triu(similar[:, :_BLOCK], k=1)  # each pair once, and none with itself
+        if np.count_nonzero(similar) > _MAX_PAIRS:
+            rows, others = np.flatnonzero(similar.any(axis=1)), np.flatnonzero(similar.any(axis=0))
+            similar[np.ix_(rows, others)] &= vectors[start + rows] @ vectors[start + others].T > threshold
+            rows, others = _places(similar)
+        else:
+            rows, others = _places(similar)
+            near = _products(vectors, start + rows, start + others) > threshold
+            rows, others = rows[near], others[near]
+        if len(rows):
+            yield start + rows, start + others
+
+
+def _places(flags: npt.NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """Rows and columns of what is true. np.nonzero takes ten times as long."""
+    rows, columns = np.divmod(np.flatnonzero(flags), flags.shape[1])
+    return rows, columns
 
 
 def _screens(vectors: Vectors, directions: Vectors | None) -> tuple[Vectors, Vectors]:
@@ -92,25 +125,10 @@ def _screens(vectors: Vectors, directions: Vectors | None) -> tuple[Vectors, Vec
     return np.hstack([seen, -half, one]), np.hstack([seen, one, -half])
 
 
-def _similar(
-    vectors: Vectors, left: Vectors, right: Vectors, start: int, threshold: float
-) -> npt.NDArray[np.bool_]:
-    """Which rows of a block are similar above `threshold` to which later ones; shape (block, n - start)."""
-    similar = left[start : start + _BLOCK] @ right[start:].T > threshold - 1 - _ROUNDING
-    similar[:, :_BLOCK] = np.triu(similar[:, :_BLOCK], k=1)  # each pair once, and none with itself
-    count = np.count_nonzero(similar)
-    if count > _MAX_PAIRS:
-        rows, others = np.flatnonzero(similar.any(axis=1)), np.flatnonzero(similar.any(axis=0))
-        products = vectors[start + rows] @ vectors[start + others].T
-        similar[np.ix_(rows, others)] &= products > threshold
-    elif count:
-        rows, others = np.nonzero(similar)
-        similar[rows, others] = _products(vectors, start + rows, start + others) > threshold
-    return similar
-
-
-def _products(vectors: Vectors, rows: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> Vectors:
+def _products(vectors: Vectors, rows: Rows, others: Rows) -> Vectors:
     """The inner product of each pair, `rows` ascending. FAISS takes them where they lie, without gathering."""
+    if not len(rows):
+        return np.empty(0, dtype=np.float32)
     faiss = load_faiss()
     some, starts, counts = np.unique(rows, return_index=True, return_counts=True)
     places = np.arange(len(rows)) - np.repeat(starts, counts)

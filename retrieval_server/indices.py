@@ -30,7 +30,7 @@ INDEX_FILES = {"image": INDEX_FILE, "text": "text.index"}
 RATINGS = range(10)
 """Of an aesthetic query: rating0.npy to rating9.npy."""
 
-_SAMPLED_QUERIES, _SAMPLED_K = 8, 1_000
+_SAMPLED, _SAMPLED_QUERIES = 8_000, 8
 
 _WIRE_NAMES = {"id": "hash", "similarity": "alt_txt_similarity"}
 _RESERVED = ("id", "similarity", "query", "rank", "row")
@@ -57,7 +57,7 @@ class ServedIndex:
     pictures: InlinedPictures | None
     """Puts the pictures that image_path names into answers."""
     directions: Vectors | None
-    """(d, s): where results of a query differ most, see `duplicates.widest_directions`."""
+    """(d, s): where its vectors differ most, see `duplicates.widest_directions`."""
     numbers: WireNumbers | None
     """Ids on the wire, where they are not the rows themselves."""
     masks: dict[str, RowMask] = field(default_factory=dict, compare=False)
@@ -139,7 +139,7 @@ def open_index(settings: IndexSettings) -> ServedIndex:
         violence=_score(settings.violence_vectors, "violence", first.d),
         ratings=_ratings(settings, first.d),
         pictures=InlinedPictures(settings.picture_folder) if settings.picture_folder is not None else None,
-        directions=widest_directions(_sampled_results(first)),
+        directions=widest_directions(_sampled_vectors(first)),
         numbers=wire_numbers(first) if settings.reordered else None,
     )
 
@@ -177,12 +177,14 @@ def _kind(folder: IndexFolder) -> str:
     return type(index).__name__
 
 
-def _sampled_results(folder: IndexFolder) -> list[Vectors]:
-    """Vectors of what some random queries find, as far as the index keeps them; it warms up with that as well."""
+def _sampled_vectors(folder: IndexFolder) -> list[Vectors]:
+    """Some vectors of an index as far as it keeps them; where its lists alone know them, results of random queries."""
     random = np.random.default_rng(0)
     try:
+        if not folder.nlist or folder.exact_vectors is not None:
+            return [folder.reconstruct(np.sort(random.permutation(folder.n)[:_SAMPLED]))]
         return [
-            folder.search_with_vectors(query, min(_SAMPLED_K, folder.n))[2]
+            folder.search_with_vectors(query, min(_SAMPLED // _SAMPLED_QUERIES, folder.n))[2]
             for query in random.standard_normal((_SAMPLED_QUERIES, folder.d), dtype=np.float32)
         ]
     except DataError:  # it keeps none: then nothing is deduplicated either

@@ -54,8 +54,7 @@ def serve(
             address.
         DataError: An index can't be read.
     """
-    local = is_loopback(host)
-    if not local and not token:
+    if not is_loopback(host) and not token:
         raise ConfigError(
             f"{host} can be reached by others: set a token, or serve on 127.0.0.1 behind a proxy that asks who it is"
         )
@@ -65,7 +64,16 @@ def serve(
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
         # And not what FAISS and open_clip tell of loading.
         logging.getLogger("popfactory").setLevel(logging.INFO)
-    app = build_app(settings, token=token or "", any_host=not local)
+    # OpenBLAS starts a thread a core for each product and lets them spin; with several requests at once they
+    # mostly wait for each other: 571 ms of CPU to deduplicate 1,800 results, 33 ms with one thread, were measured
+    # on 4 busy cores, and 13 s to open an index. It is NumPy's own OpenBLAS: FAISS's, which serves batches, keeps
+    # its threads.
+    with one_matrix_thread():
+        _run(settings, host, port, token or "", mounted or {})
+
+
+def _run(settings: ServerSettings, host: str, port: int, token: str, mounted: Mapping[str, FastAPI]) -> None:
+    app = build_app(settings, token=token, any_host=not is_loopback(host))
     config = uvicorn.Config(
         _joined(app, mounted) if mounted else app,
         host=host,
@@ -85,11 +93,7 @@ def serve(
         # uvicorn raises a signal it caught once more when it has stopped; to stop when asked is no failure.
         signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        # OpenBLAS starts a thread a core for each product and lets them spin; with several requests at once they
-        # mostly wait for each other: 571 ms of CPU to deduplicate 1,800 results, 33 ms with one thread, were measured
-        # on 4 busy cores. It is NumPy's own OpenBLAS: FAISS's, which serves batches, keeps its threads.
-        with one_matrix_thread():
-            server.run()
+        server.run()
     except SystemExit as error:  # uvicorn's way to say that it can't listen
         raise ConfigError(f"{host}:{port}: can't listen there; is the port taken?") from error
 
