@@ -65,6 +65,17 @@ class DecisionLog:
             said = {picture: self._standing.judgements(picture) for picture in ids if picture in images}
         return {picture: words for picture, words in said.items() if len(set(words.values())) > 1}
 
+    def agreement(self) -> dict[str, int]:
+        """Pictures that several curators judged, and those of them on which they differ."""
+        with self._lock:
+            self._catch_up()
+            said = [
+                set(words.values())
+                for words in map(self._standing.judgements, self._standing.verdicts.images)
+                if len(words) > 1
+            ]
+        return {"several": len(said), "differently": sum(len(words) > 1 for words in said)}
+
     def centroids(self) -> dict[int, Verdict]:
         """Centroids that are done (keep) or left out (reject)."""
         with self._lock:

@@ -1,6 +1,6 @@
 """Figures of a selection for the Release page: distributions, and what each centroid yields and why it lacks. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,14 @@ from curation.unfilled import Unfilled
 from spine.filters import RULES
 
 BINS = 24
+STATES = ("empty", "short", "filled", "over", "out")
+"""What a centroid has of its quota: nothing, some, all, more than that; and those that curators left out."""
+
+PLACED = ("centroid_id", "label", "map_x", "map_y")
+
+OVER_SHOWN = 20
+"""Centroids above their quota, told one by one at most."""
+
 SHORT_SHOWN = 100
 """Centroids that are short of their quota, told one by one at most."""
 
@@ -51,6 +59,56 @@ def distribution(values: npt.NDArray[np.float64], *, whole: bool = False) -> dic
         "p5": float(p5),
         "p50": float(p50),
         "p95": float(p95),
+    }
+
+
+def balance(
+    centroids: Sequence[Mapping[str, Any]], selected: Ints, quotas: Ints, left_out: frozenset[int]
+) -> dict[str, Any]:
+    """Which concepts are under- and over-filled, and where they lie on the map.
+
+    Args:
+        centroids: PLACED of each, in order of id.
+        selected: Pictures of each centroid id, shape (k,).
+        quotas: Pictures each should have, shape (k,).
+        left_out: Centroids that curators left out.
+
+    Returns:
+        `counts` by state: empty, short, filled, over (people kept more than the quota) and out; `points` of those
+        that have a place on the map: id, x, y, pictures, quota and the place of its state in STATES; `over`, those
+        with most above their quota.
+    """
+    states = np.select(
+        [
+            np.isin(np.arange(len(quotas)), sorted(left_out)),
+            selected > quotas,
+            selected == quotas,
+            selected > 0,
+        ],
+        [STATES.index(name) for name in ("out", "over", "filled", "short")],
+        STATES.index("empty"),
+    )
+    points = [
+        [str(row["centroid_id"]), round(row["map_x"], 4), round(row["map_y"], 4), *figures]
+        for row, figures in zip(
+            centroids, zip(selected.tolist(), quotas.tolist(), states.tolist(), strict=True), strict=True
+        )
+        if row["map_x"] is not None and row["map_x"] == row["map_x"]
+    ]
+    above = np.flatnonzero(states == STATES.index("over"))
+    most = above[np.argsort((quotas - selected)[above], kind="stable")][:OVER_SHOWN].tolist()
+    return {
+        "counts": {name: int((states == place).sum()) for place, name in enumerate(STATES)},
+        "points": points,
+        "over": [
+            {
+                "centroid": str(number),
+                "label": centroids[number]["label"] or f"centroid {number}",
+                "selected": int(selected[number]),
+                "quota": int(quotas[number]),
+            }
+            for number in most
+        ],
     }
 
 

@@ -4,12 +4,12 @@ import json
 import random
 import threading
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curation.decisions import read_verdicts
 from curation.funnel import funnel
@@ -17,14 +17,12 @@ from curation.release import outdated
 from curation.release_diff import blocked_rows, difference
 from curation.resemblance_report import MEANINGS
 from curation.revisions import published, revisions
-from curation.unfilled import unfilled_centroids
 from spine.errors import DataError
-from spine.settings import Config
+from spine.jobs import answer_of
 from spine.stage import find_manifest
 from spine.tables import DATASET, read_table
 from ui.board import funnel_rows
 from ui.desk import Desk
-from ui.figures import distribution, yields
 from ui.pictures import pictures_of
 from ui.settings_form import settings_digest
 
@@ -32,7 +30,7 @@ NEEDED = ("centroids", "neighbours", "images", "scores", "selection", "captions"
 """Stages without which nothing can be released."""
 
 _CHANGES_SHOWN = 200
-_GROUPS_SHOWN = 12
+_DRAFT_S = 600.0
 _SAMPLES = 24
 _SAMPLE = (
     "id",
@@ -53,7 +51,7 @@ class ReleaseDesk:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._lock = threading.Lock()
-        self._figures: tuple[list[Any], dict[str, Any]] | None = None
+        self._draft: tuple[tuple[object, ...], dict[str, Any]] | None = None
 
     def about(self) -> dict[str, Any]:
         """What would be released, and what keeps it from being the whole and the newest.
@@ -69,7 +67,8 @@ class ReleaseDesk:
         return {
             "seen": settings_digest(run),
             "settings": {
-                name: getattr(config.release, name) for name in ("name", "version", "licence", "pixels")
+                name: getattr(config.release, name)
+                for name in ("name", "version", "licence", "pixels", "aspect_buckets")
             },
             "missing": missing,
             "stale": [] if missing else outdated(there, read_verdicts(run)),
@@ -109,43 +108,25 @@ class ReleaseDesk:
             )
         return sorted(found, key=lambda each: (each["created"], each["name"]), reverse=True)
 
-    def figures(self) -> dict[str, Any]:
-        """Yield, distributions, near-duplicates and agreement of the selection as it stands.
+    def draft(self) -> dict[str, Any]:
+        """What would be published as things stand: its rows' count, some rows, the card, and what differs.
+
+        A process of its own assembles it, as a large dataset takes memory that this one should not keep.
 
         Raises:
-            ConfigError, DataError: The settings or a table can't be read.
+            DataError: A stage isn't finished, or there is nothing to release.
         """
-        run, decisions = self._desk.run, self._desk.decisions
-        states = [settings_digest(run), decisions.last_event()]
-        states += [found and found.digest for found in map(self._desk.snapshot.manifest, self._read())]
+        desk = self._desk
+        state = (desk.state(), desk.decisions.last_event(), *(each.name for each in published(desk.run)))
         with self._lock:
-            if self._figures is None or self._figures[0] != states:
-                self._figures = (states, self._counted())
-            return self._figures[1]
-
-    def _read(self) -> list[Path]:
-        return [self._desk.run.folder / name for name in NEEDED]
-
-    def _counted(self) -> dict[str, Any]:
-        snapshot, config = self._desk.snapshot, self._desk.snapshot.config()
-        table = snapshot.selection()
-        chosen = table.filter(pc.equal(table["verdict"], "selected"))
-        ids = np.unique(np.asarray(chosen["id"].to_numpy(), dtype=np.int64))
-        images, scores = snapshot.images().rows(ids), snapshot.scores().rows(ids)
-        sides = pc.min_element_wise(images["width"], images["height"], skip_nulls=False)
-        best = np.asarray(chosen["similarity"].to_numpy(), dtype=np.float64)
-        least_px, least_aesthetic = config.filters.min_side_px or None, config.filters.aesthetic_min.value
-        return {
-            "selected": len(ids),
-            "yield": self._yield(table, config),
-            "distributions": [
-                _named("Shorter side, px", distribution(_floats(sides), whole=True), least_px),
-                _named("Aesthetic score", distribution(_floats(scores["aesthetic"])), least_aesthetic),
-                _named("Similarity to the centroid", distribution(best), None),
-                _named("Words of a caption", distribution(self._words(ids), whole=True), None),
-            ],
-            "duplicates": self._duplicates(table),
-            "differently": len(self._desk.decisions.judgements(list(read_verdicts(self._desk.run).images))),
+            if self._draft is None or self._draft[0] != state:
+                arguments = ["release", str(desk.run.folder), "--dry-run", "--json"]
+                self._draft = (state, json.loads(answer_of(arguments, timeout_s=_DRAFT_S)))
+            found = self._draft[1]
+        differs = found["difference"]
+        return found | {
+            "rows": self._with_pictures(found["rows"]),
+            "difference": differs and differs | {"changes": self._changes(differs["changes"])},
         }
 
     def samples(self, name: str, seed: int) -> dict[str, Any]:
@@ -159,6 +140,10 @@ class ReleaseDesk:
         table = read_table(folder / "dataset.parquet", schema)
         chosen = sorted(random.Random(seed).sample(range(table.num_rows), min(_SAMPLES, table.num_rows)))
         rows = table.take(pa.array(chosen, pa.int64())).to_pylist()
+        return {"name": name, "rows": table.num_rows, "samples": self._with_pictures(rows)}
+
+    def _with_pictures(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of a dataset for a page; nothing of what a list names by now."""
         pictures = pictures_of(self._desk, [row["id"] for row in rows])
         told = []
         for row in rows:
@@ -169,7 +154,11 @@ class ReleaseDesk:
                 | text
                 | {"id": str(row["id"]), "centroid_id": str(row["centroid_id"]), "picture": picture}
             )
-        return {"name": name, "rows": table.num_rows, "samples": told}
+        return told
+
+    def _changes(self, changes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        pictures = pictures_of(self._desk, [change["id"] for change in changes])
+        return [change | {"id": str(change["id"]), "picture": pictures[change["id"]]} for change in changes]
 
     def resemblance(self, name: str) -> dict[str, Any]:
         """How a release resembles the concepts, beside other sets, as it was measured when it was published.
@@ -201,22 +190,12 @@ class ReleaseDesk:
         """
         found = difference(self._desk.run, self._folder(old).name, self._folder(new).name)
         kinds = Counter(change.kind for change in found.changes)
-        shown = found.changes[:_CHANGES_SHOWN]
-        pictures = pictures_of(self._desk, [change.id for change in shown])
         return {
             "old": found.old,
             "new": found.new,
             "same": found.same,
             **{kind: kinds[kind] for kind in ("removed", "added", "changed")},
-            "changes": [
-                {
-                    "kind": change.kind,
-                    "id": str(change.id),
-                    "reason": change.reason,
-                    "picture": pictures[change.id],
-                }
-                for change in shown
-            ],
+            "changes": self._changes([asdict(change) for change in found.changes[:_CHANGES_SHOWN]]),
         }
 
     def blocked(self) -> dict[str, Any]:
@@ -251,47 +230,3 @@ class ReleaseDesk:
         if found is None:
             raise DataError(f"release {name[:80]} is not there any more; reload the page")
         return found
-
-    def _yield(self, table: pa.Table, config: Config) -> dict[str, Any] | None:
-        k = self._desk.snapshot.centroids().num_rows
-        if not k or not table.num_rows:
-            return None
-        verdicts = read_verdicts(self._desk.run)
-        chosen = table.filter(pc.equal(table["verdict"], "selected"))["centroid_id"]
-        return yields(
-            np.bincount(np.asarray(chosen.to_numpy(), dtype=np.int64), minlength=k)[:k],
-            verdicts.quotas(k, config.select.quota_per_centroid),
-            verdicts.centroids_left_out(),
-            unfilled_centroids(self._desk.run, config, verdicts),
-        )
-
-    def _words(self, ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        captions = self._desk.captions.now()
-        here = captions.own & np.isin(captions.ids, ids)
-        return captions.measures["words"][here]
-
-    def _duplicates(self, table: pa.Table) -> dict[str, Any]:
-        groups = self._desk.snapshot.groups().table
-        many = groups.filter(
-            pc.and_(pc.greater(groups["group_size"], 1), pc.equal(groups["group"], groups["id"]))
-        )
-        largest = many.sort_by([("group_size", "descending"), ("id", "ascending")]).slice(0, _GROUPS_SHOWN)
-        rows = largest.to_pylist()
-        pictures = pictures_of(self._desk, [row["id"] for row in rows])
-        return {
-            "groups": many.num_rows,
-            "pictures": int(pc.sum(many["group_size"]).as_py() or 0),
-            "rejected": int(pc.sum(pc.equal(table["rule"], "near_duplicate")).as_py() or 0),
-            "largest": [
-                {"id": str(row["id"]), "size": row["group_size"], "picture": pictures[row["id"]]}
-                for row in rows
-            ],
-        }
-
-
-def _named(label: str, found: dict[str, Any] | None, limit: float | None) -> dict[str, Any]:
-    return {"label": label, "limit": limit, "values": found}
-
-
-def _floats(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)

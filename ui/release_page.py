@@ -6,10 +6,11 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from ui.desk import Desk
 from ui.pages import Page, fresh
 from ui.release_desk import ReleaseDesk
+from ui.release_figures import ReleaseFigures
 
 
 def _add_routes(app: FastAPI, desk: Desk) -> None:
-    releases = ReleaseDesk(desk)
+    releases, counted = ReleaseDesk(desk), ReleaseFigures(desk)
 
     @app.get("/api/release")
     def about() -> JSONResponse:
@@ -17,7 +18,11 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/api/release/figures")
     def figures() -> JSONResponse:
-        return fresh(releases.figures())
+        return fresh(counted.figures())
+
+    @app.get("/api/release/draft")
+    def draft() -> JSONResponse:
+        return fresh(releases.draft())
 
     @app.get("/api/release/samples")
     def samples(name: str, seed: int = 0) -> JSONResponse:

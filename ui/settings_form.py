@@ -36,7 +36,7 @@ EDITABLE: dict[str, tuple[str, ...]] = {
         "batch_size",
         "in_flight",
     ),
-    "release": ("name", "version", "licence", "pixels"),
+    "release": ("name", "version", "licence", "pixels", "aspect_buckets"),
 }
 """By table the settings that a page may change. The others name files, lists and secrets of the machine that the run is
 on: those are for who has the file."""

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pytest
 from playwright.sync_api import expect
 
+from spine.added_centroids import read_centroids
 from spine.run import Run
 from spine.stage import read_manifest
 from spine.tables import DATASET, read_table
@@ -84,8 +85,21 @@ def test_an_edited_caption_and_a_taken_down_picture_make_the_next_release_and_th
     page.goto(f"{server.address}/release")
     expect(page.locator(".pf-rel-list tbody tr")).to_have_count(1)
     page.get_by_label("Licence").fill("CC0-1.0")
-    page.get_by_role("button", name="Save and release").click()
+    page.get_by_role("button", name="Save, look and release…").click()
+    dialog = page.get_by_role("dialog", name="What would be released")
+    expect(dialog.locator("tr[data-kind]")).to_have_count(1)
+    expect(dialog.locator("tr[data-kind]")).to_contain_text(str(edited["id"]))
+    expect(dialog.locator(".pf-rel-sample")).to_have_count(min(20, len(rows)))
+    expect(dialog.get_by_role("region", name="Card")).to_contain_text('license_name: "CC0-1.0"')
+    assert len(list(run.releases.iterdir())) == 1 and "draft=open" in page.url
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    assert "draft=" not in page.url
+    page.get_by_role("button", name="Look and release…").click()
+    dialog.get_by_role("button", name=f"Publish {first.name}+1").click()
     expect(page.locator(".pf-rel-list tbody tr")).to_have_count(2, timeout=JOB_MS)
+    manifest = page.get_by_role("link", name="manifest.json").first.get_attribute("href")
+    assert page.request.get(f"{server.address}{manifest}").json()["parameters"]["licence"] == "CC0-1.0"
     assert 'licence = "CC0-1.0"' in run.config.read_text()
 
     page.get_by_role("button", name="Compare").click()
@@ -104,10 +118,43 @@ def test_an_edited_caption_and_a_taken_down_picture_make_the_next_release_and_th
     run.config.write_text(config)
     page.get_by_role("button", name="Check against the lists").click()
     expect(page.get_by_text(f"{first.name}: 1, {newest(server).name}: 1")).to_be_visible()
-    page.get_by_role("button", name="Release", exact=True).click()
+    page.get_by_role("button", name="Look and release…").click()
+    removed = page.get_by_role("dialog").locator('tr[data-kind="removed"]')
+    expect(removed).to_contain_text("on a takedown list")
+    page.get_by_role("dialog").get_by_role("button", name="Publish").click()
     expect(page.locator(".pf-rel-list tbody tr")).to_have_count(3, timeout=JOB_MS)
     eventually(lambda: read_manifest(newest(server)).counts.get("left_out_takedown") == 1, "the takedown")
     assert page.evaluate("window.ran") is None and seen.errors == []
+
+
+def test_a_release_that_stands_already_is_not_published_again_and_the_address_opens_the_draft(page, server):
+    page.goto(f"{server.address}/release?draft=open")
+    dialog = page.get_by_role("dialog", name="What would be released")
+
+    expect(dialog).to_contain_text("is this very release already: nothing would be published")
+    expect(dialog.get_by_role("button", name="Publish")).to_be_disabled()
+
+
+def test_the_map_counts_concepts_by_their_quota_and_a_click_opens_the_one_under_it(page, server):
+    page.goto(f"{server.address}/release")
+    facts = read_manifest(server.planted.run.selection).facts
+    expect(page.locator(".pf-rel-legend li").first).to_be_visible()
+    legend = page.locator(".pf-rel-legend li").all_inner_texts()
+
+    assert sum(int(line.split()[0]) for line in legend) == facts["centroids"]
+    assert (
+        sum(int(line.split()[0]) for line in legend if "less" in line or "nothing" in line)
+        == (facts["centroids_short"])
+    )
+    place = read_centroids(server.planted.run, ["centroid_id", "map_x", "map_y"]).to_pylist()[2]
+    canvas = page.locator(".pf-rel-map")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box() or {}
+    x, y = 8 + place["map_x"] * (box["width"] - 18), 8 + place["map_y"] * (box["height"] - 18)
+    page.mouse.move(box["x"] + 1 + x, box["y"] + 1 + y)
+    expect(page.locator(".pf-rel-said")).to_contain_text("centroid 2 has")
+    page.mouse.click(box["x"] + 1 + x, box["y"] + 1 + y)
+    expect(page).to_have_url(f"{server.address}/?centroid=2")
 
 
 def test_an_unfinished_run_says_what_is_missing_and_a_stale_link_what_to_do(page, server, seen):
@@ -117,5 +164,5 @@ def test_an_unfinished_run_says_what_is_missing_and_a_stale_link_what_to_do(page
     page.goto(f"{server.address}/release?release=gone-1.0")
 
     expect(page.get_by_text("Not finished yet: captions.")).to_be_visible()
-    expect(page.get_by_role("button", name="Release", exact=True)).to_be_disabled()
+    expect(page.get_by_role("button", name="Look and release…")).to_be_disabled()
     expect(page.get_by_role("alert")).to_contain_text("release gone-1.0 is not there any more")

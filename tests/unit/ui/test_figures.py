@@ -4,7 +4,7 @@ import numpy as np
 
 from curation.unfilled import Unfilled
 from spine.filters import RULES
-from ui.figures import BINS, distribution, yields
+from ui.figures import BINS, STATES, balance, distribution, yields
 
 
 def test_a_distribution_counts_every_known_value_once():
@@ -41,6 +41,25 @@ def short(number, selected, quota, **lost):
     return Unfilled(
         centroid_id=number, label=None, quota=quota, selected=selected, neighbours=9, tried=9, lost=lost
     )
+
+
+def test_every_centroid_is_empty_short_filled_above_its_quota_or_left_out():
+    places = [(0.1, 0.2), (0.3, None), (0.5, float("nan")), (0.25, 0.5), (1.0, 0.0), (0.0, 0.0)]
+    centroids = [
+        {"centroid_id": number, "label": None if number else "first", "map_x": x, "map_y": y}
+        for number, (x, y) in enumerate(places)
+    ]
+    for row in centroids:
+        row["map_x"] = (
+            row["map_x"] if row["map_y"] is not None and row["map_y"] == row["map_y"] else row["map_y"]
+        )
+
+    found = balance(centroids, np.array([0, 1, 3, 5, 7, 9]), np.array([3, 3, 3, 3, 3, 3]), frozenset({5}))
+
+    assert found["counts"] == {"empty": 1, "short": 1, "filled": 1, "over": 2, "out": 1}
+    assert [point[0] for point in found["points"]] == ["0", "3", "4", "5"]  # the others have no place
+    assert found["points"][1] == ["3", 0.25, 0.5, 5, 3, STATES.index("over")]
+    assert [(each["centroid"], each["selected"]) for each in found["over"]] == [("4", 7), ("3", 5)]
 
 
 def test_centroids_are_filled_short_or_left_out_and_those_that_lack_most_come_first():

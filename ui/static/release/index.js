@@ -1,20 +1,29 @@
 /* The Release page: what would be published, what was, and what differs. */
 
 import { histogram } from "../core/charts.js";
-import { button, choice, clip, count, el, fill, words } from "../core/dom.js";
+import { button, choice, count, el, fill, words } from "../core/dom.js";
 import { active, busy, jobs, jobStrip, poll, startJobs } from "../core/jobs.js";
 import { get, post, url } from "../core/net.js";
 import { load, notice, on, part, tell } from "../core/page.js";
 import * as router from "../core/router.js";
-import { created, funnelNode, resemblanceNode, size, thumb, yieldNode } from "./parts.js";
+import { balanceNode, overNode } from "./balance.js";
+import { openDraft } from "./draft.js";
+import { changesNode, created, funnelNode, resemblanceNode, sampleNode, size, thumb, yieldNode } from "./parts.js";
 
-const state = { about: null, figures: null, samples: null, seed: 0, diff: null, old: "", new: "" };
+const state = { about: null, figures: null, samples: null, seed: 0, diff: null, old: "", new: "", draft: false };
 const section = (title, ...children) => el("section", { class: "pf-rel-section" }, el("h2", { class: "pf-part", text: title }), ...children);
 const ask = (path) => get(path).catch((error) => { notice(error.message); return null; });
 
-const writeAddress = () => router.write(["release", "old", "new"], [["release", state.samples && state.samples.name], ["old", state.diff && state.diff.old], ["new", state.diff && state.diff.new]].filter(([, value]) => value));
+const writeAddress = () => router.write(["release", "old", "new", "draft"], [["release", state.samples && state.samples.name],
+  ["old", state.diff && state.diff.old], ["new", state.diff && state.diff.new], ["draft", state.draft && "open"]].filter(([, value]) => value));
 
 // ------------------------------------------------------------------ the next release
+
+const showDraft = () => {
+  state.draft = true;
+  writeAddress();
+  return openDraft(() => startJobs(["release"]), () => { state.draft = false; writeAddress(); });
+};
 
 const nextPart = () => {
   const fields = {
@@ -22,8 +31,10 @@ const nextPart = () => {
     version: el("input", { class: "pf-input", maxlength: 100, "aria-label": "Version" }),
     licence: el("input", { class: "pf-input", maxlength: 300, "aria-label": "Licence" }),
     pixels: el("input", { type: "checkbox", "aria-label": "With the pictures themselves" }),
+    aspect_buckets: el("input", { type: "checkbox", "aria-label": "One shape a tar" }),
   };
-  const wanted = () => ({ name: fields.name.value.trim(), version: fields.version.value.trim(), licence: fields.licence.value.trim(), pixels: fields.pixels.checked });
+  const shapes = el("label", { class: "pf-rel-check" }, fields.aspect_buckets, "pictures of one shape together in a tar");
+  const wanted = () => Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, field.type === "checkbox" ? field.checked : field.value.trim()]));
   const differs = () => Object.entries(wanted()).filter(([key, value]) => value !== state.about.settings[key]);
   const save = async () => {
     const changes = differs().map(([key, value]) => ({ table: "release", key, value }));
@@ -34,12 +45,15 @@ const nextPart = () => {
       return true;
     } catch (error) { notice(error.message); return false; } finally { await refresh(); }
   };
-  const release = button("Release", "", "Publish the dataset as it stands", async () => { if (await save()) await startJobs(["release"]); }, "pf-primary");
+  const release = button("Look and release…", "", "Some rows, the card and what differs, before it is published", async () => { if (await save()) await showDraft(); }, "pf-primary");
   const run = button("Bring all up to date", "", "Run every stage that is not, in order, to the release", () => startJobs(["run"]));
   const hint = el("p", { class: "pf-muted pf-small" });
   const warnings = el("ul", { class: "pf-rel-warnings" });
   const strip = el("div", {});
-  const changed = () => { if (state.about) { const many = differs().length; release.firstChild.textContent = many ? "Save and release" : "Release"; } };
+  const changed = () => {
+    shapes.hidden = !fields.pixels.checked;
+    if (state.about) release.firstChild.textContent = differs().length ? "Save, look and release…" : "Look and release…";
+  };
   for (const each of Object.values(fields)) { each.addEventListener("input", changed); each.addEventListener("change", changed); }
   const enable = () => {
     const about = state.about;
@@ -52,7 +66,7 @@ const nextPart = () => {
     const about = state.about;
     for (const [key, field] of Object.entries(fields)) {
       if (document.activeElement === field) continue;
-      if (key === "pixels") field.checked = about.settings.pixels;
+      if (field.type === "checkbox") field.checked = about.settings[key];
       else field.value = about.settings[key];
     }
     fill(warnings,
@@ -69,29 +83,41 @@ const nextPart = () => {
   return section("The next release", warnings,
     el("div", { class: "pf-rel-form" },
       ...[["Name", fields.name], ["Version", fields.version], ["Licence", fields.licence]].map(([label, field]) => el("label", { class: `pf-rel-field${label === "Licence" ? " pf-rel-wide" : ""}` }, el("span", { class: "pf-muted", text: label }), field)),
-      el("label", { class: "pf-rel-check" }, fields.pixels, "with the pictures themselves, as WebDataset tars")),
+      el("label", { class: "pf-rel-check" }, fields.pixels, "with the pictures themselves, as WebDataset tars"), shapes),
     el("div", { class: "pf-tools" }, release, run), hint, strip);
 };
 
 // ------------------------------------------------------------------ figures
+
+const agreementText = ({ several, differently }) => (several
+  ? `${count(several)} pictures were decided on by several curators: ${count(several - differently)} alike, ${count(differently)} differently; there the later verdict counts.`
+  : "No picture was decided on by two curators.");
+const rightsNode = (found) => el("ul", { class: "pf-rel-rights" },
+  el("li", {}, el("b", { text: count(found.nothing) }), " selected pictures whose hosts were asked and reserve nothing"),
+  found.reserved ? el("li", { class: "pf-warn" }, el("b", { text: count(found.reserved) }), " whose hosts reserve something: [fetch] honour_opt_out was off") : null,
+  el("li", {}, el("b", { text: count(found.not_asked) }), " of which nobody was asked: files, or fetched without asking"),
+  el("li", {}, el("b", { text: count(found.not_fetched) }), " candidates were not fetched, as their hosts reserve them"),
+  el("li", { class: "pf-muted", text: "The run knows no licences of single pictures; the one above is stated for the release as a whole." }));
 
 const figuresPart = () => {
   const funnel = el("div", {});
   const spread = el("div", { class: "pf-charts" });
   const yielded = el("div", {});
   const alike = el("div", {});
+  const rights = el("div", {});
   on("about", () => fill(funnel, state.about.funnel.length ? funnelNode(state.about.funnel) : el("p", { class: "pf-muted", text: "No stage is finished yet: start “run” on the Jobs page." })));
   on("figures", () => {
     const found = state.figures;
-    fill(yielded, yieldNode(found.yield));
+    fill(yielded, yieldNode(found.yield), balanceNode(found.balance), overNode(found.balance));
+    fill(rights, rightsNode(found.rights));
     fill(spread, ...(found.selected ? [found.yield ? histogram("Pictures of a centroid", found.yield.selected) : null, ...found.distributions.map((each) => histogram(each.label, each.values, each.limit))] : [el("p", { class: "pf-muted", text: "Nothing is selected yet." })]));
     const { groups, pictures, rejected, largest } = found.duplicates;
     fill(alike,
       el("p", { text: groups ? `${count(groups)} groups of near-duplicates with ${count(pictures)} pictures; ${count(rejected)} candidates left for another that stands for them.` : "No near-duplicates were found among the fetched pictures." }),
       el("div", { class: "pf-rel-groups" }, ...largest.map((each) => el("figure", {}, thumb(each.picture, `stands for ${each.size} near-duplicates`), el("figcaption", { class: "pf-small", text: `≈${count(each.size)}` })))),
-      el("p", { class: "pf-muted pf-small", text: found.differently ? `Curators decided differently on ${count(found.differently)} pictures; the later verdict counts.` : "No picture was decided differently by two curators." }));
+      el("p", { class: "pf-muted pf-small", text: agreementText(found.agreement) }));
   });
-  return [section("From the pool to the dataset", funnel), section("What each centroid yields", yielded), section("What is selected", spread), section("Near-duplicates", alike)];
+  return [section("From the pool to the dataset", funnel), section("What each centroid yields", yielded), section("What is selected", spread), section("Rights", rights), section("Near-duplicates and agreement", alike)];
 };
 
 // ------------------------------------------------------------------ what was released
@@ -124,7 +150,7 @@ const releasesPart = () => {
         el("td", { class: "pf-n", text: size(each.size_bytes) }),
         el("td", {}, el("div", { class: "pf-tools" },
           el("a", { class: "pf-link", href: url(`/api/release/card/${each.name}`), target: "_blank", rel: "noopener", text: "card" }),
-          ...each.files.filter((file) => !file.path.includes("/") && file.path !== "README.md").map((file) => el("a", { class: "pf-link", href: url(`/api/release/files/${each.name}/${file.path}`), download: "", title: size(file.size_bytes), text: file.path })),
+          ...each.files.filter((file) => !file.path.includes("/") && file.path !== "README.md").concat({ path: "manifest.json" }).map((file) => el("a", { class: "pf-link", href: url(`/api/release/files/${each.name}/${file.path}`), download: "", title: file.size_bytes === undefined ? "What it was made from, and the digest of each file" : size(file.size_bytes), text: file.path })),
           button("Samples", "", "Some of its rows with their pictures", () => openSamples(each.name, 0))))))))
       : el("p", { class: "pf-muted", text: "Nothing is released yet." }));
     const names = Object.fromEntries(all.map((each) => [each.name, each.name]));
@@ -137,17 +163,9 @@ const releasesPart = () => {
   });
   on("diff", () => {
     const found = state.diff;
-    if (!found) { fill(differing); return; }
-    const rows = found.changes;
-    const sums = `${found.old} to ${found.new}: ${count(found.added)} added, ${count(found.removed)} removed, ${count(found.changed)} changed, ${count(found.same)} the same`;
-    const total = found.added + found.removed + found.changed;
-    fill(differing, el("p", { role: "status" }, el("b", { text: sums })),
-      rows.length ? el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Rows that differ" }, el("table", { class: "pf-table" },
-        el("thead", {}, el("tr", {}, ...["", "Picture", "What", "Why"].map((text) => el("th", { scope: "col", text: text || "Change" })))),
-        el("tbody", {}, ...rows.map((change) => el("tr", { "data-kind": change.kind },
-          el("td", { class: `pf-rel-${change.kind}`, text: { added: "+ added", removed: "− removed", changed: "± changed" }[change.kind] }),
-          el("td", {}, thumb(change.picture, "")), el("td", { class: "pf-rel-id", text: change.id }), el("td", { text: clip(change.reason, 300) })))))) : null,
-      total > rows.length ? el("p", { class: "pf-muted pf-small", text: `the first ${count(rows.length)} of ${count(total)}; \`popfactory release RUN --diff ${found.old} ${found.new}\` lists them all` }) : null);
+    const total = found ? found.added + found.removed + found.changed : 0;
+    fill(differing, found ? changesNode(found) : null,
+      found && total > found.changes.length ? el("p", { class: "pf-muted pf-small", text: `\`popfactory release RUN --diff ${found.old} ${found.new}\` lists them all` }) : null);
   });
   return section("Releases", table, el("div", { class: "pf-tools" }, older, newer, compare, check), checked, differing);
 };
@@ -169,9 +187,7 @@ const samplesPart = () => {
     if (!state.samples) return;
     const { name, rows, samples } = state.samples;
     head.textContent = `${count(samples.length)} of ${count(rows)} rows of ${name}, at random`;
-    fill(grid, ...samples.map((row) => el("article", { class: "pf-rel-sample", "data-id": row.id }, thumb(row.picture, ""),
-      el("div", {}, row.caption === null ? el("p", { class: "pf-muted", text: "kept out by a list: release anew" }) : el("p", { class: "pf-rel-caption", text: clip(row.caption, 2000) }),
-        el("p", { class: "pf-muted pf-small", text: [clip(row.centroid_label || "", 60), row.width ? `${row.width} × ${row.height}` : "", row.caption_edited_by ? `written by ${clip(row.caption_edited_by, 40)}` : "", row.selected_by ? `kept by ${clip(row.selected_by, 40)}` : ""].filter(Boolean).join(" · ") })))));
+    fill(grid, ...samples.map(sampleNode));
   });
   return whole;
 };
@@ -215,5 +231,6 @@ load(["release"], async () => {
   const wanted = given.get("release") || (newest && newest.name);
   if (state.old && state.new) await openDiff(state.old, state.new);
   if (wanted) await openSamples(wanted, 0, false);
+  if (given.get("draft") && state.about && !state.about.missing.length) await showDraft();
   poll();
 });

@@ -36,6 +36,25 @@ export const funnelNode = (steps) => {
   }));
 };
 
+/* A row of a dataset with its picture. */
+export const sampleNode = (row) => el("article", { class: "pf-rel-sample", "data-id": row.id }, thumb(row.picture, ""),
+  el("div", {}, row.caption === null ? el("p", { class: "pf-muted", text: "kept out by a list: release anew" }) : el("p", { class: "pf-rel-caption", text: clip(row.caption, 2000) }),
+    el("p", { class: "pf-muted pf-small", text: [clip(row.centroid_label || "", 60), row.width ? `${row.width} × ${row.height}` : "", row.caption_edited_by ? `written by ${clip(row.caption_edited_by, 40)}` : "", row.selected_by ? `kept by ${clip(row.selected_by, 40)}` : ""].filter(Boolean).join(" · ") })));
+
+/* What differs between two releases: the sums, then a row each. */
+export const changesNode = (found) => {
+  const rows = found.changes;
+  const sums = `${found.old} to ${found.new}: ${count(found.added)} added, ${count(found.removed)} removed, ${count(found.changed)} changed, ${count(found.same)} the same`;
+  const total = found.added + found.removed + found.changed;
+  return el("div", {}, el("p", { role: "status" }, el("b", { text: sums })),
+    rows.length ? el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Rows that differ" }, el("table", { class: "pf-table" },
+      el("thead", {}, el("tr", {}, ...["Change", "Picture", "What", "Why"].map((text) => el("th", { scope: "col", text })))),
+      el("tbody", {}, ...rows.map((change) => el("tr", { "data-kind": change.kind },
+        el("td", { class: `pf-rel-${change.kind}`, text: { added: "+ added", removed: "− removed", changed: "± changed" }[change.kind] }),
+        el("td", {}, thumb(change.picture, "")), el("td", { class: "pf-rel-id", text: change.id }), el("td", { text: clip(change.reason, 300) })))))) : null,
+    total > rows.length ? el("p", { class: "pf-muted pf-small", text: `the first ${count(rows.length)} of ${count(total)}` }) : null);
+};
+
 export const yieldNode = (found) => {
   if (!found) return el("p", { class: "pf-muted", text: "Nothing is selected yet: start “run” or “select” on the Jobs page." });
   const quota = found.quota.least === found.quota.most ? `of ${count(found.quota.most)}` : `of ${count(found.quota.least)} to ${count(found.quota.most)}`;
