@@ -53,10 +53,11 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     """Embed and score every fetched picture, and group near-duplicates among all of them.
 
     Reads images/, writes scores/part-*.parquet for pictures that have no row yet, and the other tables of scores/
-    anew. A picture that can't be opened any more has no row in the parts and a group of its own.
+    anew. A picture that can't be opened any more has no row in the parts and a group of its own. Where nothing was
+    fetched the tables are empty: `select` then tells what took the candidates, and deeper neighbours may follow.
 
     Raises:
-        DataError: No picture was fetched, or none could be opened.
+        DataError: None of the fetched pictures could be opened.
         ModelError: CLIP or a head can't be loaded, or they don't fit together.
     """
     config = load_config(run.config)
@@ -74,10 +75,6 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     if stage.published is not None:
         return stage.published
     images = _fetched(run)
-    if not images.num_rows:
-        raise DataError(
-            f"{run.images}: no picture was fetched, so there is nothing to score; see `popfactory status`"
-        )
     scorer = Scorer(run, config)
     failures = _score_missing(run, images, scorer, progress)
     table = read_parts(run.scores, scores_schema(scorer.d), ["id", "embedding", "aesthetic"])
@@ -87,7 +84,7 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     if centroids is not None:
         publish_table(run.exemplars_table, exemplar_scores(run, scorer.heads.get("unsafe")))
     scored = images.num_rows - failures.total()
-    if not scored:
+    if images.num_rows and not scored:
         raise DataError(
             f"{run.images}: none of {images.num_rows:,} pictures could be opened ({_reasons(failures)})"
         )

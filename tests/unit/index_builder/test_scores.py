@@ -458,12 +458,19 @@ def test_a_whole_pool_is_scored_by_the_same_heads_part_by_part(tmp_path, picture
         score_pool(run)
 
 
+def test_where_nothing_was_fetched_the_tables_are_empty_and_later_pictures_are_scored(tmp_path, pictures):
+    run = make_run(tmp_path / "run")
+    refused = {"id": 1, "status": "failed", "reason": "missing"}
+    publish_images(run, [refused])
+    assert score(run).counts == {"images": 0, "scored": 0, "failed": 0, "groups": 0}
+    assert read_table(run.groups_table, GROUPS).num_rows == 0
+    publish_images(run, [refused, image_row(pictures[0])])
+    assert score(run).counts == {"images": 1, "scored": 1, "failed": 0, "groups": 1}
+
+
 def test_what_cannot_be_scored_is_one_clear_line(tmp_path, pictures):
     run = make_run(tmp_path / "run")
     with pytest.raises(DataError, match="not finished"):
-        score(run)
-    publish_images(run, [{"id": 1, "status": "failed", "reason": "missing"}])
-    with pytest.raises(DataError, match="no picture was fetched"):
         score(run)
     publish_images(run, [image_row(tmp_path / "gone.png")])
     with pytest.raises(DataError, match="none of 1 pictures could be opened .missing 1"):
