@@ -8,8 +8,9 @@ file, decoded once, and scored for all its queries together: first by whole numb
 Source: the idea is that of `faiss.contrib.big_batch_search`.
 """
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.row_mask import RowMask
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.integer_products import has_fast_integers
-from index_builder.numerics.matrix_threads import one_matrix_thread, one_torch_thread
+from index_builder.numerics.matrix_threads import one_faiss_thread, one_matrix_thread, one_torch_thread
 from spine.progress import SILENT, Progress
 from spine.tables import Vectors
 
@@ -39,6 +40,7 @@ HELD_BYTES = 256 * 2**20
 _VECTORS, _VECTORS_LEAST = 2_048, 64  # of a list, decoded at once: 6 MB at d = 768
 _SCORES = 2**20  # of them with the list's queries, unless these alone are more
 _TILES = 16
+_SMALL_HEAP = 128  # neighbours up to which one thread fills the heaps sooner than a team that must be woken
 
 _Bounded = tuple[Tile, Similarities | None]
 """A tile, and what a row must have at least to be among the best of each of its queries."""
@@ -127,7 +129,7 @@ class ListPass:
         scorer = TileScorer(self._ivf, self._decoder, self._scanners, queries, best.k, screen, l2=self._l2)
 
         def with_bounds() -> Iterator[list[_Bounded]]:
-            for share in _shares(self._tiles(pairs, mask)):
+            for share in _shares(self._tiles(pairs, mask), scorer.scans):
                 # Looked up as the share is handed out, so that they don't depend on what threads do meanwhile.
                 yield [
                     (tile, best.least(tile.queries + first) if scorer.wants_least(tile) else None)
@@ -135,14 +137,23 @@ class ListPass:
                 ]
 
         def score(share: list[_Bounded]) -> list[Scored]:
-            with one_torch_thread() if screen is not None else nullcontext():
-                return [scorer.score(tile, least) for tile, least in share]
+            return [scorer.score(tile, least) for tile, least in share]
 
-        for share in mapped_in_order(score, with_bounds(), load_faiss().omp_get_max_threads()):
-            for scored in share:
-                scored.offer(best, first)
-                if scored.tile.last:
-                    progress.advance(1)
+        threads = load_faiss().omp_get_max_threads()
+        with ExitStack() as stack:
+            if screen is not None:
+                stack.enter_context(one_torch_thread())
+            if best.k <= _SMALL_HEAP:
+                stack.enter_context(one_faiss_thread())
+            prepare = partial(_alone, screen is not None)
+            # A scan is three calls a query: with threads at it side by side it took four times the CPU.
+            for share in mapped_in_order(
+                score, with_bounds(), threads, prepare, here=lambda share: scorer.scans(share[0][0])
+            ):
+                for scored in share:
+                    scored.offer(best, first)
+                    if scored.tile.last:
+                        progress.advance(1)
 
     def _worth_screening(self, pairs: Pairs) -> bool:
         """Whether whole numbers would save more than the time it takes to load what multiplies them."""
@@ -222,11 +233,23 @@ def moved_by(transforms: list[Any], queries: Vectors) -> Vectors:
     return np.ascontiguousarray(queries, dtype=np.float32)
 
 
-def _shares(tiles: Iterator[Tile]) -> Iterator[list[Tile]]:
-    """Tiles handed out together, so that small ones don't cost a thread more than they are worth."""
+def _alone(with_torch: bool) -> None:
+    """What a thread of ours calls works in that thread alone, with no team that others' teams are in the way of."""
+    load_faiss().omp_set_num_threads(1)
+    if with_torch:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def _shares(tiles: Iterator[Tile], scans: Callable[[Tile], bool]) -> Iterator[list[Tile]]:
+    """Tiles handed out together, so that small ones cost a thread no more than they are worth; all scanned, or none."""
     share: list[Tile] = []
     scores = 0
     for tile in tiles:
+        if share and scans(tile) != scans(share[0]):
+            yield share
+            share, scores = [], 0
         share.append(tile)
         scores += len(tile.queries) * len(tile.rows)
         if scores >= _SCORES // 8 or len(share) >= _TILES:

@@ -109,9 +109,10 @@ class TileScorer:
 
     def wants_least(self, tile: Tile) -> bool:
         """Whether `score` wants to know what a row must have at least."""
-        return self._scans(tile) or self._screens(tile)
+        return self.scans(tile) or self._screens(tile)
 
-    def _scans(self, tile: Tile) -> bool:
+    def scans(self, tile: Tile) -> bool:
+        """Whether FAISS scans it query by query."""
         # Of an l2 index FAISS's scan gives squared distances, worst first.
         return self._norms is None and len(tile.queries) < SCANNED_BELOW[self._decoder.kind]
 
@@ -125,7 +126,7 @@ class TileScorer:
             tile: The tile.
             least: What a row must have at least to be of use to each of its queries; None where `wants_least` says no.
         """
-        if least is not None and self._scans(tile):
+        if least is not None and self.scans(tile):
             return self._scanned(tile, least)
         none = np.empty(0, dtype=np.intp)
         if least is None or self._screen is None:

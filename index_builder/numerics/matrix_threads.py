@@ -1,4 +1,4 @@
-"""One thread for NumPy's matrix products while threads of ours multiply side by side.
+"""One thread for matrix products while threads of ours multiply side by side.
 
 OpenBLAS shares one product among its threads, and lets no second product in meanwhile. Many small products are
 faster the other way: one thread each.
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from index_builder.numerics.faiss_library import load_faiss
 
 _lock = threading.Lock()
 _inside = 0  # how many are inside `one_matrix_thread`
@@ -43,6 +45,18 @@ def one_matrix_thread() -> Iterator[None]:
             _inside -= 1
             if not _inside:
                 put(_usual)
+
+
+@contextmanager
+def one_faiss_thread() -> Iterator[None]:
+    """FAISS works with one thread inside, where it is called from the same thread of ours."""
+    faiss = load_faiss()
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 @contextmanager
