@@ -134,6 +134,8 @@ def _batch_question(
     pwatermark_max: _Threshold = None,
     punsafe_max: _Threshold = None,
     aesthetic_min: _Threshold = None,
+    alt_txt_similarity_min: _Threshold = None,
+    languages: Annotated[list[str] | None, Query(max_length=200)] = None,
     unknown: Literal["keep", "drop"] = "drop",
 ) -> BatchQuestion:
     """What the query string of POST /knn-batch asks of each embedding."""
@@ -151,7 +153,11 @@ def _batch_question(
         columns=None if columns is None else list(dict.fromkeys(columns)),
         aesthetic_score=aesthetic_score,
         aesthetic_weight=aesthetic_weight,
-        predicate=Predicate(filters=filters),
+        predicate=Predicate(
+            filters=filters,
+            languages=tuple(languages or ()),
+            alt_txt_similarity_min=alt_txt_similarity_min,
+        ),
     )
 
 

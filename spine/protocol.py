@@ -8,7 +8,7 @@ import base64
 import io
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -167,6 +167,7 @@ class RetrievalClient:
         index: str | None = None,
         columns: Sequence[str] | None = None,
         nprobe: int = 0,
+        conditions: Mapping[str, Any] | None = None,
         in_flight: int = 8,
     ) -> pa.Table:
         """The k nearest neighbours of many embeddings; the same rows whether the server has a batch route or not.
@@ -177,6 +178,8 @@ class RetrievalClient:
             index: Name of the index; None is the server's first.
             columns: Metadata to bring; one the server lacks is null. None brings all it has.
             nprobe: Lists searched a query; 0 lets the server choose. Needs the batch route.
+            conditions: What a row must be to be found, by the batch route's own names: min_side_px, languages and so
+                on. Needs the batch route.
             in_flight: Requests at the same time.
 
         Returns:
@@ -188,14 +191,19 @@ class RetrievalClient:
         """
         step = max(1, min(1024, _ANSWER_ROWS // max(1, k)))
         chunks = [embeddings[start : start + step] for start in range(0, len(embeddings), step)]
+        asked = {"k": k, "nprobe": nprobe} | dict(conditions or {})
+        if index is not None:
+            asked["indice_name"] = index
+        if columns is not None:
+            asked["columns"] = list(columns) or [""]
         tables: list[pa.Table] = []
         if chunks and self._has_batch is not False:
-            first = self._batch_or_none(chunks[0], k, index, columns, nprobe)
+            first = self._batch_or_none(chunks[0], asked)
             self._has_batch = first is not None
             if first is not None:
 
                 def rest(chunk: Vectors) -> pa.Table:
-                    table = self._batch_or_none(chunk, k, index, columns, nprobe)
+                    table = self._batch_or_none(chunk, asked)
                     if table is None:
                         raise ServiceError(
                             f"{self.url}: /knn-batch was there and is not any more; start again"
@@ -204,27 +212,22 @@ class RetrievalClient:
 
                 tables = [first, *_in_order(rest, chunks[1:], in_flight)]
         if chunks and not tables:
-            if nprobe:
+            if nprobe or conditions:
+                dropped = ({"nprobe": nprobe} if nprobe else {}) | dict(conditions or {})
+                what = ", ".join(f"{name} = {value}" for name, value in dropped.items())
                 raise ServiceError(
-                    f"{self.url}: has no /knn-batch, and clip-retrieval's own messages can't carry "
-                    f"nprobe = {nprobe}; set it to 0"
+                    f"{self.url}: has no /knn-batch, and clip-retrieval's own messages can't carry {what}; leave"
+                    " it out"
                 )
             chunks = [embeddings[number : number + 1] for number in range(len(embeddings))]
             tables = _in_order(lambda chunk: self._single(chunk, k, index), chunks, in_flight)
         starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
         return joined(tables, starts.tolist(), columns)
 
-    def _batch_or_none(
-        self, embeddings: Vectors, k: int, index: str | None, columns: Sequence[str] | None, nprobe: int
-    ) -> pa.Table | None:
-        parameters: dict[str, Any] = {"k": k, "nprobe": nprobe}
-        if index is not None:
-            parameters["indice_name"] = index
-        if columns is not None:
-            parameters["columns"] = list(columns) or [""]
+    def _batch_or_none(self, embeddings: Vectors, asked: Mapping[str, Any]) -> pa.Table | None:
         body = npy(np.ascontiguousarray(embeddings, dtype=np.float32))
         headers = {"Content-Type": NPY}
-        response = self._send("POST", "/knn-batch", params=parameters, content=body, headers=headers)
+        response = self._send("POST", "/knn-batch", params=dict(asked), content=body, headers=headers)
         # Ours says by a code what it did not find; a server without the route has none to tell.
         if response.status_code in (404, 405) and "code" not in _object(response):
             return None

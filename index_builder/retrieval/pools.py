@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -269,9 +269,10 @@ class ServerPool:
 
     def check(self, question: Question) -> None:
         """See that it can be answered; see `Pool`."""
-        if not question.predicate.empty:
+        if "id" in question.predicate.needs:
             raise ConfigError(
-                f"{self._client.url}: a server searches without predicates; leave them out, or search the index folder"
+                f"{self._client.url}: a server isn't sent lists of ids to allow or deny; leave them out, or search"
+                " the index folder"
             )
         if not 1 <= question.k <= MAX_RESULTS:
             raise ConfigError(f"k = {question.k:,}, a server gives 1 to {MAX_RESULTS:,}")
@@ -291,7 +292,13 @@ class ServerPool:
         self.check(question)
         for start in range(0, len(queries), block):
             some = queries[start : start + block]
-            found = self._client.knn_batch(some, question.k, index=self._name, nprobe=question.nprobe)
+            found = self._client.knn_batch(
+                some,
+                question.k,
+                index=self._name,
+                nprobe=question.nprobe,
+                conditions=_conditions(question.predicate),
+            )
             if question.similarity_min is not None:
                 found = found.filter(pc.greater_equal(found.column("similarity"), question.similarity_min))
             sizes = np.bincount(found.column("query").to_numpy(), minlength=len(some))
@@ -312,6 +319,22 @@ class ServerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.close()
+
+
+def _conditions(predicate: Predicate) -> dict[str, Any]:
+    """A predicate without ids, by the names that a server's /knn-batch has; empty for none."""
+    if predicate.empty:
+        return {}
+    filters = predicate.filters
+    asked = {
+        "min_side_px": filters.min_side_px or None,
+        "pwatermark_max": filters.pwatermark_max,
+        "punsafe_max": filters.punsafe_max,
+        "aesthetic_min": filters.aesthetic_min.value,
+        "alt_txt_similarity_min": predicate.alt_txt_similarity_min,
+        "languages": list(predicate.languages) or None,
+    }
+    return {name: value for name, value in asked.items() if value is not None} | {"unknown": filters.unknown}
 
 
 def _in_columns(found: pa.Table, columns: Sequence[str]) -> pa.Table:

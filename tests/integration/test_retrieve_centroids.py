@@ -15,12 +15,13 @@ import pytest
 from index_builder import centroid_query
 from index_builder.centroid_query import explain_centroids, retrieve_centroids
 from index_builder.indexing.index_folder import IndexFolder
+from index_builder.metadata.metadata_rows import write_metadata
 from index_builder.metadata.predicates import Predicate
 from index_builder.retrieval.pools import Question, ServerPool
 from retrieval_server.settings import IndexSettings, ServerSettings
 from spine.errors import ConfigError, DataError, ServiceError
 from spine.settings import AestheticQuery, FiltersConfig
-from tests.integration.server_index import D, draw_pool, running, write_index
+from tests.integration.server_index import SCHEMA, D, draw_pool, running, write_index
 
 N, K = 600, 30
 
@@ -203,8 +204,8 @@ def test_a_server_gives_row_for_row_what_its_index_gives(tmp_path, index, centro
 
     with running(ServerSettings(indices=(IndexSettings(name="pool", folder=index),))) as address:
         manifest = retrieve_centroids(path, tmp_path / "remote", question, server=address, indice_name="pool")
-        with pytest.raises(ConfigError, match="a server searches without predicates"):
-            predicate = Predicate(languages=("en",))
+        with pytest.raises(ConfigError, match="isn't sent lists of ids"):
+            predicate = Predicate(deny=np.array([5]))
             retrieve_centroids(path, tmp_path / "more", Question(k=3, predicate=predicate), server=address)
         with pytest.raises(ConfigError, match="a server gives 1 to 10,000"):
             retrieve_centroids(path, tmp_path / "deep", Question(k=10_001), server=address)
@@ -215,6 +216,40 @@ def test_a_server_gives_row_for_row_what_its_index_gives(tmp_path, index, centro
     assert remote.drop("similarity").equals(local.drop("similarity"))
     # One was asked in one go, the other in parts: a product's last bit depends on what it is multiplied with.
     np.testing.assert_allclose(remote.column("similarity"), local.column("similarity"), atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        Predicate(
+            filters=FiltersConfig(min_side_px=0, pwatermark_max=None, punsafe_max=0.03, unknown="drop"),
+            alt_txt_similarity_min=0.02,
+        ),
+        Predicate(
+            filters=FiltersConfig(min_side_px=0, pwatermark_max=None, punsafe_max=0.03, unknown="keep")
+        ),
+        Predicate(
+            filters=FiltersConfig(min_side_px=0, pwatermark_max=None, unknown="drop"), languages=("de", "fr")
+        ),
+    ],
+    ids=["few", "unknown kept", "languages"],
+)
+def test_a_server_is_sent_the_predicate_and_finds_the_same_rows(tmp_path, pool, centroids, predicate):
+    path, _, _ = centroids
+    folder = write_index(tmp_path / "index", pool, "IVF12,Flat")
+    table = pa.Table.from_pylist(pool.metadata, schema=SCHEMA)
+    words = [None if row % 7 == 0 else ("en", "de", "fr")[row % 3] for row in range(N)]
+    write_metadata(folder / "metadata" / "0.arrow", table.append_column("LANGUAGE", pa.array(words)))
+    question = Question(k=K, nprobe=2, predicate=predicate, similarity_min=-0.1, columns=("url", "punsafe"))
+    local = retrieve_centroids(path, tmp_path / "local", question, index=folder)
+
+    with running(ServerSettings(indices=(IndexSettings(name="pool", folder=folder),))) as address:
+        remote = retrieve_centroids(path, tmp_path / "remote", question, server=address)
+
+    assert remote.counts == local.counts and local.counts["neighbours"] > 100
+    found, known = read(tmp_path / "remote"), read(tmp_path / "local")
+    assert found.drop("similarity").equals(known.drop("similarity"))
+    np.testing.assert_allclose(found.column("similarity"), known.column("similarity"), atol=2e-7)
 
 
 def test_a_server_that_stops_in_mid_run_costs_only_what_it_did_not_answer(

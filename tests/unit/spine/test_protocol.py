@@ -88,13 +88,13 @@ def test_knn_batch_asks_one_by_one_where_there_is_no_batch_route(serve):
     assert str(table.schema.field("hash").type) == "int64"
 
 
-def test_knn_batch_refuses_nprobe_where_it_would_be_dropped(serve):
+def test_knn_batch_refuses_nprobe_and_conditions_where_they_would_be_dropped(serve):
     pool = np.eye(4, dtype=np.float32)
-    with (
-        RetrievalClient(serve(clip_retrieval(pool))) as client,
-        pytest.raises(ServiceError, match="nprobe = 3"),
-    ):
-        client.knn_batch(pool, 1, nprobe=3)
+    with RetrievalClient(serve(clip_retrieval(pool))) as client:
+        with pytest.raises(ServiceError, match="can't carry nprobe = 3"):
+            client.knn_batch(pool, 1, nprobe=3)
+        with pytest.raises(ServiceError, match="can't carry min_side_px = 768; leave it out"):
+            client.knn_batch(pool, 1, conditions={"min_side_px": 768})
 
 
 def test_knn_batch_of_no_queries_is_an_empty_table(serve):
