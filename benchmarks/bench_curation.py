@@ -3,7 +3,9 @@
 Half of the drawn web's links are dead; of the others some send on, some are slow, lie about what they are, break off
 or are huge. Every picture is fetched by its address, hashed (SHA-256, MD5, PDQ), decoded and measured in worker
 processes, stored and written down; robots.txt and tdmrep.json are asked for. The server is a process of its own on
-the same cores. Select, why and the scan of a resumed fetch run on planted tables (benchmarks/planted_ledger.py).
+the same cores. Of the same web centroids are filled, fetched deeper where they are short: each ends with its quota, or
+with all of its neighbours that give a picture. Select, why and the scan of a resumed fetch run on planted tables
+(benchmarks/planted_ledger.py).
 """
 
 import argparse
@@ -17,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,22 +27,23 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from benchmarks.planted_ledger import plant_ledger
+from benchmarks.planted_ledger import plant_ledger, plant_scores
 from benchmarks.report import report
 from curation.fetched_images import fetch
+from curation.refill import deeper
 from curation.selection import select
 from curation.story import why
 from index_builder.encoding.clip import ClipEncoder
 from popfactory.demo_collection import draw_collection
-from spine.config import with_demo_models, write_config
+from spine.config import load_config, with_demo_models, write_config
 from spine.errors import FactoryError
 from spine.ids import laion_id
 from spine.images import open_picture
 from spine.publish import publish_table
 from spine.run import Run, part_path
-from spine.settings import Config
+from spine.settings import Config, FetchConfig, FiltersConfig, SelectConfig
 from spine.stage import MANIFEST, Stage
-from spine.tables import IMAGES, NEIGHBOURS, Vectors, read_parts
+from spine.tables import IMAGES, NEIGHBOURS, SELECTION, Vectors, read_parts, read_table
 from spine.web import Web
 
 HOSTS = 64
@@ -72,36 +75,40 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as folder:
-        measure_fetch(Path(folder) / "fetch", 4_000 if quick else 20_000)
+        with drawn_web() as (port, web):
+            measure_fetch(Path(folder) / "fetch", port, web, 4_000 if quick else 20_000)
+        with drawn_web() as (port, web):
+            measure_fill(Path(folder) / "fill", port, web, 40 if quick else 200)
         measure_tables(Path(folder) / "tables", 1_000_000)
         measure_same_picture(Path(folder) / "drawn", 250)
 
 
-def measure_fetch(folder: Path, pictures: int) -> None:
-    """Pictures and addresses a second."""
+@contextlib.contextmanager
+def drawn_web() -> Iterator[tuple[int, Web]]:
+    """The drawn web in a process of its own: its port, and what asks it."""
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
     server = context.Process(target=serve, args=(far,), daemon=True)
     server.start()
     port = near.recv()
+    web = Web(
+        ports={port}, allow=("127.0.0.0/8",), timeout_s=10, max_bytes=MAX_BYTES, connections=64, per_host=4
+    )
     try:
-        run = planted(folder, port, pictures)
-        web = Web(
-            ports={port},
-            allow=("127.0.0.0/8",),
-            timeout_s=10,
-            max_bytes=MAX_BYTES,
-            connections=64,
-            per_host=4,
-        )
-        started, used = time.perf_counter(), time.process_time()
         with web:
-            manifest = fetch(run, depths=[pictures], web=web)
-        taken_s, used_s = time.perf_counter() - started, time.process_time() - used
-        check(run, pictures)
+            yield port, web
     finally:
         server.terminate()
         server.join()
+
+
+def measure_fetch(folder: Path, port: int, web: Web, pictures: int) -> None:
+    """Pictures and addresses a second."""
+    run = planted(folder, port, [pictures])
+    started, used = time.perf_counter(), time.process_time()
+    manifest = fetch(run, depths=[pictures], web=web)
+    taken_s, used_s = time.perf_counter() - started, time.process_time() - used
+    check(run, pictures)
     own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     worker_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
     conditions = {
@@ -117,6 +124,53 @@ def measure_fetch(folder: Path, pictures: int) -> None:
     }
     report("fetch_pictures", manifest.counts["fetched"] / taken_s, "pictures/s", at_least=300, **conditions)
     report("fetch_addresses", pictures / taken_s, "addresses/s", **conditions)
+
+
+QUOTA, DEEP = 20, 100
+"""Of each centroid that is to be filled: its quota, and its neighbours."""
+
+
+def measure_fill(folder: Path, port: int, web: Web, centroids: int) -> None:
+    """Centroids that have what their neighbours can give, of all, after as many rounds as that takes.
+
+    The neighbours are half dead: of every second centroid the first thirty, so that it has to go deeper, and of every
+    fifth all but the first 45, so that every tenth can't have its quota.
+    """
+    run = planted(folder, port, [DEEP] * centroids)
+    table = read_parts(run.neighbours, NEIGHBOURS, ["centroid_id", "url"])
+    alive = np.array([EXPECTED[url.split("/")[3]] is None for url in table["url"].to_pylist()])
+    wanted = np.minimum(np.bincount(table["centroid_id"].to_numpy()[alive], minlength=centroids), QUOTA)
+    config, depths, rounds = load_config(run.config), None, 0
+    started = time.perf_counter()
+    while rounds == 0 or depths is not None:
+        reached = fetch(run, depths=depths, web=web).parameters["depths"]
+        images = read_parts(run.images, IMAGES, ["id", "status"])
+        fetched = images["id"].to_numpy()[images["status"].to_numpy(zero_copy_only=False) == "fetched"]
+        plant_scores(run, fetched, np.random.default_rng(0), duplicates=0)
+        select(run)
+        depths, rounds = deeper(run, config, reached), rounds + 1
+    taken_s = time.perf_counter() - started
+    selection = read_table(run.selection_table, SELECTION)
+    chosen = selection["centroid_id"].to_numpy()[
+        selection["rule"].to_numpy(zero_copy_only=False) == "selected"
+    ]
+    filled = int((np.bincount(chosen, minlength=centroids) == wanted).sum())
+    report(
+        "centroids_filled",
+        filled / centroids,
+        "of those that can be",
+        at_least=1,
+        centroids=centroids,
+        quota=QUOTA,
+        short_of_neighbours=int((wanted < QUOTA).sum()),
+        rounds=rounds,
+        fetched=len(fetched),
+        asked=images.num_rows,
+        seconds=round(taken_s, 1),
+        load=round(os.getloadavg()[0], 1),
+    )
+    if filled < centroids:
+        sys.exit(f"{centroids - filled} of {centroids} centroids don't have what their neighbours can give")
 
 
 def measure_tables(folder: Path, candidates: int) -> None:
@@ -179,23 +233,35 @@ def _saved_anew(image: Image.Image, quality: int, shrunk: int) -> Image.Image:
     return Image.open(kept).convert("RGB")
 
 
-def planted(folder: Path, port: int, pictures: int) -> Run:
-    """A run whose neighbours are addresses of the drawn web: of KINDS one after another."""
+def planted(folder: Path, port: int, depths: list[int]) -> Run:
+    """A run whose neighbours are addresses of the drawn web: of KINDS one after another.
+
+    Args:
+        folder: The run's.
+        port: Of the drawn web.
+        depths: Neighbours of each centroid.
+    """
     run = Run(folder)
     folder.mkdir(parents=True)
-    config = Config()
-    write_config(run.config, replace(config, fetch=replace(config.fetch, timeout_s=10.0)))
-    rows = []
-    for number in range(pictures):
-        kind = KINDS[number % len(KINDS)]
-        url = f"http://{_host(number // 2 % HOSTS)}:{port}/{kind}/{number}"
-        rows.append(
-            dict.fromkeys(NEIGHBOURS.names)
-            | {"centroid_id": 0, "rank": number, "id": laion_id(url, ""), "similarity": 0.5, "url": url}
-        )
-    stage = Stage.open("neighbours", run.neighbours, {"rows": pictures}, {})
+    config = Config(
+        fetch=FetchConfig(timeout_s=10.0),
+        filters=FiltersConfig(min_side_px=SIDE_PX, pwatermark_max=None),
+        select=SelectConfig(quota_per_centroid=QUOTA),
+    )
+    write_config(run.config, config)
+    rows: list[dict[str, object]] = []
+    for centroid, depth in enumerate(depths):
+        for rank in range(depth):
+            number = len(rows)
+            kind = KINDS[number % len(KINDS)]
+            if len(depths) > 1 and ((centroid % 2 and rank < 30) or (centroid % 5 == 0 and rank >= 45)):
+                kind = "gone"
+            url = f"http://{_host(number // 2 % HOSTS)}:{port}/{kind}/{number}"
+            found = {"centroid_id": centroid, "rank": rank, "similarity": 0.5, "best_centroid": centroid}
+            rows.append(dict.fromkeys(NEIGHBOURS.names) | found | {"id": laion_id(url, ""), "url": url})
+    stage = Stage.open("neighbours", run.neighbours, {"rows": len(rows)}, {})
     publish_table(part_path(run.neighbours, 0), pa.Table.from_pylist(rows, NEIGHBOURS))
-    stage.finish({"neighbours": pictures})
+    stage.finish({"neighbours": len(rows)})
     return run
 
 

@@ -50,7 +50,7 @@ def plant_ledger(folder: Path, candidates: int) -> PlantedLedger:
     ids = np.unique(pictures)
     alive = chance.random(len(ids)) < 0.5
     _images(run, config, ids, alive, candidates // DEPTH)
-    _scores(run, ids[alive], chance)
+    plant_scores(run, ids[alive], chance)
     return PlantedLedger(run, len(ids), ids[:: len(ids) // 9].tolist())
 
 
@@ -145,7 +145,8 @@ def _images(run: Run, config: Config, ids: Any, alive: Any, k: int) -> None:
     stage.finish({"candidates": len(ids)}, named_by_hash=[run.originals.name])
 
 
-def _scores(run: Run, ids: Any, chance: np.random.Generator) -> None:
+def plant_scores(run: Run, ids: Any, chance: np.random.Generator, *, duplicates: float = 0.1) -> None:
+    """Scores of fetched pictures; of a share of them another stands for it."""
     stage = Stage.open("scores", run.scores, {}, {"images": read_manifest(run.images).digest})
     rows = len(ids)
     columns = {
@@ -155,7 +156,7 @@ def _scores(run: Run, ids: Any, chance: np.random.Generator) -> None:
         "watermark_model": np.full(rows, "planted"),
     }
     _publish(run.scores, scores_schema(_D), columns, rows, 1)
-    groups = np.where(chance.random(rows) < 0.1, ids[chance.integers(0, rows, rows)], ids)
+    groups = np.where(chance.random(rows) < duplicates, ids[chance.integers(0, rows, rows)], ids)
     table = pa.Table.from_arrays(
         [pa.array(ids), pa.array(groups), pa.array(np.ones(rows), pa.int32())], schema=GROUPS
     )
