@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from curation.candidates import column
 from curation.fetch_plan import WANTED, Plan
-from curation.intake import Intake, Row, Sizes
+from curation.host_queue import Row
+from curation.intake import Intake, Sizes
 from curation.ledger import ON_LISTS, Ledger, Validity
 from curation.passed_over import listed, rows_of_passed_over
 from spine import images as pictures
