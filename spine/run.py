@@ -19,7 +19,7 @@ RUN/
     previews/NAME/           a few pictures by several captioners: part-00000.parquet, page.html; no stage reads it
     jobs/                    a journal per job
     drawings/                the demo's own pictures, in a demo run only
-    thumbnails/              small pictures the board has made: a cache, safe to delete
+    thumbnails/              small pictures the board has made, tables/ as it maps them: a cache, safe to delete
     release/NAME-VERSION/    dataset.parquet, README.md, samples.html, manifest.json
 
 A stage's folder counts once its manifest.json is there; see `spine.stage`.
@@ -232,6 +232,11 @@ class Run:
     def previews(self) -> Path:
         """Thumbnails of pictures shown before they are fetched, SQLite; a cache, safe to delete."""
         return self.thumbnails / "previews.sqlite"
+
+    @property
+    def mapped_tables(self) -> Path:
+        """Tables of the stages as the board maps them into memory; a cache, safe to delete."""
+        return self.thumbnails / "tables"
 
     @property
     def releases(self) -> Path:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -189,12 +188,8 @@ def funnel_rows(steps: Sequence[FunnelStep]) -> list[Row]:
 
 
 def _counts(selection: pa.Table, verdict: str) -> dict[int, int]:
-    if not selection.num_rows:
-        return {}
-    mask = np.asarray(selection.column("verdict").to_pylist(), dtype=object) == verdict
-    chosen = np.asarray(selection.column("centroid_id").to_numpy(zero_copy_only=False))[mask]
-    numbers, counts = np.unique(chosen, return_counts=True)
-    return {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}
+    chosen = selection.column("centroid_id").filter(pc.equal(selection.column("verdict"), verdict))
+    return {pair["values"]: pair["counts"] for pair in chosen.value_counts().to_pylist()}
 
 
 def _verdict_of(selected: Row | None, verdict: Verdict | None) -> Row:

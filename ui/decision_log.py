@@ -8,7 +8,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from curation.decisions import Decisions
@@ -23,6 +23,17 @@ _ACTIONS = (*ACTIONS, CLEAR, REDO)
 _MAX_NAME = 80
 _LONGEST = {"tag": 40, "reason": 500, "text": 20_000, "filter": 4_000}  # signs of an event's texts
 _CHANGES_TOLD = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What people said of pictures, by picture id."""
+
+    verdicts: dict[int, Verdict]
+    notes: dict[int, tuple[str | None, str | None]]
+    """Tag and text of the latest note."""
+    differing: dict[int, dict[str, str]]
+    """What each curator last said, of those on which curators differ."""
 
 
 class DecisionLog:
@@ -43,26 +54,26 @@ class DecisionLog:
         self._standing = Standing(centroids)
         self._deeds = Deeds()
 
-    def verdicts(self, ids: Sequence[int]) -> dict[int, Verdict]:
-        """What people last said of these pictures; those nobody decided on are left out."""
+    def said(self, ids: Sequence[int]) -> Said:
+        """What people last said of these pictures; those nobody said anything of are left out."""
         with self._lock:
             self._catch_up()
-            images = self._standing.verdicts.images
-            return {picture: images[picture] for picture in ids if picture in images}
-
-    def notes(self, ids: Sequence[int]) -> dict[int, tuple[str | None, str | None]]:
-        """Tag and text of the latest note on each of these pictures."""
-        with self._lock:
-            self._catch_up()
-            notes = self._standing.verdicts.notes
-            return {picture: notes[picture] for picture in ids if picture in notes}
+            now = self._standing.verdicts
+            return Said(
+                {picture: now.images[picture] for picture in ids if picture in now.images},
+                {picture: now.notes[picture] for picture in ids if picture in now.notes},
+                self._differing(ids),
+            )
 
     def judgements(self, ids: Sequence[int]) -> dict[int, dict[str, str]]:
         """What each curator last said, of those pictures on which curators differ."""
         with self._lock:
             self._catch_up()
-            images = self._standing.verdicts.images
-            said = {picture: self._standing.judgements(picture) for picture in ids if picture in images}
+            return self._differing(ids)
+
+    def _differing(self, ids: Sequence[int]) -> dict[int, dict[str, str]]:
+        images = self._standing.verdicts.images
+        said = {picture: self._standing.judgements(picture) for picture in ids if picture in images}
         return {picture: words for picture, words in said.items() if len(set(words.values())) > 1}
 
     def agreement(self) -> dict[str, int]:
@@ -161,22 +172,13 @@ class DecisionLog:
             self._catch_up()
             for entry in sent:
                 event = _event(entry, client, curator, seen if isinstance(seen, str) else None)
-                if event.target == "centroid":
-                    event = replace(event, centroids=self._of)
-                if stale is not None and event.target == "image" and event.action in ("keep", "reject"):
-                    left = stale(event.centroid_id or 0, [int(each) for each in event.ids])
-                    gone += [int(each) for each in event.ids if each not in left]
-                    event = replace(event, ids=tuple(each for each in event.ids if each in left))
-                    if not event.ids:
-                        continue
-                if event.seq > self._highest.get(client, 0):
-                    events = self._resolved(event)
-                    if events:
-                        conflicts += self._decisions.record(events).conflicts
-                        self._catch_up()
-                    concerned += events
-                else:
-                    concerned.append(event)
+                event, missing = _still_there(event, stale)
+                gone += missing
+                if missing and not event.ids:
+                    continue
+                events, left_alone = self._record(event)
+                concerned += events
+                conflicts += left_alone
             told = self._told(concerned)
         return {
             "acknowledged": max(int(entry["seq"]) for entry in sent),
@@ -186,6 +188,19 @@ class DecisionLog:
             ],
             "gone": [str(each) for each in gone],
         }
+
+    def _record(self, event: Event) -> tuple[list[Event], Sequence[Conflict]]:
+        """Record one deed that wasn't yet: what it came to, and what another's decision kept out of it."""
+        if event.target == "centroid":
+            event = replace(event, centroids=self._of)
+        if event.seq <= self._highest.get(event.client, 0):
+            return [event], ()
+        events = self._resolved(event)
+        if not events:
+            return [], ()
+        conflicts = self._decisions.record(events).conflicts
+        self._catch_up()
+        return events, conflicts
 
     def _told(self, events: Sequence[Event]) -> dict[str, Any]:
         """What now counts for all ids of these events."""
@@ -261,6 +276,17 @@ def _event(entry: Any, client: str, curator: str, neighbours: str | None) -> Eve
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"an event has a wrong or missing value: {error}") from None
+
+
+def _still_there(
+    event: Event, are_there: Callable[[int, Sequence[int]], set[int]] | None
+) -> tuple[Event, list[int]]:
+    """A verdict without the pictures that are no candidates any more, and those."""
+    if are_there is None or event.target != "image" or event.action not in ("keep", "reject"):
+        return event, []
+    left = are_there(event.centroid_id or 0, [int(each) for each in event.ids])
+    gone = [int(each) for each in event.ids if each not in left]
+    return replace(event, ids=tuple(each for each in event.ids if each in left)), gone
 
 
 def _caption_id(text: str) -> str:

@@ -46,6 +46,8 @@ class Gallery:
         self._thumbnails = Thumbnails(run.thumbnails)
         self._previews = Previews(run)
         self._lock = threading.Lock()
+        # One answer at a time: ten threads that take the interpreter from each other are twice as slow as in a row.
+        self._making = threading.Lock()
         # What a page was shown and may ask a preview of: places and addresses never come from a browser.
         self._shown: OrderedDict[int, Wanted] = OrderedDict()
         """By id, those that no list kept out when they were shown."""
@@ -143,36 +145,33 @@ class Gallery:
         return picture is not None and self._snapshot.is_unsafe(picture.picture_id)
 
     def _rows(self, neighbours: pa.Table, selection: pa.Table) -> list[Row]:
-        snapshot, lists = self._snapshot, self._snapshot.lists()
-        ids: npt.NDArray[np.int64] = np.asarray(
-            neighbours.column("id").to_numpy(zero_copy_only=False), dtype=np.int64
-        )
-        measured = Measured(
-            snapshot.images().rows(ids),
-            snapshot.scores().rows(ids),
-            snapshot.groups().rows(ids),
-            snapshot.captions().rows(ids),
-        )
-        known = ids.tolist()
-        rows = neighbour_rows(
-            neighbours,
-            measured,
-            selection,
-            self._decisions.verdicts(known),
-            snapshot.config(),
-            lambda picture, url, image: _blocks(lists, picture, url, image),
-        )
-        self._add_words(rows, known)
-        self._remember(neighbours, rows)
-        return rows
-
-    def _add_words(self, rows: list[Row], ids: list[int]) -> None:
-        notes, differing = self._decisions.notes(ids), self._decisions.judgements(ids)
-        for row, picture in zip(rows, ids, strict=True):
-            tag, text = notes.get(picture, (None, None))
-            row |= {"tag": tag, "note": text}
-            if picture in differing:
-                row["differing"] = differing[picture]
+        with self._making:
+            snapshot, lists = self._snapshot, self._snapshot.lists()
+            ids: npt.NDArray[np.int64] = np.asarray(
+                neighbours.column("id").to_numpy(zero_copy_only=False), dtype=np.int64
+            )
+            measured = Measured(
+                snapshot.images().rows(ids),
+                snapshot.scores().rows(ids),
+                snapshot.groups().rows(ids),
+                snapshot.captions().rows(ids),
+            )
+            said = self._decisions.said(ids.tolist())
+            rows = neighbour_rows(
+                neighbours,
+                measured,
+                selection,
+                said.verdicts,
+                snapshot.config(),
+                lambda picture, url, image: _blocks(lists, picture, url, image),
+            )
+            for row, picture in zip(rows, ids.tolist(), strict=True):
+                tag, text = said.notes.get(picture, (None, None))
+                row |= {"tag": tag, "note": text}
+                if picture in said.differing:
+                    row["differing"] = said.differing[picture]
+            self._remember(neighbours, rows)
+            return rows
 
     def _remember(self, neighbours: pa.Table, rows: list[Row]) -> None:
         sources = neighbours.select(["id", "url", "image_path", "sha256"]).to_pylist()

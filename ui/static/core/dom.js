@@ -40,7 +40,8 @@ export const openDialog = (label, ...children) => {
 // ------------------------------------------------------------------ how values are written
 
 export const clip = (text, length) => (text && text.length > length ? `${text.slice(0, length)}…` : text || "");
-export const count = (number) => number.toLocaleString("en");
+const grouped = new Intl.NumberFormat("en"); // made once: toLocaleString makes one each time
+export const count = (number) => grouped.format(number);
 export const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 export const words = (name) => String(name).replaceAll("_", " ");
 export const seconds = (value) => {

@@ -28,19 +28,21 @@ export const mapPanel = () => {
 
   let view = { x: 0, y: 0, scale: 1 };
   let drawn = [];
-  const size = () => [canvas.clientWidth, canvas.clientHeight];
+  let size = [0, 0]; // asked for once a drawing: each look at a node's width may lay out the whole page
   const toScreen = ([x, y]) => {
-    const [width, height] = size();
+    const [width, height] = size;
     return [(x - view.x) * view.scale * (width - 12) + 6, (y - view.y) * view.scale * (height - 12) + 6];
   };
   const toMap = (x, y) => {
-    const [width, height] = size();
+    const [width, height] = size;
     return [(x - 6) / (width - 12) / view.scale + view.x, (y - 6) / (height - 12) / view.scale + view.y];
   };
 
   const draw = () => {
-    const [width, height] = size();
-    if (!panel.open || !width || !page.run) return;
+    if (!panel.open || !page.run) return;
+    size = [canvas.clientWidth, canvas.clientHeight];
+    const [width, height] = size;
+    if (!width) return;
     const ratio = window.devicePixelRatio || 1;
     if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
     if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
@@ -120,7 +122,7 @@ export const mapPanel = () => {
       drag.corners.push(toMap(x, y));
       state.lasso = drag.corners;
     } else if (drag.moved) {
-      const [width, height] = size();
+      const [width, height] = size;
       view = { ...view, x: drag.view.x - (x - drag.x) / width / view.scale, y: drag.view.y - (y - drag.y) / height / view.scale };
     }
     draw();
@@ -162,9 +164,9 @@ export const mapPanel = () => {
     requestAnimationFrame(() => { due = false; draw(); });
   };
   on("centroids", drawSoon);
-  on("opened", drawSoon);
+  // The ring and the colours wait for the pictures and the keys.
   let later = null;
-  on("counts", () => { later ??= setTimeout(() => { later = null; drawSoon(); }, 400); }); // a colour may wait for the keys
+  for (const topic of ["opened", "counts"]) on(topic, () => { later ??= setTimeout(() => { later = null; drawSoon(); }, 400); });
   on("run", () => { panel.hidden = !page.run.stages.centroids; });
   new ResizeObserver(draw).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(draw, 50));
