@@ -1,11 +1,13 @@
-"""The board under a curator's hands: python -m benchmarks ui.
+"""The board under a curator's hands: python -m benchmarks ui; python -m benchmarks.bench_ui --run RUN.
 
-A real Chromium on the board of a planted run of 10,000 centroids with 200 neighbours each. Times are taken in the
-page, from the key or click to the frame that shows it; a screen is there when every picture on it is decoded.
-Chromium, the board and the benchmark share the cores.
+A real Chromium on the board of a planted run of 10,000 centroids with 200 neighbours each, or of a copy of RUN; with
+--mounted by `popfactory serve --ui`, which needs the index of RUN. Times are taken in the page, from the key or click
+to the frame that shows it; a screen is there when every picture on it is decoded. Chromium, the board and the
+benchmark share the cores.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +18,9 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from curation.decisions import Decisions
 from spine.run import Run
 
 DEEP = 1_000
+EACH = 200
 CURATORS = 10
 HELPERS = Path(__file__).with_suffix(".js")
 
@@ -37,35 +42,64 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    centroids, each = (1_000, 200) if quick else (10_000, 200)
+    parser.add_argument(
+        "--run", type=Path, help="a finished run, such as the demo's, instead of a planted one"
+    )
+    parser.add_argument("--mounted", action="store_true", help="under /ui of the run's retrieval server")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        run = plant_run(Path(folder) / "run", centroids, each, deep=DEEP)
-        print(f"planted {centroids:,} x {each} in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-        port = _free_port()
-        command = [sys.executable, "-m", "popfactory", "ui", str(run.folder), "--port", str(port)]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            _wait(address, server)
+        if arguments.run:
+            run = _copy(arguments.run, Path(folder) / "run")
+        else:
+            count = 1_000 if arguments.quick else 10_000
+            run = plant_run(Path(folder) / "run", count, EACH, deep=DEEP)
+        print(f"the run is there after {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        with _served(run, mounted=arguments.mounted) as (address, server):
             # Others on the machine show in every time: what they took of it is told beside.
-            load = round(os.getloadavg()[0], 1)
-            size = {"centroids": centroids, "neighbours_each": each, "load_before": load}
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(
-                    executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-                )
-                _measure_page(
-                    browser.new_page(viewport={"width": 1600, "height": 1000}), address, run, size, quick
-                )
-                _measure_whole(browser.new_page(viewport={"width": 1600, "height": 6000}), address, size)
-                browser.close()
-            _measure_curators(address, run, size)
-            _measure_memory(address, server.pid, size, opened=200 if quick else 1_000)
-        finally:
-            server.terminate()
-            server.wait()
+            size = {
+                "run": arguments.run.name if arguments.run else "planted",
+                "base": "/ui" if arguments.mounted else "/",
+                "centroids": len(_get(f"{address}/api/centroids")["centroids"]),
+                "neighbours_each": len(_get(f"{address}/api/neighbours?centroid=1")["rows"]),
+                "load_before": round(os.getloadavg()[0], 1),
+            }
+            _measure(address, run, size, server.pid, arguments.quick)
+
+
+def _measure(address: str, run: Run, size: dict[str, Any], pid: int, quick: bool) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        _measure_page(browser.new_page(viewport={"width": 1600, "height": 1000}), address, run, size, quick)
+        _measure_whole(browser.new_page(viewport={"width": 1600, "height": 6000}), address, size)
+        browser.close()
+    _measure_curators(address, run, size)
+    _measure_memory(address, pid, size, opened=200 if quick else 1_000)
+
+
+@contextlib.contextmanager
+def _served(run: Run, *, mounted: bool) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """The board on a run: its address, and the process that has it."""
+    port = _free_port()
+    what = ["serve", "--run", str(run.folder), "--ui"] if mounted else ["ui", str(run.folder)]
+    command = [sys.executable, "-m", "popfactory", *what, "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}{'/ui' if mounted else ''}"
+    try:
+        _wait(address, server)
+        yield address, server
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _copy(given: Path, folder: Path) -> Run:
+    """A finished run without what curators and the board left in it."""
+    left = shutil.ignore_patterns("drawings", "thumbnails", "decisions.sqlite*")
+    shutil.copytree(given, folder, ignore=left)
+    return Run(folder)
 
 
 def _measure_page(page: Page, address: str, run: Run, size: dict[str, Any], quick: bool) -> None:
@@ -93,19 +127,20 @@ def _measure_page(page: Page, address: str, run: Run, size: dict[str, Any], quic
     report("ui_list_filter_ms", max(page.evaluate("bench.filterList()")), "ms", at_most=10, **size)
     drawn = [page.evaluate("bench.drawMap()") for _ in range(10)]
     report("ui_map_to_frame_p50_ms", statistics.median(drawn), "ms", at_most=300, n=10, **size)
-    _measure_slider(page, size)
+    _measure_slider(page, address, size)
     page.close()
 
 
-def _measure_slider(page: Page, size: dict[str, Any]) -> None:
+def _measure_slider(page: Page, address: str, size: dict[str, Any]) -> None:
     page.get_by_label("Which pictures to show").select_option("all")
     page.evaluate("bench.open(0, false)")
-    for _ in range(DEEP // 200 - 1):
+    while page.locator(".pf-more").is_visible():
         page.locator(".pf-more").click()
     page.get_by_label("Which pictures to show").select_option("passing")
+    rows = len(_get(f"{address}/api/neighbours?centroid=0")["rows"])
     slid = page.evaluate("bench.slide()")
-    report("ui_slider_to_counts_p50_ms", statistics.median(slid), "ms", at_most=150, rows=DEEP, **size)
-    report("ui_slider_to_counts_max_ms", max(slid), "ms", rows=DEEP, **size)
+    report("ui_slider_to_counts_p50_ms", statistics.median(slid), "ms", at_most=150, rows=rows, **size)
+    report("ui_slider_to_counts_max_ms", max(slid), "ms", rows=rows, **size)
 
 
 def _measure_burst(page: Page, run: Run, size: dict[str, Any]) -> None:
@@ -115,17 +150,18 @@ def _measure_burst(page: Page, run: Run, size: dict[str, Any]) -> None:
     page.wait_for_timeout(1_500)
     before = Decisions.open(run.decisions).last_event()
     shown = page.evaluate("bench.ids(60)")
-    took = page.evaluate("bench.burst(60)")
+    keys = len(shown)  # of a small run a centroid may have fewer pictures
+    took = page.evaluate(f"bench.burst({keys})")
     page.get_by_label("Which pictures to show").select_option("passing")
     until = time.monotonic() + 20
     stored: list[tuple[str, str]] = []
-    while time.monotonic() < until and len(stored) < 60:
+    while time.monotonic() < until and len(stored) < keys:
         time.sleep(0.05)
         events = Decisions.open(run.decisions).history(since=before)
         stored = [(str(event.ids[0]), event.action) for event in events]
     wanted = [(picture, "reject" if place % 2 else "keep") for place, picture in enumerate(shown)]
     right = sum(one == other for one, other in zip(stored, wanted, strict=False))
-    report("ui_burst_verdicts_in_order", right, "of 60", at_least=60, keys_took_ms=round(took), **size)
+    report("ui_burst_verdicts_in_order", right, f"of {keys}", at_least=keys, keys_took_ms=round(took), **size)
 
 
 def _measure_whole(page: Page, address: str, size: dict[str, Any]) -> None:
@@ -147,10 +183,12 @@ def _measure_curators(address: str, run: Run, size: dict[str, Any], each: int = 
     def curate(number: int) -> None:
         seen = 0
         for place in range(each):
-            centroid = 100 + number * each + place
+            # Each opens centroids of its own, as far as there are enough.
+            centroid = (100 + number * each + place) % size["centroids"]
             started = time.perf_counter()
-            answer = _get(f"{address}/api/neighbours?centroid={centroid}")
+            content = _read(f"{address}/api/neighbours?centroid={centroid}")
             opened = time.perf_counter()
+            answer = json.loads(content)
             ids = [row["id"] for row in answer["rows"][:5]]
             event = {
                 "seq": place + 1,
@@ -159,28 +197,36 @@ def _measure_curators(address: str, run: Run, size: dict[str, Any], each: int = 
                 "centroid_id": str(centroid),
                 "last_seen": seen,
             }
-            content = {"client": f"bench{number}", "curator": f"curator {number}", "events": [event]}
+            sent = {"client": f"bench{number}", "curator": f"curator {number}", "events": [event]}
             decided = time.perf_counter()
-            seen = _post(f"{address}/api/decisions", content)["last_event"]
+            told = _post(f"{address}/api/decisions", sent)
+            seen = told["last_event"]
             with lock:
                 times.append(opened - started)
                 stored.append(time.perf_counter() - decided)
+                left_alone.extend(
+                    told["conflicts"]
+                )  # another decided on the picture first: told, so not lost
+                pictures.extend(ids)
 
     stored: list[float] = []
+    left_alone: list[object] = []
+    pictures: list[str] = []
     threads = [threading.Thread(target=curate, args=(number,)) for number in range(CURATORS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     kept = sum(len(event.ids) for event in Decisions.open(run.decisions).history(since=before))
-    lost = CURATORS * each * 5 - kept
+    lost = len(pictures) - len(left_alone) - kept
     report(
         "ui_curators_lost_decisions",
         lost,
         "decisions",
         at_most=0,
         curators=CURATORS,
-        decisions=kept + lost,
+        decisions=len(pictures),
+        left_to_another=len(left_alone),
         **size,
     )
     report("ui_curators_neighbours_p95_ms", _p95(times) * 1000, "ms", at_most=150, curators=CURATORS, **size)
@@ -188,18 +234,22 @@ def _measure_curators(address: str, run: Run, size: dict[str, Any], each: int = 
 
 
 def _measure_memory(address: str, pid: int, size: dict[str, Any], opened: int) -> None:
-    """Resident memory of the board's process as centroids are opened one after another."""
+    """Memory of the board's process as centroids are opened one after another.
+
+    Its own: pages of mapped files are the system's, which takes them back when another asks.
+    """
     at = []
     for number in range(opened):
-        rows = _get(f"{address}/api/neighbours?centroid={number}")["rows"]
+        rows = _get(f"{address}/api/neighbours?centroid={number % size['centroids']}")["rows"]
         for row in rows[:20]:
-            with urllib.request.urlopen(f"{address}/thumb/{row['sha256']}.webp") as reply:
-                reply.read()
+            if row["state"] == "ready":
+                _read(f"{address}/thumb/{row['sha256']}.webp")
         if number % (opened // 10) == 0:
-            at.append(_rss_mb(pid))
+            at.append(_held_mb(pid))
     half = len(at) // 2
     growth = statistics.mean(at[half:]) - statistics.mean(at[1:half])
-    report("ui_server_memory_mb", at[-1], "MB resident", opened=opened, **size)
+    mapped = round(_status_mb(pid, "RssFile"))
+    report("ui_server_memory_mb", at[-1], "MB of its own", mapped_files_mb=mapped, opened=opened, **size)
     report(
         "ui_server_memory_growth_mb",
         growth,
@@ -217,25 +267,38 @@ def _open(page: Page, address: str, path: str = "/") -> None:
 
 
 def _get(address: str) -> Any:
+    return json.loads(_read(address))
+
+
+def _read(address: str) -> bytes:
     with urllib.request.urlopen(address, timeout=60) as reply:
-        return json.load(reply)
+        content: bytes = reply.read()
+    return content
 
 
 def _post(address: str, content: object) -> Any:
     headers = {"Content-Type": "application/json", "X-Popfactory": "1"}
-    with urllib.request.urlopen(
-        urllib.request.Request(address, json.dumps(content).encode(), headers), timeout=60
-    ) as reply:
-        return json.load(reply)
+    request = urllib.request.Request(address, json.dumps(content).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.load(reply)
+    except urllib.error.HTTPError as error:
+        if error.code != 409:  # some of it was another curator's first
+            raise
+        return json.load(error)
 
 
 def _p95(times: list[float]) -> float:
     return float(np.quantile(times, 0.95))
 
 
-def _rss_mb(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+def _held_mb(pid: int) -> float:
+    return _status_mb(pid, "RssAnon")
+
+
+def _status_mb(pid: int, name: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(f"{name}:"))
 
 
 def _free_port() -> int:
