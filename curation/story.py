@@ -44,7 +44,7 @@ Told = Callable[[str], str]
 def why(run: Run, picture_id: int, *, places: bool = True) -> list[str]:
     """All that the run knows of one picture, a line each, in the order of the stages.
 
-    Works on a run that isn't finished.
+    Works on a run that isn't finished. Of a picture that a list names no text is quoted.
 
     Args:
         run: Finished or not.
@@ -65,16 +65,18 @@ def why(run: Run, picture_id: int, *, places: bool = True) -> list[str]:
     def told(text: str) -> str:
         return text if places else shown_place(text, run.folder)
 
-    lines = [f"picture {picture_id}", *_source(source, told)]
+    images = _rows(part_paths(run.images), IMAGES, picture_id)
+    rule = _list_rule(run, config, source, images)
+    lines = [f"picture {picture_id}", *_source(source, told, quotes=rule is None)]
+    if rule is not None:
+        lines.append(f"lists: {RULES[rule]}; its texts are not told")
     if not neighbours:
         return [*lines, "retrieve: no centroid has it among its neighbours"]
     lines += _wanted_by(run, neighbours, picture_id)
-    images = _rows(part_paths(run.images), IMAGES, picture_id)
     lines += _fetched(images, told)
     lines += _scored(run, config, source)
     lines += _decisions(run, "image", picture_id)
-    lines += _lists(run, config, source, images)
-    lines += _captions(run, picture_id, told)
+    lines += _captions(run, picture_id, told) if rule is None else []
     return lines + _released(run, config, picture_id)
 
 
@@ -92,11 +94,11 @@ def _in_pool(run: Run, picture_id: int) -> dict[str, Any] | None:
     return None
 
 
-def _source(row: dict[str, Any], told: Told) -> list[str]:
+def _source(row: dict[str, Any], told: Told, *, quotes: bool) -> list[str]:
     lines = [f"source: {told(row['image_path'] or row['url'] or 'neither place nor address')}"]
     if row["image_path"] and row["url"]:
         lines.append(f"  address: {row['url']}")
-    if row["caption"]:
+    if row["caption"] and quotes:
         lines.append(f"  alt text: {' '.join(row['caption'].split())}")
     own = {name: row[name] for name in _OF_POOL if row[name] is not None}
     if own:
@@ -198,16 +200,16 @@ def _decisions(run: Run, target: str, subject: int | str) -> list[str]:
     return lines
 
 
-def _lists(run: Run, config: Config, source: dict[str, Any], images: list[dict[str, Any]]) -> list[str]:
+def _list_rule(run: Run, config: Config, source: dict[str, Any], images: list[dict[str, Any]]) -> str | None:
+    """The rule by which a list keeps the picture out now; None if none names it."""
     row = images[0] if images else dict.fromkeys(IMAGES.names)
-    rule = BlockLists.load(config.lists, run.folder).blocks(
+    return BlockLists.load(config.lists, run.folder).blocks(
         picture_id=source["id"],
         url=source["url"],
         sha256=row["sha256"] or source["sha256"],
         md5=row["md5"],
         pdq=row["pdq"],
     )
-    return [f"lists: {RULES[rule]}"] if rule is not None else []
 
 
 def _captions(run: Run, picture_id: int, told: Told) -> list[str]:

@@ -635,7 +635,9 @@ def test_why_tells_the_whole_story_and_knows_when_there_is_none(run):
         assert part in story
     assert "lists:" not in story
     with_lists(run, CONFIG, takedown=f"{shared}\n")
-    assert "lists: on a takedown list" in why(run, shared)
+    told = why(run, shared)
+    assert "lists: on a takedown list; its texts are not told" in told
+    assert not any("number 500" in line for line in told)
     with pytest.raises(DataError, match="12345"):
         why(run, 12345)
 
