@@ -4,8 +4,10 @@ On an index with inverted lists the queries are answered together, in one pass o
 (`index_builder.lists.list_pass`), where that costs less than FAISS's search; otherwise block by block.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from index_builder.indexing.index_folder import IndexFolder
 from index_builder.lists.best_k import Similarities
 from index_builder.lists.exact_ranking import exact_similarities
 from index_builder.lists.filtered_search import search_all, search_by_depth
+from index_builder.lists.kept_arrays import KeptArrays, search_key
 from index_builder.lists.list_pairs import Numbers
 from index_builder.lists.list_pass import GROWN, ListPass, open_list_pass
 from index_builder.lists.search_plan import SearchPlan, plan_search
@@ -30,6 +33,8 @@ BLOCK = 256
 
 PASS_RESULTS = 32 * 2**20
 """Results that one pass over the lists may hold, 12 bytes each: 10,000 queries with k = 3,000."""
+
+_KEPT_AFTER_S = 60.0  # of a search for candidates
 
 RESULTS = pa.schema(
     [
@@ -79,6 +84,8 @@ def bulk_query(
     mask: RowMask | None = None,
     similarity_min: float | None = None,
     progress: Progress = SILENT,
+    done: Collection[int] = (),
+    keep: Path | None = None,
 ) -> Iterator[Answers]:
     """The k nearest neighbours of many queries.
 
@@ -93,10 +100,14 @@ def bulk_query(
             further lists until there are k such rows, several times over, or no list is left.
         similarity_min: Leave out neighbours below; None for none.
         progress: Told of lists, where one pass answers all.
+        done: Numbers of blocks that need no answer. Those that share a pass with others are searched nevertheless: a
+            product's last bit depends on what it is multiplied with.
+        keep: File for what a long pass has found so far, so that after a stop the same call goes on from there; None
+            keeps nothing.
 
     Yields:
-        Answers to each block of queries in order: query is the row of `queries`, rank counts from 0, the
-        nearest; equal similarities by row. A query with fewer than k neighbours has fewer rows.
+        Answers to each block of queries that isn't done, in order: query is the row of `queries`, rank counts from 0,
+        the nearest; equal similarities by row. A query with fewer than k neighbours has fewer rows.
 
     Raises:
         DataError: The queries don't fit the index, k or nprobe is out of bounds, or a column is unknown.
@@ -105,31 +116,39 @@ def bulk_query(
         raise DataError(f"block = {block}, 1 or more was needed")
     queries = index.checked(queries, k, nprobe)
     index.metadata(np.empty(0, dtype=np.int64), columns)  # an unknown column is told before the search
-    for found in _found(index, queries, k, nprobe, block, mask, progress):
-        there = found.rows >= 0
-        if similarity_min is not None:
-            there &= found.similarities >= similarity_min
-        query, rank = np.nonzero(there)
-        taken = found.rows[query, rank]
-        neighbours = pa.table(
-            [
-                pa.array(query + found.start, pa.int32()),
-                pa.array(rank, pa.int32()),
-                pa.array(taken, pa.int64()),
-                pa.array(found.similarities[query, rank], pa.float32()),
-            ],
-            schema=RESULTS,
-        )
-        q = len(found.rows)
-        searched = pa.table(
-            [
-                pa.array(range(found.start, found.start + q), pa.int32()),
-                pa.nulls(q, pa.int32()) if found.lists is None else pa.array(found.lists, pa.int32()),
-                pa.array(there.sum(axis=1), pa.int32()),
-            ],
-            schema=SEARCHED,
-        )
-        yield Answers(with_metadata(neighbours, index.metadata(taken, columns)), searched)
+    for found in _found(index, queries, k, nprobe, block, mask, progress, frozenset(done), keep):
+        if found.start // block not in done:
+            yield _answers(index, found, columns, similarity_min)
+
+
+def _answers(
+    index: IndexFolder, found: _Found, columns: Sequence[str] | None, similarity_min: float | None
+) -> Answers:
+    """Tables of what was found for a block."""
+    there = found.rows >= 0
+    if similarity_min is not None:
+        there &= found.similarities >= similarity_min
+    query, rank = np.nonzero(there)
+    taken = found.rows[query, rank]
+    neighbours = pa.table(
+        [
+            pa.array(query + found.start, pa.int32()),
+            pa.array(rank, pa.int32()),
+            pa.array(taken, pa.int64()),
+            pa.array(found.similarities[query, rank], pa.float32()),
+        ],
+        schema=RESULTS,
+    )
+    q = len(found.rows)
+    searched = pa.table(
+        [
+            pa.array(range(found.start, found.start + q), pa.int32()),
+            pa.nulls(q, pa.int32()) if found.lists is None else pa.array(found.lists, pa.int32()),
+            pa.array(there.sum(axis=1), pa.int32()),
+        ],
+        schema=SEARCHED,
+    )
+    return Answers(with_metadata(neighbours, index.metadata(taken, columns)), searched)
 
 
 def nearest(
@@ -208,21 +227,23 @@ def _found(
     block: int,
     mask: RowMask | None,
     progress: Progress,
+    done: frozenset[int],
+    keep: Path | None,
 ) -> Iterator[_Found]:
-    """What is found, block by block."""
+    """What is found, block by block; of a pass all blocks, unless none of them is needed."""
     if index.exact_vectors is not None and index.n:
-        yield from _ranked(index, queries, k, nprobe, block, mask)
+        yield from _ranked(index, queries, k, nprobe, block, mask, done, keep)
         return
     plan, lists = _plan(index, len(queries), nprobe)
     k = min(k, max(1, index.n))
     size = _queries_a_pass(k, block)
     if lists is not None and (plan.list_major or mask is not None):
-        for first in range(0, len(queries), size):
+        for first in _needed(len(queries), size, block, done):
             some = queries[first : first + size]
-            found = lists.search(some, k, nprobe or index.nprobe, mask, progress)
+            found = lists.search(some, k, nprobe or index.nprobe, mask, progress, keep)
             yield from _in_blocks(first, *found, block)
     elif mask is not None and index.n:
-        for first in range(0, len(queries), size):
+        for first in _needed(len(queries), size, block, done):
             some = queries[first : first + size]
             if index.nlist:
                 by_lists = search_by_depth(index, some, k, nprobe or index.nprobe, mask, GROWN * k)
@@ -230,31 +251,60 @@ def _found(
             else:
                 yield from _in_blocks(first, *search_all(index, some, k, mask), None, block)
     else:
-        for start in range(0, len(queries), block):
+        for start in _needed(len(queries), block, block, done):
             some = queries[start : start + block]
             yield _Found(start, *index.search(some, k, nprobe=nprobe), _fixed(index, nprobe, len(some)))
 
 
+def _needed(q: int, size: int, block: int, done: frozenset[int]) -> Iterator[int]:
+    """Where each pass of `size` queries begins that has a block which isn't done."""
+    for first in range(0, q, size):
+        if not done.issuperset(range(first // block, -(-min(first + size, q) // block))):
+            yield first
+
+
 def _ranked(
-    index: IndexFolder, queries: Vectors, k: int, nprobe: int, block: int, mask: RowMask | None
+    index: IndexFolder,
+    queries: Vectors,
+    k: int,
+    nprobe: int,
+    block: int,
+    mask: RowMask | None,
+    done: frozenset[int],
+    keep: Path | None,
 ) -> Iterator[_Found]:
     """The same where FAISS finds candidates by coarse codes: they are ranked in one pass over the vectors."""
     depth = min(candidates_for(k), index.n)
     size = _queries_a_pass(depth, block)
-    for first in range(0, len(queries), size):
+    for first in _needed(len(queries), size, block, done):
         asked = queries[first : first + size]
         lists: Numbers | None
         if mask is not None:
             _, rows, lists = search_by_depth(index, asked, depth, nprobe or index.nprobe, mask, depth)
         else:
-            starts = range(0, len(asked), block)
-            rows = np.concatenate(
-                [index.candidates(asked[at : at + block], k, nprobe=nprobe) for at in starts]
-            )
-            lists = _fixed(index, nprobe, len(asked))
+            rows, lists = _candidates(index, asked, k, nprobe, block, keep), _fixed(index, nprobe, len(asked))
         similarities = exact_similarities(asked, rows, index.exact_vectors)
         for found in _in_blocks(first, similarities, rows, lists, block):
             yield _Found(found.start, found.similarities[:, :k], found.rows[:, :k], found.lists)
+
+
+def _candidates(
+    index: IndexFolder, asked: Vectors, k: int, nprobe: int, block: int, keep: Path | None
+) -> Rows:
+    """Candidates of each query (q, depth), block by block; kept every _KEPT_AFTER_S, so that a stop costs no more."""
+    kept = None
+    found: list[Rows] = []
+    if keep is not None:
+        kept = KeptArrays(keep, search_key([asked, np.array([k, nprobe, block, index.n])]))
+        found = [*(kept.read() or {}).values()]
+    written = time.monotonic()
+    for start in range(sum(map(len, found)), len(asked), block):
+        found.append(index.candidates(asked[start : start + block], k, nprobe=nprobe))
+        if kept is not None and time.monotonic() - written > _KEPT_AFTER_S:
+            found = [np.concatenate(found)]
+            kept.write(rows=found[0])
+            written = time.monotonic()
+    return np.concatenate(found)
 
 
 def _in_blocks(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from index_builder.bulk_query import BLOCK
 from index_builder.numerics.unit_vectors import pulled
-from index_builder.retrieval.block_search import answer_blocks
+from index_builder.retrieval.block_search import PASS_FILE, answer_blocks
 from index_builder.retrieval.centroid_files import CentroidFile, read_centroids
 from index_builder.retrieval.pools import IndexPool, Pool, Question, ServerPool, folder_digest
 from index_builder.scoring.heads import load_rating_vector
@@ -172,12 +172,14 @@ def _search(
     """Write the parts that aren't there yet, and count."""
     count = -(-len(asked.ids) // BLOCK)
     done = [number for number in range(count) if part_path(out, number).exists()]
-    for number, answers in answer_blocks(pool, asked.vectors, question, BLOCK, done, progress):
+    keep = out / PASS_FILE
+    for number, answers in answer_blocks(pool, asked.vectors, question, BLOCK, done, progress, keep):
         ids = asked.ids[number * BLOCK : (number + 1) * BLOCK]
         # A part of neighbours is the sign that its block is done, so it comes last.
         publish_table(part_path(out / SEARCHED_FOLDER, number), _named(answers.searched, ids))
         neighbours = _named(answers.neighbours, ids)
         publish_table(part_path(out, number), neighbours.select(_order(neighbours.column_names)))
+    keep.unlink(missing_ok=True)
     found = [
         pq.read_table(part_path(out / SEARCHED_FOLDER, number)).column("found").to_numpy()
         for number in range(count)

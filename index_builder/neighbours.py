@@ -1,8 +1,8 @@
 """The stage that asks the pool for each centroid's nearest pictures.
 
 The neighbours of each block of centroids are kept in a hidden file: what was found stays found. An index with
-lists answers all centroids in one pass over them, which starts over if it is stopped; else block after block
-is searched. Concepts that curators added are searched by themselves, so that one more costs its own search.
+lists answers all centroids in one pass over them, which keeps what it has found now and then; else block after
+block is searched. Concepts that curators added are searched by themselves, so that one more costs its own search.
 When all are there, every picture gets the facts that need the whole: which centroid it is nearest to, and
 which other picture it nearly repeats. Only then the parts are published.
 """
@@ -30,7 +30,7 @@ from index_builder.metadata.side_tables import (
     told,
 )
 from index_builder.numerics.unit_vectors import pulled, unit_rows
-from index_builder.retrieval.block_search import answer_blocks
+from index_builder.retrieval.block_search import PASS_FILE, answer_blocks
 from index_builder.retrieval.pools import Pool, Question, open_pool, pool_digests
 from index_builder.scoring.heads import load_rating_vector
 from spine.added_centroids import added_centroids, added_digest, read_centroids
@@ -213,10 +213,12 @@ def _search(
     if not ids:
         return
     done = [number for number, path in enumerate(paths) if path.exists() and _searched_path(path).exists()]
-    for number, answers in answer_blocks(pool, queries, _question(config), BLOCK, done, progress):
+    keep = paths[0].with_name(PASS_FILE)
+    for number, answers in answer_blocks(pool, queries, _question(config), BLOCK, done, progress, keep):
         some = ids[number * BLOCK : (number + 1) * BLOCK]
         _publish_block(_searched_path(paths[number]), answers.searched, some, _SEARCHED)
         _publish_block(paths[number], answers.neighbours, some, _FOUND)
+    keep.unlink(missing_ok=True)
 
 
 def _question(config: Config) -> Question:

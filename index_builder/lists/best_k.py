@@ -80,6 +80,14 @@ class BestK:
             stride,
         )
 
+    def state(self) -> tuple[Similarities, Rows]:
+        """The heaps as they are, to be kept and given to `restore`."""
+        return self._values, self._labels
+
+    def restore(self, values: Similarities, labels: Rows) -> None:
+        """Go on from a `state` of as many queries and the same k."""
+        self._values[:], self._labels[:] = values, labels  # in place: FAISS holds the addresses
+
     def results(self) -> tuple[Similarities, Rows]:
         """Similarities and rows, each (q, k), not sorted; row -1 with -inf where fewer than k were offered."""
         empty = self._labels == -1

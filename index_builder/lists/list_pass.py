@@ -18,6 +18,7 @@ import numpy as np
 
 from index_builder.lists.best_k import BestK, Similarities
 from index_builder.lists.inverted_lists import InvertedList, InvertedLists
+from index_builder.lists.kept_arrays import KeptArrays, search_key
 from index_builder.lists.list_codes import ListDecoder, list_decoder
 from index_builder.lists.list_pairs import Numbers, Pairs, Wanted, pair_up
 from index_builder.lists.list_screen import SCREENED_FROM, Screen
@@ -36,6 +37,10 @@ GROWN = 16
 
 HELD_BYTES = 256 * 2**20
 """Of lists on disk that are read before the first is scored."""
+
+SEGMENT_PRODUCTS, SEGMENT_BYTES = 2e13, 64 * 2**30
+"""Multiplications, and bytes of lists on disk, after which what was found is kept: a minute of four cores, half a
+minute of a disk that gives 2 GB/s. A pass with less is one piece."""
 
 _VECTORS, _VECTORS_LEAST = 2_048, 64  # of a list, decoded at once: 6 MB at d = 768
 _SCORES = 2**20  # of them with the list's queries, unless these alone are more
@@ -77,6 +82,7 @@ class ListPass:
         nprobe: int,
         mask: RowMask | None = None,
         progress: Progress = SILENT,
+        keep: Path | None = None,
     ) -> tuple[Similarities, Rows, Numbers]:
         """The k nearest rows of each query among its nprobe nearest lists.
 
@@ -90,6 +96,8 @@ class ListPass:
             mask: Rows that may be found; None for all. A query goes on to further lists until GROWN · k such rows are
                 in them, or no list is left.
             progress: Told of lists gone through.
+            keep: File for what is found after each SEGMENT of work; the same search goes on from there. None keeps
+                nothing.
 
         Returns:
             Similarities (q, k) and rows (q, k), in the order of FAISS's heaps, not sorted; where fewer than k are
@@ -107,29 +115,70 @@ class ListPass:
             while start < len(moved):
                 some = moved[start:]
                 pairs = pair_up(self._ivf, self.lists.order, some, min(nprobe, int(self._ivf.nlist)), wanted)
-                read = np.count_nonzero(self.lists.sizes[pairs.numbers])
-                progress.begin("search", int(read), "lists")
-                self._go_through(pairs, some, mask, start, best, progress)
+                segments = self._segments(pairs)
+                kept = None
+                if keep is not None and len(segments) > 1:
+                    kept = KeptArrays(keep, self._key(moved, k, nprobe, mask))
+                done = _restored(best, kept, start, len(segments))
+                sizes = [np.count_nonzero(self.lists.sizes[pairs.numbers[segment]]) for segment in segments]
+                progress.begin("search", int(sum(sizes)), "lists", done=int(sum(sizes[:done])))
+                self._go_through(pairs, segments, done, some, mask, start, best, kept, progress)
                 lists.append(pairs.lists)
                 start += len(pairs.lists)
         return *best.results(), np.concatenate(lists)
 
+    def _key(self, queries: Vectors, k: int, nprobe: int, mask: RowMask | None) -> str:
+        """What the result of a search depends on, as far as the index is the one that was begun with."""
+        parts = [queries, np.array([k, nprobe]), self.lists.sizes]
+        return search_key(parts if mask is None else [*parts, mask.bits])
+
+    def _segments(self, pairs: Pairs) -> list[Numbers]:
+        """The lists in the order they are gone through, as places in `pairs`, cut where what was found can be kept.
+
+        In memory those with little to score come first, since what they leave of the others need not be scored.
+        """
+        sizes = self.lists.sizes[pairs.numbers]
+        work = sizes * np.diff(pairs.starts)
+        order = np.arange(len(work)) if self.lists.on_disk else np.argsort(work, kind="stable")
+        cost = work[order] * (int(self._ivf.d) / SEGMENT_PRODUCTS)
+        if self.lists.on_disk:
+            cost += sizes[order] * (int(self._ivf.code_size) / SEGMENT_BYTES)
+        return np.split(order, np.flatnonzero(np.diff(np.floor(np.cumsum(cost)))) + 1)
+
     def _go_through(
         self,
         pairs: Pairs,
+        segments: list[Numbers],
+        done: int,
         queries: Vectors,
         mask: RowMask | None,
         first: int,
         best: BestK,
+        kept: KeptArrays | None,
         progress: Progress,
     ) -> None:
-        """Offer each pair's rows; `first` is the number of the first query in `best`."""
+        """Offer each pair's rows, segment by segment; `first` is the number of the first query in `best`."""
         screen = Screen(self._decoder, queries) if self._worth_screening(pairs) else None
-
         scorer = TileScorer(self._ivf, self._decoder, self._scanners, queries, best.k, screen, l2=self._l2)
+        for number in range(done, len(segments)):
+            # One after the other to the end: a row's bounds, and with them the last bit of its similarity, are then
+            # the same whether the segment before was gone through just now or in an earlier start.
+            self._offer_all(self._tiles(pairs, segments[number], mask), scorer, screen, first, best, progress)
+            if kept is not None:
+                values, labels = best.state()
+                kept.write(reached=np.array([first, number + 1]), values=values, labels=labels)
 
+    def _offer_all(
+        self,
+        tiles: Iterator[Tile],
+        scorer: TileScorer,
+        screen: Screen | None,
+        first: int,
+        best: BestK,
+        progress: Progress,
+    ) -> None:
         def with_bounds() -> Iterator[list[_Bounded]]:
-            for share in _shares(self._tiles(pairs, mask), scorer.scans):
+            for share in _shares(tiles, scorer.scans):
                 # Looked up as the share is handed out, so that they don't depend on what threads do meanwhile.
                 yield [
                     (tile, best.least(tile.queries + first) if scorer.wants_least(tile) else None)
@@ -162,10 +211,10 @@ class ListPass:
         sizes = self.lists.sizes[pairs.numbers]
         return float(sizes @ np.diff(pairs.starts)) * int(self._ivf.d) >= SCREENED_FROM
 
-    def _tiles(self, pairs: Pairs, mask: RowMask | None) -> Iterator[Tile]:
-        """The work in pieces of a bounded number of scores."""
-        place = {int(number): i for i, number in enumerate(pairs.numbers)}
-        for each in self._least_work_first(pairs):
+    def _tiles(self, pairs: Pairs, segment: Numbers, mask: RowMask | None) -> Iterator[Tile]:
+        """The work of a segment in pieces of a bounded number of scores."""
+        place = dict(zip(pairs.numbers[segment].tolist(), segment.tolist(), strict=True))
+        for each in self._read(pairs, segment):
             codes, rows = each.codes, each.rows
             if mask is not None:
                 passing = np.flatnonzero(mask.has(rows))
@@ -179,22 +228,19 @@ class ListPass:
                 ends = start + step >= len(rows)
                 yield Tile(each.number, codes[piece], rows[piece], queries, middles, ends)
 
-    def _least_work_first(self, pairs: Pairs) -> Iterator[InvertedList]:
-        """The lists; those with little to score first, since what they leave of the others need not be scored.
-
-        Of lists on disk, which are read in the order of the file, only the first HELD_BYTES are put in order.
-        """
-        work = self.lists.sizes[pairs.numbers] * np.diff(pairs.starts)
+    def _read(self, pairs: Pairs, segment: Numbers) -> Iterator[InvertedList]:
+        """A segment's lists; of those on disk, read in the order of the file, the first HELD_BYTES are put in order."""
+        reading = self.lists.read(pairs.numbers[segment])
         if not self.lists.on_disk:
-            yield from self.lists.read(pairs.numbers[np.argsort(work, kind="stable")])
+            yield from reading
             return
-        reading = self.lists.read(pairs.numbers)
         held, size_bytes = [], 0
         for each in reading:
             held.append(each)
             size_bytes += each.codes.nbytes + each.rows.nbytes
             if size_bytes >= HELD_BYTES:
                 break
+        work = self.lists.sizes[pairs.numbers] * np.diff(pairs.starts)
         of = dict(zip(pairs.numbers.tolist(), work.tolist(), strict=True))
         held.sort(key=lambda each: of[each.number])
         held.reverse()
@@ -231,6 +277,18 @@ def moved_by(transforms: list[Any], queries: Vectors) -> Vectors:
     for transform in transforms:
         queries = transform.apply(queries)
     return np.ascontiguousarray(queries, dtype=np.float32)
+
+
+def _restored(best: BestK, kept: KeptArrays | None, start: int, segments: int) -> int:
+    """How many segments of the queries from `start` on are done already, with what they gave put back."""
+    reached = kept.read() if kept is not None else None
+    if reached is None:
+        return 0
+    query, done = reached["reached"].tolist()
+    if query < start:
+        return 0
+    best.restore(reached["values"], reached["labels"])
+    return int(done) if query == start else segments
 
 
 def _alone(with_torch: bool) -> None:

@@ -44,6 +44,11 @@ class RowMask:
         bits = np.unpackbits(self._bits[start // 8 : -(-stop // 8)], bitorder="little")[: stop - start]
         return np.flatnonzero(bits) + start
 
+    @property
+    def bits(self) -> npt.NDArray[np.uint8]:
+        """The set, a bit a row, the lowest bit of a byte first; shape (n / 8,), rounded up."""
+        return self._bits
+
     def selector(self) -> Any:
         """The set for FAISS; lives as long as this mask."""
         faiss = load_faiss()

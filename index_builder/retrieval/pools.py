@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -81,11 +81,18 @@ class Pool(Protocol):
         """Whether so many queries cost less in one `search` than in several."""
 
     def search(
-        self, queries: Vectors, question: Question, block: int = BLOCK, progress: Progress = SILENT
+        self,
+        queries: Vectors,
+        question: Question,
+        block: int = BLOCK,
+        progress: Progress = SILENT,
+        done: Collection[int] = (),
+        keep: Path | None = None,
     ) -> Iterator[Answers]:
         """The k nearest of each query: query, rank, row, similarity, id and the columns asked for.
 
-        One answer for each `block` queries; query numbers go on from one to the next.
+        One answer for each `block` queries but those `done`; query numbers are those of `queries`. A long pass keeps
+        what it has found in the file `keep`, and after a stop goes on from there.
 
         Raises:
             ConfigError: The pool can't do what is asked.
@@ -203,7 +210,13 @@ class IndexPool:
         return not question.predicate.empty or answers_together(self._index, n_queries, question.nprobe)
 
     def search(
-        self, queries: Vectors, question: Question, block: int = BLOCK, progress: Progress = SILENT
+        self,
+        queries: Vectors,
+        question: Question,
+        block: int = BLOCK,
+        progress: Progress = SILENT,
+        done: Collection[int] = (),
+        keep: Path | None = None,
     ) -> Iterator[Answers]:
         """The k nearest of each query; see `Pool`."""
         self.check(question)
@@ -221,6 +234,8 @@ class IndexPool:
             mask=None if question.predicate.empty else self._mask(question.predicate),
             similarity_min=question.similarity_min,
             progress=progress,
+            done=done,
+            keep=keep,
         )
         for answer in answers:
             yield Answers(_in_columns(answer.neighbours, question.columns), answer.searched)
@@ -286,11 +301,19 @@ class ServerPool:
         return False
 
     def search(
-        self, queries: Vectors, question: Question, block: int = BLOCK, progress: Progress = SILENT
+        self,
+        queries: Vectors,
+        question: Question,
+        block: int = BLOCK,
+        progress: Progress = SILENT,
+        done: Collection[int] = (),
+        keep: Path | None = None,
     ) -> Iterator[Answers]:
         """The k nearest of each query; see `Pool`."""
         self.check(question)
         for start in range(0, len(queries), block):
+            if start // block in done:
+                continue
             some = queries[start : start + block]
             found = self._client.knn_batch(
                 some,

@@ -287,13 +287,26 @@ def test_a_server_that_stops_in_mid_run_costs_only_what_it_did_not_answer(
 
 
 STAGE = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from index_builder import centroid_query
+from index_builder.lists import list_pass
+from index_builder.lists.kept_arrays import KeptArrays
 from index_builder.retrieval import block_search
 from index_builder.retrieval.pools import Question
 if sys.argv[4] == "apart":  # as an index that answers block by block
     centroid_query.IndexPool.answers_together = lambda self, n, question: False
+if sys.argv[4].isdigit():  # a pass in pieces, killed when so many are done
+    list_pass.SEGMENT_PRODUCTS, write, left = 5_000, KeptArrays.write, [int(sys.argv[4])]
+
+    def written(self, **arrays):
+        write(self, **arrays)
+        left[0] -= 1
+        print(arrays["reached"][1], flush=True)
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    KeptArrays.write = written
 centroid_query.BLOCK = 3
 centroid_query.retrieve_centroids(Path(sys.argv[1]), Path(sys.argv[2]), Question(k=30), index=Path(sys.argv[3]))
 """
@@ -324,6 +337,24 @@ def test_killed_again_and_again_it_ends_as_if_never_stopped(tmp_path, index, cen
     names = sorted(file.relative_to(whole) for file in whole.rglob("*.parquet"))
     assert names == sorted(file.relative_to(out) for file in out.rglob("*.parquet"))
     assert all((whole / name).read_bytes() == (out / name).read_bytes() for name in names)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_killed_within_a_pass_it_goes_on_where_it_was(tmp_path, index, centroids):
+    path, _, _ = centroids
+    reached = []
+    for out, how in (("whole", "1000"), ("out", "2"), ("out", "3"), ("out", "1000")):
+        given = [sys.executable, "-c", STAGE, str(path), str(tmp_path / out), str(index), how]
+        done = subprocess.run(given, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == (0 if how == "1000" else -signal.SIGKILL), done.stderr
+        reached.append([int(line) for line in done.stdout.split()])
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert reached[1] + reached[2] + reached[3] == reached[0] and len(reached[0]) > 6
+    names = sorted(file.relative_to(whole) for file in whole.rglob("*.parquet"))
+    assert names == sorted(file.relative_to(out) for file in out.rglob("*.parquet"))
+    assert all((whole / name).read_bytes() == (out / name).read_bytes() for name in names)
+    assert not list(out.rglob(".pass*")), "what was kept on the way is gone at the end"
 
 
 def command(*arguments):

@@ -9,6 +9,7 @@ from index_builder.bulk_query import RESULTS, answers_together, bulk_query, expl
 from index_builder.indexing.index_file import INDEX_FILE, VECTORS_FILE
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.lists import exact_ranking
+from index_builder.lists.list_pass import ListPass
 from index_builder.metadata.predicates import Predicate, rows_that_pass
 from index_builder.metadata.row_mask import RowMask
 from spine.errors import DataError
@@ -104,6 +105,34 @@ def test_no_queries_give_no_blocks_and_wrong_ones_are_refused(tmp_path, vectors,
             list(bulk_query(index, queries, **arguments))
 
 
+def test_a_search_for_candidates_that_was_stopped_goes_on_where_it_was(
+    tmp_path, vectors, queries, monkeypatch
+):
+    monkeypatch.setattr(bulk_query_module, "_KEPT_AFTER_S", 0)
+    folder = tmp_path / "index"
+    stage = Stage.open("index", folder, {}, {})
+    opened(folder, vectors, "IVF16,RaBitQfs").close()
+    publish_array(folder / VECTORS_FILE, vectors.astype(np.float16))
+    stage.finish({}, {"n": N, "d": D, "nprobe": 4})
+    index, asked = IndexFolder.open(folder), []
+    whole = tables(bulk_query(index, queries, 5, columns=[], block=16))
+    candidates = index.candidates
+
+    def until_stopped(some, *given, **named):
+        asked.append(len(some))
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return candidates(some, *given, **named)
+
+    monkeypatch.setattr(index, "candidates", until_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        list(bulk_query(index, queries, 5, columns=[], block=16, keep=tmp_path / "kept"))
+    found = tables(bulk_query(index, queries, 5, columns=[], block=16, keep=tmp_path / "kept"))
+
+    assert asked == [16, 16, 16, 16, 16, 6]
+    assert all(ours.equals(known) for ours, known in zip(found, whole, strict=True))
+
+
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
     """An index whose lists are worth a pass, and 400 queries."""
@@ -146,6 +175,21 @@ def test_one_pass_over_the_lists_gives_what_single_searches_give(
     assert (table.column("row").to_numpy() == known[known >= 0]).mean() > 0.999  # rounding may swap two
     np.testing.assert_allclose(table.column("similarity").to_numpy(), similarities, atol=2e-6)
     assert table.column("number").to_pylist() == table.column("row").to_pylist()
+
+
+def test_blocks_that_are_done_are_not_answered_and_a_pass_of_them_alone_not_made(wide, monkeypatch):
+    monkeypatch.setattr(bulk_query_module, "PASS_RESULTS", 1_000)  # two blocks a pass
+    folder, queries = wide
+    index, passes, search = IndexFolder.open(folder), [], ListPass.search
+    whole = tables(bulk_query(index, queries, 5, nprobe=8, block=100))
+    monkeypatch.setattr(
+        ListPass, "search", lambda self, some, *given: passes.append(len(some)) or search(self, some, *given)
+    )
+
+    found = tables(bulk_query(index, queries, 5, nprobe=8, block=100, done={0, 1, 3}))
+
+    assert passes == [200]
+    assert len(found) == 1 and found[0].equals(whole[2])
 
 
 def test_explain_tells_the_way_and_what_each_would_cost(tmp_path, wide, vectors):

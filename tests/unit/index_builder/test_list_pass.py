@@ -1,3 +1,5 @@
+import contextlib
+
 import faiss
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from index_builder.indexing.candidate_ranking import in_order
 from index_builder.lists import list_pairs, list_pass, list_tiles
+from index_builder.lists.kept_arrays import KeptArrays
 from index_builder.lists.list_pass import GROWN, open_list_pass
 from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.metadata.row_mask import RowMask
@@ -225,6 +228,57 @@ def test_lists_on_disk_are_each_read_once_however_many_are_held(built, queries, 
 
     assert_same(in_order(similarities, rows), by_faiss(index, queries, 20, NLIST))
     assert opened.lists.bytes_read == opened.lists.bytes_of(np.arange(NLIST))
+
+
+class Stopped(Exception):
+    """As if the process had ended there."""
+
+
+@pytest.mark.parametrize("flags", [MEMORY, MAPPED])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_pass_that_was_stopped_goes_on_where_it_was_and_gives_the_same_bits(
+    built, queries, flags, masked, tmp_path, screened, monkeypatch
+):
+    index, path = built("IVF24,SQ8", "inner_product", flags)
+    mask = RowMask(N, [np.arange(N) % 3 > 0]) if masked else None
+    monkeypatch.setattr(list_pass, "SEGMENT_PRODUCTS", 150 * N * D / 5)
+    monkeypatch.setattr(list_pairs, "_ASSIGNED", 50)
+    monkeypatch.setattr(list_pairs, "PAIRS", 100 * NLIST)  # the queries take two turns
+    whole = open_list_pass(index, path).search(queries, 20, NLIST, mask, keep=tmp_path / "whole")
+    write, written, went = KeptArrays.write, [], []
+
+    def until_stopped(self, **arrays):
+        write(self, **arrays)
+        written.append(arrays["reached"].tolist())
+        if len(written) in (2, 5):
+            raise Stopped
+
+    monkeypatch.setattr(KeptArrays, "write", until_stopped)
+    for expected in (pytest.raises(Stopped), pytest.raises(Stopped), contextlib.nullcontext()):
+        with expected:
+            opened = open_list_pass(index, path)
+            read = opened.lists.read
+            opened.lists.read = lambda numbers, read=read: went.extend(numbers) or read(numbers)
+            found = opened.search(queries, 20, NLIST, mask, keep=tmp_path / "kept")
+
+    for ours, known in zip(found, whole, strict=True):
+        np.testing.assert_array_equal(ours, known)
+    assert_same(in_order(*found[:2]), by_faiss(index, queries, 20, NLIST, mask))
+    assert len(written) == len({tuple(each) for each in written}) > 5, "no segment was gone through twice"
+    assert len(went) == 2 * NLIST, "each list is read once for either turn"
+
+
+def test_what_another_search_kept_is_not_taken_for_this_ones(built, queries, tmp_path, monkeypatch):
+    monkeypatch.setattr(list_pass, "SEGMENT_PRODUCTS", 1)
+    index, path = built("IVF24,SQ8")
+    kept = tmp_path / "kept"
+    for k, asked in ((9, queries), (9, queries[::-1].copy()), (8, queries)):
+        similarities, rows, _ = open_list_pass(index, path).search(asked, k, 5, keep=kept)
+
+        assert_same(in_order(similarities, rows), by_faiss(index, asked, k, 5))
+    kept.write_bytes(kept.read_bytes()[:-300])  # damaged: the search starts over
+    again, rows, _ = open_list_pass(index, path).search(queries, 8, 5, keep=kept)
+    assert_same(in_order(again, rows), by_faiss(index, queries, 8, 5))
 
 
 @pytest.mark.parametrize("kind", ["IVF24,SQ8", "IVF24,PQ8np"])
