@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from index_builder.clustering.exact_kmeans import Clusters, Labels, fill_empty, scaled
 from index_builder.clustering.witnesses import Assigned, with_witnesses
-from index_builder.numerics.integer_products import Block, Codes, Grid, Space, product_threads, products
+from index_builder.numerics.integer_products import (
+    Block,
+    Codes,
+    Grid,
+    Space,
+    most_similar,
+    product_threads,
+    products,
+)
 from index_builder.numerics.stored_vectors import VectorSource
 from spine.progress import Progress
 from spine.tables import Vectors
@@ -166,16 +174,7 @@ def _start(embeddings: VectorSource, groups: Groups, k: int, random: np.random.G
 
 def _nearest(grid: Grid, codes: Codes, middles: Vectors, pool: ThreadPoolExecutor) -> Labels:
     """The most similar of some unit vectors to each embedding, all compared with all."""
-    others, constants = grid.codes(middles), grid.constants(middles, spherical=True)
-    labels, block = np.empty(len(codes), dtype=np.int64), max(64, _CELLS // len(middles))
-
-    def compare(start: int) -> None:
-        compared = products(codes[start : start + block], others)
-        compared += constants
-        labels[start : start + block] = compared.argmax(axis=1)
-
-    list(pool.map(compare, range(0, len(codes), block)))
-    return labels
+    return most_similar(codes, grid.codes(middles), grid.constants(middles, spherical=True), pool)
 
 
 def _assign_near(

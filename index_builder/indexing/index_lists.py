@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from index_builder.indexing.list_assignment import add_to_lists, list_finder
 from index_builder.numerics.faiss_library import load_faiss
-from index_builder.numerics.gpu import add_with_lists, quantizer_on_gpu
 from index_builder.numerics.stored_vectors import StoredVectors
 from spine.errors import DataError
 from spine.progress import Progress
@@ -45,17 +45,17 @@ def write_parts(
         rows: Of a part.
         progress: Told of vectors.
     """
-    quantizer = quantizer_on_gpu(trained)
+    find = list_finder(trained, vectors)
     for number, path in enumerate(paths):
         start, stop = number * rows, min((number + 1) * rows, vectors.n)
         if not path.exists():
             part = load_faiss().clone_index(trained)
             for first, block in vectors.blocks(start, stop):
                 numbers = np.arange(first, first + len(block))
-                if quantizer is None:
+                if find is None:
                     part.add_with_ids(block, numbers)
                 else:
-                    add_with_lists(part, block, numbers, quantizer)
+                    add_to_lists(part, block, numbers, find)
             write_index(part, path)
         progress.advance(stop - start)
 

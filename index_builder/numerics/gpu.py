@@ -5,6 +5,7 @@ CPU's in their last bits.
 """
 
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -79,37 +80,20 @@ class GpuIndex:
         return found
 
 
-def add_with_lists(part: Any, vectors: Vectors, numbers: npt.NDArray[np.int64], quantizer: Any) -> None:
-    """Add vectors to an index with inverted lists, their lists found by another quantiser than its own.
-
-    Args:
-        part: The index; its transforms are applied.
-        vectors: Shape (n, d), float32.
-        numbers: Row numbers, shape (n,).
-        quantizer: Holds the middles of its lists, such as `quantizer_on_gpu` gives.
-    """
-    faiss = load_faiss()
-    turned = vectors
-    if isinstance(part, faiss.IndexPreTransform):
-        for place in range(part.chain.size()):
-            turned = faiss.downcast_VectorTransform(part.chain.at(place)).apply(turned)
-    with _lock:
-        _, nearest_lists = quantizer.search(turned, 1)
-    lists = faiss.downcast_index(faiss.extract_index_ivf(part))
-    pointers = [
-        faiss.swig_ptr(array) for array in (turned, numbers, np.ascontiguousarray(nearest_lists[:, 0]))
-    ]
-    lists.add_core(len(turned), *pointers)
-    part.ntotal = lists.ntotal
-
-
-def quantizer_on_gpu(index: Any) -> Any:
-    """The middles of an index's lists on GPUs; None without one, or where they aren't a plain list of vectors."""
+def nearest_on_gpu(index: Any) -> Callable[[Vectors], npt.NDArray[np.int64]] | None:
+    """What finds the list of each vector (n, d) on GPUs; None without one, or where the middles are no plain list."""
     faiss = load_faiss()
     middles = faiss.downcast_index(faiss.extract_index_ivf(index).quantizer)
     if not gpu_count() or not isinstance(middles, faiss.IndexFlat):
         return None
-    return faiss.index_cpu_to_all_gpus(middles)
+    copy = faiss.index_cpu_to_all_gpus(middles)
+
+    def find(vectors: Vectors) -> npt.NDArray[np.int64]:
+        with _lock:
+            found: npt.NDArray[np.int64] = copy.search(vectors, 1)[1][:, 0]
+        return found
+
+    return find
 
 
 def _is_searched_there(index: Any) -> bool:

@@ -28,6 +28,7 @@ _SAMPLED = 16_384  # vectors that the grid is laid by
 _BLOCK_VALUES = 2**26  # of a block of embeddings
 _READ = 2_048  # embeddings that a thread reads at once
 _CACHED = 256  # vectors rounded at once: they stay in the CPU's cache
+_PRODUCTS = 2**22  # held at once
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}  # CPUs that multiply 8-bit numbers faster than floats
 
 
@@ -188,6 +189,31 @@ def products(codes: Codes, others: Codes) -> npt.NDArray[np.int32]:
 
     result: npt.NDArray[np.int32] = torch._int_mm(torch.from_numpy(codes), torch.from_numpy(others).T).numpy()
     return result
+
+
+def most_similar(
+    codes: Codes, others: Codes, constants: npt.NDArray[np.int32], pool: ThreadPoolExecutor
+) -> npt.NDArray[np.int64]:
+    """Which of some others is nearest to each, all compared with all.
+
+    Args:
+        codes: Shape (n, d).
+        others: Shape (m, d), of the same grid, m at least 1.
+        constants: The grid's, of the others.
+        pool: Threads of `product_threads`.
+
+    Returns:
+        Shape (n,), 0 to m - 1.
+    """
+    nearest, block = np.empty(len(codes), dtype=np.int64), max(64, _PRODUCTS // len(others))
+
+    def compare(start: int) -> None:
+        compared = products(codes[start : start + block], others)
+        compared += constants
+        nearest[start : start + block] = compared.argmax(axis=1)
+
+    list(pool.map(compare, range(0, len(codes), block)))
+    return nearest
 
 
 @cache
