@@ -116,7 +116,7 @@ def _copy_lists(run: Run, folder: Path) -> None:
 
 def _copy_stages(run: Run, target: Path, progress: Progress) -> tuple[str, ...]:
     """Copy the finished stages and releases, their manifests last."""
-    folders = [run.folder / name for name in STAGES if name != "release"]
+    folders = [*(run.folder / name for name in STAGES if name != "release"), run.pool_scores]
     folders += sorted(run.releases.iterdir()) if run.releases.is_dir() else []
     copied = []
     for folder in folders:

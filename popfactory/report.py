@@ -33,9 +33,15 @@ _ROW = (
 
 def finished_folders(run: Run) -> list[Path]:
     """The folders of all finished stages and releases, in the order of the data."""
-    stages = [run.folder / name for name in STAGES if name != "release"]
+    stages = [*(run.folder / name for name in STAGES if name != "release"), run.pool_scores]
     releases = sorted(run.releases.iterdir()) if run.releases.is_dir() else []
     return [folder for folder in [*stages, *releases] if (folder / MANIFEST).is_file()]
+
+
+def _previews(run: Run) -> list[Path]:
+    """The folders of finished previews of captions."""
+    found = sorted(run.caption_previews.iterdir()) if run.caption_previews.is_dir() else []
+    return [folder for folder in found if (folder / MANIFEST).is_file()]
 
 
 def verified(folder: Path, *, remove_damaged: bool) -> str:
@@ -50,10 +56,10 @@ def verified(folder: Path, *, remove_damaged: bool) -> str:
     """
     run = Run(folder)
     is_release = (folder / MANIFEST).is_file() and not run.config.is_file()
-    folders = [folder] if is_release else finished_folders(run.require())
+    folders = [folder] if is_release else [*finished_folders(run.require()), *_previews(run)]
     removed, problems = [], []
     for each in folders:
-        if remove_damaged and not is_release and each.parent != run.releases:
+        if remove_damaged and each.parent == run.folder:
             removed += take_away(each)
         else:
             problems += verify(each)

@@ -2,10 +2,13 @@
 
 import json
 import re
+import shutil
 
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from spine.run import Run
 from spine.sources import read_bytes
 from spine.stage import read_manifest, verify
 from spine.tables import CAPTIONS, IMAGES, SELECTION, STATUSES, read_parts, read_table
@@ -141,6 +144,38 @@ def test_status_and_verify_agree_with_the_manifests(demo_run, popfactory):
     verified = popfactory("verify", demo_run.folder)
     assert verified.returncode == 0 and "as published" in verified.stdout
     assert verify(_release(demo_run)) == []
+
+
+def test_a_flipped_bit_in_any_published_file_of_a_run_is_named(demo_run, popfactory, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(demo_run.folder, run.folder)
+    assert popfactory("score", run.folder, "--pool").returncode == 0
+    generator, flipped = np.random.default_rng(0), set()
+    for manifest in run.folder.rglob("manifest.json"):
+        for record in read_manifest(manifest.parent).files:
+            path = manifest.parent / record.path
+            content = bytearray(path.read_bytes())
+            content[generator.integers(len(content))] ^= 1 << generator.integers(8)
+            path.write_bytes(content)
+            flipped.add(str(path))
+    parts = (
+        "concepts",
+        "pool",
+        "pool-scores",
+        "index",
+        "centroids",
+        "neighbours",
+        "scores",
+        "captions",
+        "release",
+    )
+    assert all(any(f"/{part}/" in path for path in flipped) for part in parts)
+
+    told = popfactory("verify", run.folder)
+
+    assert told.returncode == 1
+    named = {line.split(": ", 1)[0] for line in told.stderr.splitlines() if line.endswith("was published")}
+    assert named == flipped
 
 
 def test_why_tells_a_rows_story(demo_run, popfactory):
