@@ -1,12 +1,14 @@
 """FAISS on GPUs: used where popfactory[gpu] is installed and there is one. No GPU has been tried yet.
 
-FAISS's GPU side serves one caller at a time, so every call is made under one lock. Similarities differ from the
+A GPU serves one caller of FAISS at a time, so every call is made under a lock. Similarities differ from the
 CPU's in their last bits.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from spine.tables import Vectors
 K_MAX = 2_048
 """Neighbours and lists that FAISS's GPU side takes a query."""
 
+_SHARED_FROM = 256  # queries for each GPU: fewer go to one alone
 _lock = threading.Lock()
 
 Found = tuple[Vectors, npt.NDArray[np.int64]]
@@ -54,14 +57,17 @@ def nearest(queries: Vectors, vectors: Vectors, k: int, metric: int) -> Found:
 
 
 class GpuIndex:
-    """A copy of an index on all GPUs, searched instead of it where GPUs can answer."""
+    """Copies of an index, one on each GPU, searched instead of it where GPUs can answer.
 
-    def __init__(self, copy: Any) -> None:
-        self._copy = copy
+    FAISS's own copies on several GPUs take no nprobe with a search, so queries are shared out here.
+    """
+
+    def __init__(self, copies: Sequence[Any]) -> None:
+        self._copies = [(copy, threading.Lock()) for copy in copies]
 
     @classmethod
     def of(cls, index: Any, size_bytes: int) -> "GpuIndex | None":
-        """Copy an index to the GPUs; None without one, for a kind they don't search, or where it wouldn't fit.
+        """Copy an index to the GPUs; None without one, for codes they don't search, or where it wouldn't fit.
 
         Args:
             index: Any FAISS index.
@@ -69,15 +75,37 @@ class GpuIndex:
         """
         if not gpu_count() or not _is_searched_there(index) or size_bytes > _free_bytes():
             return None
-        return cls(load_faiss().index_cpu_to_all_gpus(index))
+        faiss = load_faiss()
+        try:
+            return cls(
+                [
+                    faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
+                    for number in range(gpu_count())
+                ]
+            )
+        except RuntimeError:  # of codes of so many bits, or tables larger than a GPU's shared memory
+            return None
 
     def search(self, queries: Vectors, k: int, nprobe: int, parameters: Any) -> Found | None:
         """As FAISS's search; None where k or nprobe is more than GPUs take."""
         if max(k, nprobe) > K_MAX:
             return None
-        with _lock:
-            found: Found = self._copy.search(queries, k, params=parameters)
+        shares = np.array_split(queries, max(1, min(len(self._copies), len(queries) // _SHARED_FROM)))
+        if len(shares) == 1:
+            return self._on_one(self._free(), queries, k, parameters)
+        with ThreadPoolExecutor(len(shares)) as pool:
+            parts = list(pool.map(self._on_one, range(len(shares)), shares, repeat(k), repeat(parameters)))
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def _on_one(self, number: int, queries: Vectors, k: int, parameters: Any) -> Found:
+        copy, lock = self._copies[number]
+        with lock:
+            found: Found = copy.search(np.ascontiguousarray(queries), k, params=parameters)
         return found
+
+    def _free(self) -> int:
+        """A GPU that nobody searches on at the moment, else the first."""
+        return next((number for number, (_, lock) in enumerate(self._copies) if not lock.locked()), 0)
 
 
 def nearest_on_gpu(index: Any) -> Callable[[Vectors], npt.NDArray[np.int64]] | None:
