@@ -215,9 +215,15 @@ class Decisions:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise
-            raise DataError(f"{self.path}: {error}; put it right, or restore it from a backup") from None
+            raise DataError(f"{self.path}: {_what_to_do(error)}") from None
         finally:
             database.close()  # an open transaction is rolled back
+
+
+def _what_to_do(error: sqlite3.DatabaseError) -> str:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return "the disk is full; free some space: nothing that was recorded is lost"
+    return f"{error}; put it right, or restore it from a backup"
 
 
 def read_verdicts(run: Run) -> Verdicts:

@@ -360,3 +360,57 @@ def test_a_thousand_filters_pass_in_the_browser_what_they_pass_in_select(page, s
         )
         expected = ids[READY][judge(values, config).passed]
         assert found == [str(each) for each in expected], given
+
+
+def test_a_key_is_changed_where_it_is_listed_and_stays_changed_for_its_curator(page, fresh, seen):
+    open_board(page, fresh)
+    page.get_by_label("Your name").fill("ada")
+    page.get_by_label("Your name").blur()
+    page.reload()
+    expect(page.locator(".pf-tile").first).to_be_visible()
+    page.keyboard.press("?")
+    keys = page.get_by_role("dialog", name="Keys")
+    keep = keys.locator("dt", has=page.locator("kbd", has_text="P")).get_by_role("button").first
+
+    keep.click()
+    page.keyboard.press("r")  # another deed's
+    expect(keys.get_by_role("status")).to_contain_text("R is taken: reject them")
+    keep.click()
+    page.keyboard.press("Control+y")
+    expect(keys.get_by_role("status")).to_contain_text("can't be used")
+    keep.click()
+    page.keyboard.press("y")
+    expect(keys.get_by_role("status")).to_contain_text("Y: keep the ticked ones")
+    expect(keep).to_have_text("Y")
+    page.keyboard.press("Escape")
+
+    expect(page.get_by_role("button", name="Keep Y", exact=True)).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("button", name="Keep Y", exact=True)).to_be_visible()
+    expect(page.locator(".pf-tile").first).to_be_visible()
+    first = page.locator(".pf-tile").nth(0).get_attribute("data-id")
+    page.keyboard.press("a")  # does nothing any more
+    page.keyboard.press("y")  # one
+    page.keyboard.press("x")
+    page.keyboard.press("k")
+    page.keyboard.press("x")
+    page.keyboard.press("y")  # two ticked, by the same key
+    saved(page)
+    history = Decisions.open(fresh.planted.run.decisions).history()
+    assert [(event.action, len(event.ids)) for event in history] == [("keep", 1), ("keep", 2)]
+    assert str(history[0].ids[0]) == first
+
+    page.get_by_label("Your name").fill("bob")
+    page.get_by_label("Your name").blur()
+    page.reload()
+    expect(page.get_by_role("button", name="Keep A", exact=True)).to_be_visible()
+    page.get_by_label("Your name").fill("ada")
+    page.get_by_label("Your name").blur()
+    page.reload()
+    expect(page.get_by_role("button", name="Keep Y", exact=True)).to_be_visible()
+    expect(page.locator(".pf-tile").first).to_be_visible()
+    page.keyboard.press("?")
+    keys.get_by_role("button", name="The usual keys").click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Keep A", exact=True)).to_be_visible()
+    assert seen.errors == []

@@ -1,5 +1,6 @@
 """Decisions over a real SQLite file: nothing lost, nothing doubled, everything undone that was undone."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.decisions import Decisions
+from curation.decisions import Decisions, _what_to_do
 from curation.events import Event, ids_digest
 from curation.verdicts import fold
 from spine.errors import DataError
@@ -396,3 +397,14 @@ def test_decisions_of_the_first_version_are_read_and_added_to(decisions):
     assert decisions.fold().images[1].action == "keep"
     decisions.record([on_centroid(2, "reject", [5], centroids="x")])
     assert [each.centroids for each in decisions.history()] == [None, "x"]
+
+
+def test_a_full_disk_is_told_as_such(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "full.sqlite")) as database:
+        database.execute("PRAGMA max_page_count = 2")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            for number in range(3):
+                database.execute(f"CREATE TABLE t{number} (x)")
+
+    assert "free some space" in _what_to_do(full.value)
+    assert "free some space" not in _what_to_do(sqlite3.DatabaseError("file is not a database"))

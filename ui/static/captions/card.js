@@ -1,6 +1,6 @@
 /* One picture with its captions side by side. */
 
-import { button, clip, count, el, words } from "../core/dom.js";
+import { button, cap, clip, count, el, words } from "../core/dom.js";
 import { thumbnail, url } from "../core/net.js";
 import { FLAGS, pickedOf, state } from "./state.js";
 import { differing } from "./words.js";
@@ -28,7 +28,7 @@ export const picture = (card, reveal) => {
   const image = el("img", { src: thumbnail(shown.sha256, hidden), alt: "", width: 208, height: Math.round(208 / ratio), loading: "lazy", decoding: "async" });
   image.addEventListener("error", () => image.replaceWith(el("span", { class: "pf-muted", text: "no thumbnail: it can't be opened, or a list keeps it out" })));
   const frame = el("div", { class: "pf-cap-frame" }, image,
-    hidden && reveal ? el("button", { type: "button", class: "pf-reveal", title: "Probably not safe for work, or not scored", on: { click: reveal } }, "Reveal", el("kbd", { text: "V" })) : null);
+    hidden && reveal ? el("button", { type: "button", class: "pf-reveal", title: "Probably not safe for work, or not scored", on: { click: reveal } }, "Reveal", cap("V")) : null);
   frame.style.aspectRatio = ratio;
   return frame;
 };

@@ -13,10 +13,11 @@ import { here, readAddress, state } from "./state.js";
 import { askAgain, clean, decide, edit, keepUnflagged, move, pickNumber, redo, reveal, stopEditing, undo } from "./verdicts.js";
 
 const KEYS = [
-  ["↓ ↑, J, K", "next, previous picture"], ["Home / End", "first / last of those shown"], ["1 to 9", "choose among its captions"],
-  ["A or P", "keep the chosen caption and go on"], ["E", "edit it: Ctrl+Enter saves, Esc leaves it"], ["C", "keep it without its sentences that guess or interpret"], ["R or Del", "reject it; then say why"],
-  ["T", "ask for another caption of this picture"], ["0", "clear the verdict"], ["U or Ctrl+Z", "undo your last decision"], ["Shift+U", "redo"],
-  ["Shift+A", "keep all new captions without a flag"], ["V / B", "reveal this picture / all pictures"], ["?", "this list"],
+  [["ArrowDown", "ArrowUp", "j", "k"], "next, previous picture"], [["Home", "End"], "first, last of those shown"], ["1 to 9", "choose among its captions"],
+  [["a", "p"], "keep the chosen caption and go on"], [["e"], "edit it: Ctrl+Enter saves, Esc leaves it"], [["c"], "keep it without its sentences that guess or interpret"],
+  [["r", "Delete"], "reject it; then say why"], [["t"], "ask for another caption of this picture"], [["0"], "clear the verdict"],
+  [["u", "Ctrl+z"], "undo your last decision"], [["Shift+u"], "redo"], [["Shift+a"], "keep all new captions without a flag"],
+  [["v"], "reveal this picture"], [["b"], "reveal all pictures"], [["?"], "this list"],
 ];
 
 part("captions", (host) => {
@@ -32,7 +33,7 @@ const numbers = Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8, 9].map((number) => [
 let lastCount = 0;
 
 load(["captions"], async () => {
-  keys(KEYS, {
+  keys("captions", KEYS, {
     ArrowDown: () => move(1), ArrowUp: () => move(-1), ArrowRight: () => move(1), ArrowLeft: () => move(-1), j: () => move(-1), k: () => move(1),
     PageDown: () => move(5), PageUp: () => move(-5), Home: ends(0), End: ends(-1), ...numbers,
     a: () => decide("keep"), p: () => decide("keep"), r: () => decide("reject"), Delete: () => decide("reject"), 0: () => decide("clear"),

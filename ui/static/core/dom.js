@@ -18,9 +18,11 @@ export const el = (tag, options = {}, ...children) => {
 export const fill = (node, ...children) => node.replaceChildren(...children.filter(present));
 const present = (child) => child !== null && child !== undefined && child !== false;
 
+/* A key as it is shown; what is given is the usual one, and `caps` has those that the curator changed. */
+export const caps = new Map();
+export const cap = (key) => el("kbd", { "data-key": key, text: caps.get(key) ?? key });
 export const button = (label, key, title, action, extra = "") =>
-  el("button", { type: "button", class: `pf-button ${extra}`, title, on: { click: action } }, label,
-    key ? el("kbd", { text: key }) : null);
+  el("button", { type: "button", class: `pf-button ${extra}`, title, on: { click: action } }, label, key ? cap(key) : null);
 
 export const choice = (options, label, change) => {
   const select = el("select", { class: "pf-input pf-choice", "aria-label": label, on: { change: () => { change(select.value); select.blur(); } } },

@@ -50,6 +50,7 @@ const send = async () => {
     tell("answered", { ...answer, sent: batch });
   } catch (error) {
     queue.wait = Math.min(queue.wait ? queue.wait * 2 : 500, 10_000);
+    if (queue.trouble !== error.message) notice(`${error.message}. What you decide waits in this browser.`);
     queue.trouble = error.message;
   }
   queue.busy = false;

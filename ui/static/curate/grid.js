@@ -35,8 +35,8 @@ const here = (act) => () => state.cursor && act(state.cursor);
 const withRow = (act) => () => { const row = rowOf(state.cursor); if (row) act(row); };
 /* Each deed: the word on its button, its key, what it says, what it does. */
 const MAIN = [
-  ["Keep", "A", "Keep the ticked ones, else the one under the cursor (also P)", () => decide("keep"), "pf-keep"],
-  ["Reject", "R", "Reject them (also Del)", () => decide("reject"), "pf-reject"],
+  ["Keep", "A", "Keep the ticked ones, else the one under the cursor", () => decide("keep"), "pf-keep"],
+  ["Reject", "R", "Reject them", () => decide("reject"), "pf-reject"],
   ["Unsure", "Q", "Mark for a second look; changes nothing in the selection", unsure],
   ["Clear", "0", "Take the verdict back", () => decide("clear")],
   ["Undo", "U", "Undo your last decision, also after a reload", undo],

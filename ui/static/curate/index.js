@@ -20,13 +20,14 @@ import { decide, redo, rememberTicks, undo, unsure } from "./verdicts.js";
 import { startView } from "./views.js";
 
 const KEYS = [
-  ["← → ↑ ↓, J, K", "move; Home, End, PageUp, PageDown"], ["A or P", "keep the ticked ones, else the one under the cursor, and go on"],
-  ["R or Del", "reject"], ["Q", "unsure: for a second look"], ["0", "clear the verdict"],
-  ["⇧A / ⇧R", "keep / reject all that is shown and undecided"], ["U or Ctrl+Z", "undo, also after a reload"], ["⇧U", "redo"],
-  ["X", "tick; Shift and arrows tick along, Shift-click to here, Ctrl+A all shown"], ["Esc", "untick all; leave a search"],
-  ["Space or ↵", "look at it large"], ["C", "compare two to four"], ["G / ⇧G", "its near-duplicates / keep the best of them"],
-  ["M", "search the pool for more like it"], ["E", "write a note"], ["V / B", "reveal or blur it / all"],
-  ["N / ⇧N", "next / previous open centroid"], ["D / ⇧D", "centroid done / left out, with a reason"], ["?", "this list"],
+  [["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "j", "k"], "move"], [["Home", "End", "PageUp", "PageDown"], "first, last, a screen up, a screen down"],
+  [["a", "p"], "keep the ticked ones, else the one under the cursor, and go on"], [["r", "Delete"], "reject them"], [["q"], "unsure: for a second look"],
+  [["0"], "clear the verdict"], [["Shift+a"], "keep all that is shown and undecided"], [["Shift+r"], "reject all that is shown and undecided"],
+  [["u", "Ctrl+z"], "undo, also after a reload"], [["Shift+u", "Ctrl+Shift+z"], "redo"], [["x"], "tick"],
+  ["⇧ and arrows", "tick along; Shift-click to here"], [["Ctrl+a"], "tick all shown"], [["Escape"], "untick all; leave a search"],
+  [[" ", "Enter"], "look at it large"], [["c"], "compare two to four"], [["g"], "its near-duplicates"], [["Shift+g"], "keep the best of its near-duplicates"],
+  [["m"], "search the pool for more like it"], [["e"], "write a note"], [["v"], "reveal or blur it"], [["b"], "reveal or blur all"],
+  [["n"], "next open centroid"], [["Shift+n"], "previous open centroid"], [["d"], "centroid done"], [["Shift+d"], "centroid left out, with a reason"], [["?"], "this list"],
 ];
 const here = (act) => () => state.cursor && act(state.cursor);
 const withRow = (act) => () => { const row = rowOf(state.cursor); if (row) act(row); };
@@ -54,7 +55,7 @@ const actions = {
 const at = () => state.shown.findIndex((row) => row.id === state.cursor);
 
 load(["centroids", "grid", "side"], async () => {
-  keys(KEYS, actions);
+  keys("curate", KEYS, actions);
   if (!location.search && startView()) history.replaceState(history.state, "", `?${startView()}`);
   readReveal();
   setCentroids((await get("/api/centroids")).centroids);

@@ -1,6 +1,6 @@
 /* A tile a picture: made once, changed where something about it changed. */
 
-import { clip, el, fixed, words } from "../core/dom.js";
+import { cap, clip, el, fixed, words } from "../core/dom.js";
 import { get } from "../core/net.js";
 import { on } from "../core/page.js";
 import { isCovered, place, reveal, tick, tickTo } from "./cursor.js";
@@ -55,7 +55,7 @@ export const fillTile = (tile, row) => {
   if (covered && ["ready", "pending"].includes(row.state)) {
     tile.append(el("span", { class: "pf-over pf-reveal", "aria-hidden": "true",
       title: row.punsafe === null ? "Blurred: without an unsafe score" : `Blurred: unsafe ${fixed(row.punsafe, 2)}`,
-      on: { click: (event) => { event.stopPropagation(); place(row.id); reveal(row.id); } } }, "Reveal", el("kbd", { text: "V" })));
+      on: { click: (event) => { event.stopPropagation(); place(row.id); reveal(row.id); } } }, "Reveal", cap("V")));
   }
   tile.append(el("div", { class: "pf-over pf-line" },
     el("span", { class: "pf-figure", title: "similarity", text: fixed(row.similarity, 2).replace(/^0/, "") }),
