@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,12 @@ import pyarrow as pa
 from playwright.sync_api import expect
 
 from curation.decisions import Decisions
-from spine.config import load_config
+from spine.config import load_config, with_demo_models, write_config
 from spine.filters import judge
-from spine.settings import AestheticMin, FiltersConfig
-from tests.e2e.board_server import WAIT_MS, eventually, open_board, saved, tile
-from tests.unit.ui.planted import EACH, HOSTILE, state_of
+from spine.run import Run
+from spine.settings import AestheticMin, Config, FiltersConfig
+from tests.e2e.board_server import WAIT_MS, Server, eventually, free_port, open_board, saved, tile
+from tests.unit.ui.planted import EACH, HOSTILE, Planted, state_of
 from ui.board import Measured, judged_values
 from ui.snapshot import Snapshot
 
@@ -370,7 +372,7 @@ def test_a_key_is_changed_where_it_is_listed_and_stays_changed_for_its_curator(p
     expect(page.locator(".pf-tile").first).to_be_visible()
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keys")
-    keep = keys.locator("dt", has=page.locator("kbd", has_text="P")).get_by_role("button").first
+    keep = keys.locator('button:has(kbd[data-key="A"])')
 
     keep.click()
     page.keyboard.press("r")  # another deed's
@@ -414,3 +416,57 @@ def test_a_key_is_changed_where_it_is_listed_and_stays_changed_for_its_curator(p
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Keep A", exact=True)).to_be_visible()
     assert seen.errors == []
+
+
+def test_pictures_that_could_not_be_had_and_a_stale_link_say_why(page, server):
+    open_board(page, server, "/?centroid=0&show=all")
+    for number in range(EACH):
+        if state_of(number) == "gone":
+            expect(tile(page, server, number).locator(".pf-why")).to_have_text("could not be had: not found")
+
+    open_board(page, server, "/?centroid=999")
+
+    expect(page.get_by_role("alert")).to_contain_text("Centroid 999 of this address is not in the run")
+    expect(page.get_by_role("alert")).to_contain_text("“red squares” is open instead")
+
+
+def test_a_stopped_server_is_told_with_what_to_do_on_tiles_and_above_them(page, fresh):
+    open_board(page, fresh, "/?centroid=1&show=all")
+    page.wait_for_load_state("networkidle")  # the next centroid is here too, but for most of its pictures
+    fresh.kill()
+    page.keyboard.press("a")
+    expect(page.get_by_role("alert")).to_contain_text("start it again with `popfactory ui RUN`")
+    expect(page.get_by_role("alert")).to_contain_text("waits in this browser")
+
+    page.get_by_label("Which pictures to show").select_option("passing")
+    page.keyboard.press("v")
+    page.keyboard.press("b")
+
+    expect(page.locator(".pf-why", has_text="the board's server can't be reached").first).to_be_visible()
+    expect(page.locator(".pf-saving")).to_contain_text("1 not saved")
+    fresh.start()
+    saved(page)
+    assert [action for action, _ in fresh.stored()] == ["keep"]
+
+
+def test_an_empty_run_and_one_in_progress_say_what_comes_next(page, server, tmp_path):
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    write_config(run.config, with_demo_models(Config()))
+    new = Server(Planted(run, [], []), free_port())
+    new.start()
+    try:
+        page.goto(new.address)
+        expect(page.locator(".pf-empty")).to_contain_text(
+            "This run has no centroids yet. Start “run” on the Jobs page"
+        )
+
+        given = server.planted.run
+        for stage in (given.concepts, given.centroids):
+            shutil.copytree(stage, run.folder / stage.name)
+        page.reload()
+
+        expect(page.locator(".pf-centroid")).to_have_count(3)
+        expect(page.locator(".pf-empty")).to_contain_text("No neighbours yet: run `popfactory retrieve`")
+    finally:
+        new.kill()

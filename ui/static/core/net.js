@@ -3,6 +3,7 @@
 let base = "";
 export const setBase = (given) => { base = given || ""; };
 export const url = (path) => `${base}${path}`;
+export const pathOf = (address) => address.slice(base.length);
 export const thumbnail = (sha256, blurred) => url(`/thumb/${sha256}${blurred ? ".blurred" : ""}.webp`);
 
 export class Refused extends Error {

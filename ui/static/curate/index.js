@@ -1,5 +1,6 @@
 /* The Curate page: its keys, and what happens when it opens. */
 
+import { clip } from "../core/dom.js";
 import { poll } from "../core/jobs.js";
 import { keys } from "../core/keys.js";
 import { get } from "../core/net.js";
@@ -66,6 +67,7 @@ load(["centroids", "grid", "side"], async () => {
   await restoreRanking();
   tell("centroids");
   await adoptQueues();
+  const stale = state.centroid !== null && !entryOf(state.centroid) ? state.centroid : null;
   const first = entryOf(state.centroid) || listed()[0] || state.centroids[0];
   const { like } = state;
   if (!first) {
@@ -75,6 +77,7 @@ load(["centroids", "grid", "side"], async () => {
     state.centroid = first.centroid;
     await openSearch(like);
   } else await openCentroid(first.centroid);
+  if (stale !== null && first) notice(`Centroid ${clip(stale, 40)} of this address is not in the run (any more); “${clip(first.label, 60)}” is open instead. Look for the one that was meant by its label.`);
   on("ended", reload);
   poll();
 });

@@ -36,7 +36,7 @@ const fillIn = (answer) => {
   state.lastEvent = answer.last_event;
   queue.neighbours = answer.neighbours || null;
   applyPending();
-  notice("");
+  if (!queue.trouble) notice(""); // what isn't saved stays told
 };
 
 export const openCentroid = async (number) => {

@@ -1,7 +1,7 @@
 /* A tile a picture: made once, changed where something about it changed. */
 
 import { cap, clip, el, fixed, words } from "../core/dom.js";
-import { get } from "../core/net.js";
+import { get, pathOf } from "../core/net.js";
 import { on } from "../core/page.js";
 import { isCovered, place, reveal, tick, tickTo } from "./cursor.js";
 import { reasonOf, SIGNS, sourceOf, STATE_WORDS, tileLabel, wordOf } from "./facts.js";
@@ -10,12 +10,18 @@ import { side, state } from "./state.js";
 
 export const tiles = new Map();
 
-// A picture that was not fetched comes while one waits, or its reason does.
+// A picture that was not fetched comes while one waits; the reason why one does not come is asked for.
 const failedPicture = async (node, row) => {
-  const said = el("span", { class: "pf-why", text: row.state === "pending" ? "looking for it…" : "its file can't be opened any more" });
+  const source = node.getAttribute("src");
+  const pending = row.state === "pending";
+  const said = el("span", { class: "pf-why", text: pending ? "looking for it…" : "" });
   node.replaceWith(said);
-  if (row.state !== "pending") return;
-  try { await get(`/preview/${row.id}.blurred.webp`); } catch (error) { said.textContent = `${STATE_WORDS.gone}: ${words(error.message)}`; }
+  try {
+    await get(pending ? `/preview/${row.id}.blurred.webp` : pathOf(source));
+    if (!pending) said.textContent = "it didn't come; reload the page";
+  } catch (error) {
+    said.textContent = error.status ? `${STATE_WORDS.gone}: ${words(error.message)}` : "the board's server can't be reached";
+  }
 };
 
 const looks = (row) => [row.state, row.decision, row.tag, row.note ? 1 : 0, row.failed, row.id === state.cursor, state.ticked.has(row.id), isCovered(row),
