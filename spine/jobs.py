@@ -30,6 +30,9 @@ from spine.run import Run
 _JOB_VARIABLE = "POPFACTORY_JOB"
 _WRITE_EVERY_S = 0.5
 _LINES_KEPT = 50
+_BEGINS_S = (
+    60.0  # a process that has not told its journal so by then was never started, or died before it could
+)
 
 
 @dataclass(slots=True)
@@ -224,7 +227,12 @@ def read_job(run: Run, job_id: str) -> Job:
     if job.state == "running" and _process_start(job.pid) != job.process_start:
         job.state, job.message = "lost", "its process ended without a last word; run it again and it goes on"
     if job.state == "queued" and child is not None and child.returncode is not None:
-        job.state, job.message = "failed", _log_end(run, job_id)
+        ended = {"time": time.time(), "event": "ended", "state": "failed", "message": _log_end(run, job_id)}
+        with path.open("a", encoding="utf-8") as file:  # it could not tell so itself
+            file.write(json.dumps(ended) + "\n")
+        _apply(job, ended)
+    if job.state == "queued" and child is None and time.time() - job.updated > _BEGINS_S:
+        job.state, job.message = "lost", "its process never began; start it again"
     return job
 
 
@@ -278,8 +286,13 @@ def _replayed(run: Run, job_id: str) -> Iterator[tuple[Job, str]]:
 
 
 def cancel_job(run: Run, job_id: str) -> None:
-    """Ask a running job to stop; what it finished stays, and the same command goes on from there."""
-    job = read_job(run, job_id)
+    """Ask a running job to stop; what it finished stays, and the same command goes on from there.
+
+    One whose process is still starting is waited for: a signal would find nobody yet who could tell the journal.
+    """
+    until = time.monotonic() + _BEGINS_S
+    while (job := read_job(run, job_id)).state == "queued" and time.monotonic() < until:
+        time.sleep(0.05)
     if job.state == "running":
         with contextlib.suppress(ProcessLookupError):
             os.kill(job.pid, signal.SIGINT)

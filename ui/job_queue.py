@@ -9,7 +9,7 @@ import fcntl
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spine.errors import DataError
@@ -20,7 +20,7 @@ from spine.run import Run
 COMMANDS = ("run", "centroids", "index", "retrieve", "fetch", "score", "select", "caption", "release")
 """What may be started from a page, always on the board's own run."""
 
-OPTIONS = {"fetch": ("--retry-failed",)}
+OPTIONS = {"fetch": ("--retry-failed",), "caption": ("--failed-only",)}
 """The options that a page may add by name."""
 
 _LOOK_EVERY_S = 0.3
@@ -129,6 +129,11 @@ class JobQueue:
                     self._start(sequence)
                     continue
                 if is_active(job):
+                    continue
+                if job.state == "lost" and not job.pid:  # a board was killed in the moment of starting it
+                    sequence = replace(sequence, after=new_job_id())
+                    self._write(sequence)
+                    self._start(sequence)
                     continue
                 if job.state != "done" or not sequence.then:
                     self._file.unlink(missing_ok=True)

@@ -1,3 +1,6 @@
+import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +13,7 @@ from spine.jobs import (
     answer_of,
     cancel_job,
     list_jobs,
+    new_job_id,
     progress_of,
     read_job,
     sole_worker,
@@ -77,6 +81,42 @@ def test_cancel_reaches_the_process_and_leaves_others_alone(tmp_path):
     cancel_job(run, list_jobs(run)[0].job_id)
     assert process.wait(timeout=30) == 0
     assert list_jobs(run)[0].state == "cancelled"
+
+
+def test_a_job_that_is_still_starting_is_cancelled_as_soon_as_it_can_be(tmp_path):
+    run, job_id = Run(tmp_path), new_job_id()
+    run.jobs.mkdir()
+    entry = {"time": time.time(), "event": "queued", "command": ["x"]}
+    (run.jobs / f"{job_id}.jsonl").write_text(json.dumps(entry) + "\n")
+    code = (
+        "import sys, time, pathlib; time.sleep(0.5)\n"
+        "from spine.jobs import Journal; from spine.run import Run\n"
+        "j = Journal(Run(pathlib.Path(sys.argv[1])), ['x'])\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    j.close('cancelled')"
+    )
+    environment = {**os.environ, "POPFACTORY_JOB": job_id}
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment)
+
+    cancel_job(run, job_id)
+
+    assert process.wait(timeout=30) == 0
+    assert read_job(run, job_id).state == "cancelled"
+
+
+def test_a_job_whose_process_never_began_is_lost_after_a_while_and_one_that_died_at_once_failed_for_good(
+    tmp_path, monkeypatch
+):
+    run, job_id = Run(tmp_path), new_job_id()
+    run.jobs.mkdir()
+    for age_s, state in ((5, "queued"), (120, "lost")):
+        entry = {"time": time.time() - age_s, "event": "queued", "command": ["select", str(tmp_path)]}
+        (run.jobs / f"{job_id}.jsonl").write_text(json.dumps(entry) + "\n")
+        assert read_job(run, job_id).state == state
+
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    died = start_job(run, ["select", str(tmp_path)])
+    assert _until(lambda: read_job(run, died).state == "failed")
+    assert read_job(run, died).state == "failed"  # told by its journal now, to other processes too
 
 
 def test_only_one_process_works_on_a_run(tmp_path):

@@ -44,6 +44,20 @@ def test_a_job_whose_board_ended_before_it_was_started_is_started_once(run):
         board.close()
 
 
+def test_a_job_that_a_killed_board_never_got_to_start_is_started_by_the_next_one(run):
+    waiting = {"after": new_job_id(), "command": ["select"], "then": ["select"]}
+    run.jobs.mkdir()
+    entry = {"time": time.time() - 100, "event": "queued", "command": ["select", str(run.folder)]}
+    (run.jobs / f"{waiting['after']}.jsonl").write_text(json.dumps(entry) + "\n")
+    (run.jobs / "waiting.json").write_text(json.dumps(waiting))
+
+    board = JobQueue(run)
+
+    _until(lambda: not (run.jobs / "waiting.json").exists())
+    assert [job.state for job in list_jobs(run)] == ["done", "done", "lost"]
+    board.close()
+
+
 def test_after_a_job_that_failed_nothing_of_its_sequence_is_started(run):
     run.config.write_text(run.config.read_text().replace("[select]", "[select]\nwrong = 1"))
     queue = JobQueue(run)
