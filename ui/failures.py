@@ -7,9 +7,11 @@ import pyarrow.compute as pc
 
 from spine.places import shown_place
 from spine.run import Run, part_paths
-from spine.tables import CAPTIONS, IMAGES, read_table
+from spine.tables import CAPTIONS, IMAGES, STATUSES, read_table
 
 _TABLES = {
+    "embed concepts": ("concepts/statuses", STATUSES, ("input", "message")),
+    "embed pool": ("pool/statuses", STATUSES, ("input", "message")),
     "fetch": ("images", IMAGES, ("id", "url", "message")),
     "caption": ("captions", CAPTIONS, ("id", "message")),
 }
@@ -21,12 +23,12 @@ def examples(run: Run, stage: str, reason: str, count: int = 5) -> list[dict[str
 
     Args:
         run: The run.
-        stage: "fetch" or "caption"; others keep no row of what failed, and have no examples.
+        stage: As the job's journal names it. Those that keep no row of what failed have no examples.
         reason: As the job's journal counts it.
         count: At most.
 
     Returns:
-        `id` as decimal text, `message`, and `url` where there is one.
+        `what` failed, an id as decimal text or the name of an input; `message`, and `url` where there is one.
     """
     if stage not in _TABLES:
         return []
@@ -42,6 +44,10 @@ def examples(run: Run, stage: str, reason: str, count: int = 5) -> list[dict[str
         if len(found) >= count:
             break
     return [
-        row | {"id": str(row["id"]), "message": shown_place(row["message"] or "", run.folder)}
+        {
+            "what": shown_place(str(row.get("input") or row.get("id")), run.folder),
+            "url": row.get("url"),
+            "message": shown_place(row["message"] or "", run.folder),
+        }
         for row in found
     ]

@@ -1,7 +1,7 @@
 /* The Jobs page: every job of the run, whoever started it. */
 
 import { button, clip, count, el, fill, seconds, when, words } from "./core/dom.js";
-import { ACTIVE, bar, busy, figures, jobs, jobStrip, poll, startJobs } from "./core/jobs.js";
+import { ACTIVE, bar, figures, jobs, jobStrip, mayStart, poll, startJobs } from "./core/jobs.js";
 import { get, post } from "./core/net.js";
 import { load, notice, on, part, tell } from "./core/page.js";
 import * as router from "./core/router.js";
@@ -16,6 +16,8 @@ const COMMANDS = {
   release: "Publish the dataset with its card",
 };
 const STATES = ["running", "queued", "done", "failed", "cancelled", "lost"];
+const RETRIES = [["fetch", "fetch --retry-failed", "fetch --retry-failed: ask again what may answer another time"],
+  ["caption", "caption --failed-only", "caption --failed-only: ask again for the captions that failed, and for no others"]];
 const GRAPH = { width: 600, height: 90 };
 
 part("jobs", (host) => {
@@ -26,7 +28,7 @@ part("jobs", (host) => {
   const detail = el("div", { class: "pf-job-detail" });
   let chosen = router.query().get("job");
   let story = { job: null, updated: null, stages: [], points: [] };
-  let shown = ""; // the cause whose examples are open
+  let shown = ""; // the stage and cause whose examples are open
   let found = [];
   buttons.forEach((node) => { node.disabled = true; }); // until it is known whether a job is at work
   host.append(el("div", { class: "pf-page" },
@@ -52,33 +54,37 @@ part("jobs", (host) => {
   el("span", { class: "pf-muted pf-job-time", text: `${when(entry.started)} · ${seconds(Math.max(1, (entry.ended || entry.updated) - entry.started))}` }));
 
   const drawDetail = (job) => {
-    const failures = Object.entries(job.failures).sort((a, b) => b[1] - a[1]);
-    const working = busy();
+    // Of every stage, as a later one's journal forgets them; before the stages are known, of the newest.
+    const stages = story.job === job.job && story.stages.length ? story.stages : [job];
+    const failing = stages.filter((stage) => Object.keys(stage.failures).length);
+    const again_ = RETRIES.find(([stage]) => failing.some((each) => each.stage === stage));
+    const working = !mayStart();
     const again = button(job.state === "done" ? "Run it again" : "Go on with it", "", "The same command: each stage does what is missing", () => change(`/api/jobs/${job.job}/again`), "pf-small-button");
-    const retry = button("Retry what failed", "", "fetch --retry-failed: ask again what may answer another time", () => startJobs(["fetch --retry-failed"]), "pf-small-button");
-    again.disabled = retry.disabled = working;
+    const retry = again_ && button("Retry what failed", "", again_[2], () => startJobs([again_[1]]), "pf-small-button");
+    again.disabled = working;
+    if (retry) retry.disabled = working;
     fill(detail,
       el("div", { class: "pf-tools" }, el("h2", { class: "pf-part" }, `Job ${job.job}`), el("span", { class: "pf-gap" }),
-        ACTIVE.includes(job.state) || !Object.hasOwn(COMMANDS, job.command.split(" ")[1]) ? null : again, job.stage === "fetch" && failures.length && !ACTIVE.includes(job.state) ? retry : null),
+        ACTIVE.includes(job.state) || !Object.hasOwn(COMMANDS, job.command.split(" ")[1]) ? null : again, ACTIVE.includes(job.state) ? null : retry),
       el("div", { class: "pf-tools pf-command-line" }, el("code", { class: "pf-command", text: clip(job.command, 500) }),
         button("Copy", "", "Copy the command", async () => { try { await navigator.clipboard.writeText(job.command); notice("Copied."); } catch { notice("This browser does not let the page copy; mark the text and copy it."); } }, "pf-small-button")),
       jobStrip(job, false),
       story.stages.length ? stagesTable(story.stages) : null,
       story.points.length > 5 ? graph(story.points, job.unit) : null,
-      failures.length ? causes(job, failures) : null,
+      ...failing.map((stage) => causes(job, stage)),
       job.lines.length ? el("pre", { class: "pf-log", tabindex: 0, role: "region", "aria-label": "Last lines", text: job.lines.map((entry) => clip(entry, 2000)).join("\n") }) : null);
   };
-  const causes = (job, failures) => el("table", { class: "pf-failures" }, el("caption", { text: "Failures by cause" }),
-    ...failures.flatMap(([reason, number]) => [
-      el("tr", {}, el("td", {}, el("button", { type: "button", class: "pf-link", "aria-expanded": shown === reason ? "true" : "false", text: words(reason), on: { click: () => expand(job, reason) } })), el("td", { text: count(number) })),
-      shown === reason ? el("tr", {}, el("td", { colspan: 2 }, el("ul", { class: "pf-examples" },
-        ...(found.length ? found.map((each) => el("li", { text: [each.id, clip(each.url, 200), clip(each.message, 300)].filter(Boolean).join(" · ") })) : [el("li", { class: "pf-muted", text: "no examples are kept of this stage" })])))) : null,
+  const causes = (job, { stage, failures }) => el("table", { class: "pf-failures", "data-stage": stage }, el("caption", { text: `What failed in ${stage}, by cause` }),
+    ...Object.entries(failures).sort((a, b) => b[1] - a[1]).flatMap(([reason, number]) => [
+      el("tr", {}, el("td", {}, el("button", { type: "button", class: "pf-link", "aria-expanded": shown === `${stage} ${reason}` ? "true" : "false", text: words(reason), on: { click: () => expand(job, stage, reason) } })), el("td", { text: count(number) })),
+      shown === `${stage} ${reason}` ? el("tr", {}, el("td", { colspan: 2 }, el("ul", { class: "pf-examples" },
+        ...(found.length ? found.map((each) => el("li", { text: [clip(each.what, 200), clip(each.url, 200), clip(each.message, 300)].filter(Boolean).join(" · ") })) : [el("li", { class: "pf-muted", text: "no examples are kept of this stage" })])))) : null,
     ].filter(Boolean)));
-  const expand = async (job, reason) => {
-    shown = shown === reason ? "" : reason;
+  const expand = async (job, stage, reason) => {
+    shown = shown === `${stage} ${reason}` ? "" : `${stage} ${reason}`;
     found = [];
     if (shown) {
-      try { found = (await get(`/api/jobs/${job.job}/examples?stage=${encodeURIComponent(job.stage)}&reason=${encodeURIComponent(reason)}`)).examples; } catch (error) { notice(error.message); }
+      try { found = (await get(`/api/jobs/${job.job}/examples?stage=${encodeURIComponent(stage)}&reason=${encodeURIComponent(reason)}`)).examples; } catch (error) { notice(error.message); }
     }
     drawDetail(job);
   };
@@ -89,7 +95,7 @@ part("jobs", (host) => {
   };
 
   on("jobs", async () => {
-    const working = busy();
+    const working = !mayStart();
     buttons.forEach((node) => { node.disabled = working; });
     const by = STATES.map((state) => [state, jobs.list.filter((entry) => entry.state === state).length]).filter(([, number]) => number);
     tally.textContent = by.map(([state, number]) => `${count(number)} ${state}`).join(" · ");

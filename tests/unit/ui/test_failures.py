@@ -1,3 +1,8 @@
+import pyarrow as pa
+
+from spine.publish import publish_table
+from spine.run import part_path
+from spine.tables import STATUSES
 from tests.unit.ui.planted import DEPTH, EACH, plant
 from ui.failures import examples
 
@@ -8,6 +13,21 @@ def test_examples_of_a_cause_are_rows_that_failed_for_it(tmp_path):
     found = examples(planted.run, "fetch", "not_found", 4)
 
     gone = {str(picture) for number, picture in enumerate(planted.ids) if EACH - 5 <= number % EACH < DEPTH}
-    assert len(found) == 4 and {row["id"] for row in found} <= gone
+    assert len(found) == 4 and {row["what"] for row in found} <= gone
     assert all(row["message"] == "404" for row in found)
     assert examples(planted.run, "fetch", "timeout") == examples(planted.run, "score", "any") == []
+
+
+def test_examples_of_inputs_that_could_not_be_embedded_name_them_without_folders(tmp_path):
+    run = plant(tmp_path / "run").run
+    rows = [
+        {"input": f"/data/{number}.jpg", "status": "failed", "reason": "truncated"}
+        | {"id": None, "message": f"/data/{number}.jpg: it ends early"}
+        for number in range(9)
+    ]
+    publish_table(part_path(run.pool / "statuses", 0), pa.Table.from_pylist(rows, schema=STATUSES))
+
+    found = examples(run, "embed pool", "truncated")
+
+    assert [row["what"] for row in found] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert found[0]["message"] == "0.jpg: it ends early"
