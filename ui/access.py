@@ -59,7 +59,7 @@ class Guard:
     - Under /gradio_api only what our pages use: the rest can read files and ask other servers.
     - A write needs JSON, our own header, and no foreign Origin.
     - With tokens, every path but /login needs the cookie that /login gives for one; one that reads can't write.
-      `request.state.curator` is the token's name then, None without tokens.
+      `request.state.curator` is the token's name then, None without tokens; `roles` are all names and scopes.
     """
 
     def __init__(self, app: ASGIApp, *, tokens: Sequence[Token] = ()) -> None:
@@ -91,6 +91,7 @@ class Guard:
             return _refuse(403, "another site's page may not write here")
         state = scope.setdefault("state", {})
         state["curator"], state["may_write"] = None, True
+        state["roles"] = [{"name": each.name, "scope": each.scope} for each in self._tokens]
         if self._tokens:
             if path == "/login":
                 return await self._login(scope, receive, base)

@@ -5,17 +5,21 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from spine.config import DEMO, PRESETS, load_config, preset, with_demo_models
 from spine.config_edit import settings_of
 from spine.endpoints import models_at
 from spine.errors import ConfigError, FactoryError
 from spine.lists import BlockLists
-from spine.settings import Config, ListsConfig
+from spine.run import part_paths
+from spine.settings import Config, FiltersConfig, ListsConfig
 from spine.stage import find_manifest
 from ui.desk import Desk
 from ui.documents import documents
@@ -53,6 +57,7 @@ class SetupDesk:
             "index": self._index(),
             "models": self._models(config),
             "lists": self.lists(config.lists),
+            "filters": self._filters(config.filters),
             "preset": nearest_preset(config),
             "documents": documents(),
         }
@@ -175,6 +180,35 @@ class SetupDesk:
             for does, (setting, wrote) in known.items()
         ]
 
+    def _filters(self, config: FiltersConfig) -> list[dict[str, Any]]:
+        """Each filter with its limit, and of how many pictures its value was measured, or is told by the pool."""
+        limits = {
+            "min_side_px": (config.min_side_px or None, "width", "width"),
+            "pwatermark_max": (config.pwatermark_max, "watermark", "pwatermark"),
+            "punsafe_max": (config.punsafe_max, "unsafe", "punsafe"),
+            "aesthetic_min": (config.aesthetic_min.value, "aesthetic", "aesthetic"),
+            "violence_max": (config.violence_max, "violence", None),
+        }
+        run = self._desk.run
+        folders = {"images": run.images, "scores": run.scores, "pool": run.neighbours}
+        found = {
+            name: _known(part_paths(folder)) if find_manifest(folder) is not None else (0, {})
+            for name, folder in folders.items()
+        }
+        told = []
+        for name, (limit, measured, of_pool) in limits.items():
+            rows, known = found["images" if measured == "width" else "scores"]
+            pool_rows, pool_known = found["pool"]
+            told.append(
+                {
+                    "filter": name,
+                    "limit": limit,
+                    "measured": [known.get(measured, 0), rows],
+                    "of_pool": [pool_known.get(of_pool or "", 0), pool_rows],
+                }
+            )
+        return told
+
     def _list(self, kind: str, name: str, path: Path) -> dict[str, Any]:
         told: dict[str, Any] = {"kind": kind, "path": name}
         try:
@@ -188,6 +222,19 @@ class SetupDesk:
             "digest": hashlib.sha256(content).hexdigest(),
             "changed": path.stat().st_mtime,
         }
+
+
+def _known(paths: Sequence[Path]) -> tuple[int, dict[str, int]]:
+    """Rows of a table kept in parts, and by column how many are not null; from the files' own statistics."""
+    rows, known = 0, Counter[str]()
+    for path in paths:
+        about = pq.read_metadata(path)
+        rows += about.num_rows
+        for group in map(about.row_group, range(about.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                if column.statistics is not None and column.statistics.has_null_count:
+                    known[column.path_in_schema] += group.num_rows - column.statistics.null_count
+    return rows, dict(known)
 
 
 def nearest_preset(config: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
     def about(request: Request) -> JSONResponse:
         name, may_write = (getattr(request.state, key, None) for key in ("curator", "may_write"))
         access = {"curator": name, "may_write": may_write is not False}
+        access["roles"] = getattr(request.state, "roles", [])
         return fresh(setup.about() | {"access": access})
 
     @app.get("/api/setup/server")

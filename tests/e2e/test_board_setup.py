@@ -26,6 +26,8 @@ def test_servers_lists_models_and_disk_are_told_and_what_to_do_about_each(page, 
     expect(page.locator(".pf-set-list li").first).to_contain_text("can't be reached")
     expect(page.get_by_text("demo model", exact=True).first).to_be_visible()
     expect(page.locator(".pf-set-disk")).to_contain_text("images/")
+    expect(page.locator('tr[data-filter="min_side_px"]')).to_contain_text("at work")
+    expect(page.locator('tr[data-filter="violence_max"]')).to_contain_text("no limit is set")
     (run.folder / "gone.txt").write_text("1\n2\n")
     page.get_by_role("button", name="Look again").click()
     expect(page.get_by_text("Until it can be read")).to_have_count(0)

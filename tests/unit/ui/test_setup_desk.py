@@ -11,6 +11,8 @@ from spine.endpoints import endpoint_base, models_at
 from spine.errors import ConfigError
 from spine.publish import publish_json
 from spine.stage import Stage
+from spine.tables import IMAGES, NEIGHBOURS, read_parts, scores_schema
+from tests.unit.ui.planted import D
 from ui.desk import Desk
 from ui.setup_desk import SetupDesk, nearest_preset
 
@@ -117,6 +119,25 @@ def test_the_index_is_told_with_the_recall_of_its_report(planted, setup):
 
     assert (index["kind"], index["n"], index["d"], index["nprobe"]) == ("IVF", 90, 4, 8)
     assert index["recall"]["recall_at_100"] == 0.96
+
+
+def test_filters_are_told_with_of_how_many_pictures_their_value_is_known(planted, setup):
+    run = planted.run
+    scores = read_parts(run.scores, scores_schema(D))
+    images, neighbours = read_parts(run.images, IMAGES), read_parts(run.neighbours, NEIGHBOURS)
+
+    told = {each["filter"]: each for each in setup.about()["filters"]}
+
+    unknown = scores["unsafe"].null_count
+    assert unknown and told["punsafe_max"]["measured"] == [scores.num_rows - unknown, scores.num_rows]
+    assert told["min_side_px"] == {
+        "filter": "min_side_px",
+        "limit": 64,
+        "measured": [images.num_rows - images["width"].null_count, images.num_rows],
+        "of_pool": [neighbours.num_rows, neighbours.num_rows],
+    }
+    assert told["pwatermark_max"]["of_pool"] == [0, neighbours.num_rows]
+    assert (told["violence_max"]["limit"], told["violence_max"]["measured"]) == (None, [0, scores.num_rows])
 
 
 def test_demo_models_are_named_as_such_and_no_server_is_no_trouble(setup):

@@ -74,8 +74,16 @@ const accessNode = () => {
   const access = state.about.access;
   const told = access.curator ? `You came in as ${access.curator}, who may ${access.may_write ? "decide, start jobs and change settings" : "look and change nothing"}.`
     : "No token is asked for: the board answers on this machine alone, and whoever sits here may decide. The name at the top of Curate and Captions is recorded with each decision.";
-  return el("p", { text: told });
+  return el("div", {}, el("p", { text: told }), access.roles.length ? el("ul", { class: "pf-set-list" }, ...access.roles.map((each) => el("li", {}, el("b", { text: clip(each.name, 40) }), ` ${each.scope === "write" ? "decides, starts jobs, changes settings" : "looks"}`))) : null);
 };
+
+/* Which filters can do something here: what has a limit, and a value that is known. */
+const filtersNode = () => el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Filters" }, el("table", { class: "pf-table" },
+  el("thead", {}, el("tr", {}, ...["Filter", "Limit", "Measured here", "Told by the pool", ""].map((text) => el("th", { scope: "col", text: text || "State" })))),
+  el("tbody", {}, ...state.about.filters.map((each) => el("tr", { "data-filter": each.filter }, el("td", {}, el("code", { text: each.filter })),
+    el("td", { class: "pf-n", text: each.limit === null ? "off" : String(each.limit) }),
+    ...[each.measured, each.of_pool].map(([known, rows]) => el("td", { text: rows ? `${count(known)} of ${count(rows)}` : "–" })),
+    el("td", {}, each.limit === null ? el("span", { class: "pf-muted", text: "no limit is set" }) : each.measured[0] + each.of_pool[0] ? good("at work") : bad("no value is known: no head gives one, and the pool has no such column")))))));
 
 const diskNode = () => {
   const found = state.disk;
@@ -93,12 +101,13 @@ const diskNode = () => {
 };
 
 part("setup", (host) => {
-  const places = { run: el("div", {}), server: el("div", {}), index: el("div", {}), engines: el("div", {}), models: el("div", {}), lists: el("div", {}), access: el("div", {}), disk: el("div", {}), documents: el("ul", { class: "pf-set-list pf-set-docs" }) };
+  const places = { run: el("div", {}), server: el("div", {}), index: el("div", {}), engines: el("div", {}), models: el("div", {}), filters: el("div", {}), lists: el("div", {}), access: el("div", {}), disk: el("div", {}), documents: el("ul", { class: "pf-set-list pf-set-docs" }) };
   host.append(el("div", { class: "pf-page pf-set" },
     section("This run", places.run, el("div", { class: "pf-tools" }, button("Look again", "", "Ask the servers and read the files again", refresh))),
     section("Retrieval server and index", places.server, places.index),
     section("Caption servers", places.engines),
     section("Models", places.models),
+    section("Filters", places.filters),
     section("Lists in force", places.lists),
     section("Who may do what", places.access),
     section("Disk", places.disk),
@@ -118,6 +127,7 @@ part("setup", (host) => {
     fill(places.index, indexNode());
     fill(places.models, modelsNode());
     fill(places.lists, listsNode());
+    fill(places.filters, filtersNode());
     fill(places.access, accessNode());
     fill(places.documents, ...about.documents.map((each) => el("li", {}, el("a", { class: "pf-link", href: url(`/docs/${each.name}.md`), target: "_blank", rel: "noopener", text: each.title }), el("span", { class: "pf-muted pf-small", text: ` ${each.name}.md` }))));
   });

@@ -2,7 +2,7 @@
 
 import { button, choice, count, el, fill } from "../core/dom.js";
 import { get, post } from "../core/net.js";
-import { notice, on, tell } from "../core/page.js";
+import { mayWrite, notice, on, tell } from "../core/page.js";
 import * as router from "../core/router.js";
 
 const SHOWS = { all: "all settings", changed: "other than the default", editable: "to be changed here" };
@@ -38,12 +38,12 @@ const editor = (setting) => {
     tell("drafts");
   };
   if (setting.kind === "truth") {
-    const box = el("input", { type: "checkbox", "aria-label": label, on: { change: () => take(box.checked) } });
+    const box = el("input", { type: "checkbox", "aria-label": label, disabled: !mayWrite(), on: { change: () => take(box.checked) } });
     box.checked = value;
     return box;
   }
   const tag = setting.kind === "texts" ? "textarea" : "input";
-  const field = el(tag, { class: "pf-input", "aria-label": label, maxlength: 1000, inputmode: setting.kind === "number" ? "decimal" : null, rows: setting.kind === "texts" ? 2 : null,
+  const field = el(tag, { class: "pf-input", "aria-label": label, disabled: !mayWrite(), maxlength: 1000, inputmode: setting.kind === "number" ? "decimal" : null, rows: setting.kind === "texts" ? 2 : null,
     placeholder: setting.kind === "number" && setting.default === null ? "off" : null, on: { input: () => take(read(setting, field.value)) } });
   field.value = setting.kind === "texts" ? value.join("\n") : value ?? "";
   return field;
