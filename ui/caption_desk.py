@@ -94,6 +94,14 @@ class CaptionDesk:
             "total": len(found.shown),
         }
 
+    def shown(self, asked: Asked, limit: int) -> dict[str, Any]:
+        """The pictures that are listed, the first of them by id, and how many there are."""
+        _, _, found = self._list(asked)
+        return {
+            "pictures": [str(each) for each in found.ids[found.shown[:limit]].tolist()],
+            "total": len(found.shown),
+        }
+
     def form(self) -> dict[str, Any]:
         """What a captioning run can be told: the settings as they stand, and what there is to choose from."""
         config = self._desk.snapshot.config().caption

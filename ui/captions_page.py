@@ -45,6 +45,10 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
     def unflagged(centroid: str = "", sort: str = "centroid") -> JSONResponse:
         return fresh(captions.unflagged(_asked("", "", centroid, sort)))
 
+    @app.get("/api/captions/shown")
+    def shown(show: str = "", flag: str = "", centroid: str = "", sort: str = "centroid") -> JSONResponse:
+        return fresh(captions.shown(_asked(show, flag, centroid, sort), _MOST_AGAIN))
+
     @app.get("/api/captions/form")
     def form() -> JSONResponse:
         return fresh(captions.form())

@@ -6,8 +6,11 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, expect
 
+from popfactory.settings_file import start_run
 from spine.jobs import Journal
-from tests.e2e.board_server import WAIT_MS, open_board, saved
+from spine.run import Run
+from tests.e2e.board_server import WAIT_MS, Server, free_port, open_board, saved
+from tests.unit.ui.planted import Planted
 from tests.unit.ui.planted_captions import plant_captions
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -73,6 +76,24 @@ def test_the_page_follows_the_systems_theme(chromium, server, theme):
     context.close()
 
 
+def test_axe_finds_nothing_on_pages_of_an_empty_run_and_each_says_what_to_do(page, tmp_path):
+    start_run(tmp_path / "run", concepts="nowhere", pool="nowhere", demo_models=True)
+    made = Server(Planted(Run(tmp_path / "run"), [], []), free_port())
+    made.start()
+    try:
+        for path, said in (
+            ("captions", "This run has nothing to caption yet: start “run” on the Jobs page"),
+            ("jobs", "No job yet on this run."),
+            ("release", "No stage is finished yet: start “run” on the Jobs page."),
+            ("setup", "has not run yet"),
+        ):
+            page.goto(f"{made.address}/{path}")
+            expect(page.get_by_text(said).first).to_be_visible()
+            assert _violations(page) == [], path
+    finally:
+        made.kill()
+
+
 def test_a_centroid_is_opened_filtered_and_decided_on_without_a_mouse(page, fresh):
     open_board(page, fresh)
     page.get_by_label("Search centroids").focus()
@@ -120,6 +141,9 @@ def test_axe_finds_nothing_on_the_captions_release_and_setup_pages(page, server)
     assert _violations(page) == []
     page.goto(f"{server.address}/release")
     expect(page.locator(".pf-chart svg").first).to_be_visible()
+    assert _violations(page) == []
+    page.get_by_role("button", name="Look and release…").click()
+    expect(page.get_by_role("dialog").get_by_role("region", name="Card")).to_be_visible()
     assert _violations(page) == []
     page.goto(f"{server.address}/setup")
     expect(page.locator(".pf-set-disk")).to_be_visible()

@@ -157,6 +157,26 @@ def test_a_try_of_two_prompts_is_shown_side_by_side_and_chosen_for_the_run(page,
     assert seen.errors == []
 
 
+def test_another_caption_is_asked_for_all_that_the_filters_show(page, server, seen):
+    open_captions(page, server, "?flag=loops")
+    shown = page.locator(".pf-cap").evaluate_all("cards => cards.map((card) => card.dataset.id)")
+    page.get_by_role("button", name=f"Ask again for the {len(shown)} shown").click()
+    dialog = page.get_by_role("dialog", name="Caption again")
+    dialog.get_by_label("Prompt").select_option("detail")
+    dialog.get_by_role("button", name="Ask", exact=True).click()
+
+    for picture in shown:
+        blocks = page.locator(f'.pf-cap[data-id="{picture}"] .pf-cap-block')
+        expect(blocks.filter(has_text="detail")).to_have_count(1, timeout=JOB_MS)
+    job = list_jobs(server.planted.run)[0]
+    assert (job.state, job.command[0]) == ("done", "caption")
+    assert {word for word in job.command if word in shown} == set(shown)
+    strip = page.locator(".pf-cap-run .pf-job")
+    expect(strip).to_have_attribute("data-state", "done")
+    expect(strip).to_contain_text(f"{job.done} of {job.total} {job.unit}")
+    assert job.done == len(shown) and seen.errors == []
+
+
 def test_without_its_server_the_page_keeps_what_was_decided_until_it_is_back(page, server):
     open_captions(page, server, "?show=new")
     number = cursor(page, server)

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from curation.decisions import Decisions
 from tests.unit.ui.planted import Planted, plant
+from tests.unit.ui.planted_captions import plant_captions
 from ui.app import build_app
 from ui.tokens import Token
 
@@ -64,6 +65,44 @@ def test_the_board_works_under_a_path_of_another_app(planted, chromium):
     history = Decisions.open(planted.run.decisions).history()
     assert [(event.action, event.ids) for event in history] == [("keep", (planted.ids[0],))]
     assert errors == []
+
+
+def test_who_may_only_read_can_look_at_every_page_and_start_or_change_nothing(tmp_path, chromium):
+    planted = plant(tmp_path / "run")
+    plant_captions(planted)
+    tokens = [Token("ada", "write", "open sesame"), Token("eve", "read", "just looking")]
+    with _serving(build_app(planted.run, tokens=tokens)) as address:
+        page = chromium.new_page()
+        page.goto(f"{address}/login")
+        page.get_by_label("Token of this board").fill("just looking")
+        page.get_by_role("button", name="Open").click()
+        expect(page.locator(".pf-tile").first).to_be_visible(timeout=WAIT_MS)
+
+        page.goto(f"{address}/captions")
+        expect(page.locator(".pf-cap-here")).to_be_visible(timeout=WAIT_MS)
+        for key in ("a", "r", "e", "u", "Shift+U", "Shift+A", "t"):
+            page.keyboard.press(key)
+            expect(page.get_by_role("alert")).to_contain_text("Your token reads only")
+        expect(page.get_by_role("button", name="Caption", exact=True)).to_be_disabled()
+        expect(page.get_by_label("Model", exact=True)).to_be_disabled()
+        page.goto(f"{address}/jobs")
+        expect(page.get_by_text("No job yet on this run.")).to_be_visible(timeout=WAIT_MS)
+        for button in page.locator(".pf-start button").all():
+            expect(button).to_be_disabled()
+        page.goto(f"{address}/release")
+        expect(page.get_by_role("button", name="Look and release…")).to_be_visible(timeout=WAIT_MS)
+        expect(page.get_by_label("Licence")).to_be_disabled()
+        page.get_by_role("button", name="Look and release…").click()
+        expect(page.get_by_role("dialog").get_by_role("region", name="Card")).to_be_visible(timeout=WAIT_MS)
+        expect(page.get_by_role("dialog").get_by_role("button", name="Publish")).to_be_disabled()
+        page.goto(f"{address}/setup")
+        expect(page.get_by_text("You came in as eve, who may look and change nothing.")).to_be_visible()
+        expect(page.get_by_text("ada decides, starts jobs, changes settings")).to_be_visible()
+        page.locator('details[data-table="filters"] summary').click()
+        expect(page.get_by_label("[filters] min_side_px")).to_be_disabled()
+        page.close()
+
+    assert not planted.run.jobs.exists() and not planted.run.decisions.exists()
 
 
 def test_with_a_token_the_board_opens_after_it_is_given(planted, chromium):

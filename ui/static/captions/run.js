@@ -1,11 +1,12 @@
 /* A captioning run: who is asked what, a try on a few pictures, how long it takes, and the start. */
 
 import { button, choice, clip, count, el, fill, seconds } from "../core/dom.js";
-import { busy, jobs, jobStrip, poll } from "../core/jobs.js";
+import { busy, jobs, jobStrip, mayStart, poll } from "../core/jobs.js";
 import { get, post } from "../core/net.js";
-import { notice, on, page, tell } from "../core/page.js";
+import { mayWrite, notice, on, page, tell } from "../core/page.js";
 import { openPreview } from "./preview.js";
 import { state } from "./state.js";
+import { askAgainShown } from "./verdicts.js";
 
 const ENGINES = { embedded: "embedded: in a process of this machine", http: "http: OpenAI-compatible servers" };
 const form = { seen: "", settings: null, prompts: [], models: [], previews: [] };
@@ -76,6 +77,7 @@ export const runPart = () => {
   });
   const start = button("Caption", "", "Describe every selected picture that has no caption yet", () => run({ kind: "run" }), "pf-primary");
   const failed = button("Only the failed", "", "Ask again for those that failed, and for no others", () => run({ kind: "run", failed_only: true }));
+  const shown = button("", "", "Other captions of the pictures that the filters show; they come beside those that are there", askAgainShown);
   const strip = el("div", {});
   const run = async (content) => { if (await saveSettings(wanted())) await startJob(content); };
 
@@ -121,10 +123,13 @@ export const runPart = () => {
       ? `${count(written)} captioned, ${count(number("failed"))} failed, ${count(number("missing"))} not asked yet${state.centroid ? ` (in centroid ${state.centroid})` : ""}.${state.finished ? "" : " Not finished: later stages wait for the rest."}`
       : "Nothing is selected, so there is nothing to caption.";
     failed.hidden = !number("failed");
+    shown.hidden = !(state.show || state.flag || state.centroid) || !state.total;
+    shown.textContent = `Ask again for the ${count(state.total)} shown…`;
   });
   const enable = () => {
-    const ready = Boolean(page.run && page.run.stages.selection) && !busy();
-    for (const each of [start, failed, tryOut]) each.disabled = !ready;
+    const ready = Boolean(page.run && page.run.stages.selection) && mayStart();
+    for (const each of [start, failed, tryOut, shown]) each.disabled = !ready;
+    for (const each of [engine, endpoints, model, prompt, tokens]) each.disabled = !mayWrite();
     const job = jobs.list.find((each) => each.command.split(" ")[1] === "caption" || each.state === "running" || each.state === "queued");
     fill(strip, job ? jobStrip(job, busy() || job.state !== "done") : null);
   };
@@ -140,7 +145,7 @@ export const runPart = () => {
     el("section", {}, el("h2", { class: "pf-part", text: "Try it on a few pictures" }),
       tried, second, el("div", { class: "pf-tools" }, field("Pictures", amount), tryOut), previews),
     el("section", {}, el("h2", { class: "pf-part", text: "Caption the selection" }),
-      el("div", { class: "pf-tools" }, estimate, start, failed), told, strip));
+      el("div", { class: "pf-tools" }, estimate, start, failed, shown), told, strip));
 };
 
 export const currentSettings = () => form.settings;

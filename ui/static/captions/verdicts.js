@@ -4,7 +4,7 @@ import { button, choice, clip, count, el, openDialog } from "../core/dom.js";
 import { busy, poll } from "../core/jobs.js";
 import { curator } from "../core/memory.js";
 import { get, post } from "../core/net.js";
-import { notice, on, tell } from "../core/page.js";
+import { mayWrite, notice, on, tell } from "../core/page.js";
 import { enqueue, queue } from "../core/queue.js";
 import { plainer } from "./card.js";
 import { more } from "./loading.js";
@@ -14,6 +14,10 @@ const SURE_FROM = 200; // captions decided on at once that a dialog asks about
 let local = 0; // decisions of this page count after all that the server has told
 const history = [];
 
+const readsOnly = () => {
+  if (!mayWrite()) notice("Your token reads only: ask for one that writes to decide here.");
+  return !mayWrite();
+};
 const record = (event) => enqueue({ target: "caption", last_seen: state.lastEvent, ...event });
 const changed = (card) => {
   const before = card.state;
@@ -34,7 +38,7 @@ const set = (caption, decision, more_ = {}) => {
 export const decide = (action, { reason = null, text = null, stay = false } = {}) => {
   const card = here();
   const caption = card && pickedOf(card);
-  if (!caption || card.state === "blocked") return;
+  if (!caption || card.state === "blocked" || readsOnly()) return;
   if (action === "clear" && !caption.decision) return;
   if (action === "keep" && text === null && caption.edited) { // kept already, in the curator's words
     if (!stay) move(1);
@@ -60,6 +64,7 @@ export const clean = () => {
 };
 
 export const undo = () => {
+  if (readsOnly()) return;
   for (const [id, name, before] of history.pop() || []) {
     const card = cardOf(id);
     const caption = card && card.captions.find((each) => each.caption_id === name);
@@ -67,7 +72,7 @@ export const undo = () => {
   }
   record({ action: "undo", ids: [] });
 };
-export const redo = () => record({ action: "redo", ids: [] });
+export const redo = () => { if (!readsOnly()) record({ action: "redo", ids: [] }); };
 
 on("answered", (answer) => {
   const pending = new Set(queue.events.flatMap((event) => event.ids || []));
@@ -133,7 +138,7 @@ export const reveal = (card) => {
 export const edit = () => {
   const card = here();
   const caption = card && pickedOf(card);
-  if (!caption || card.state === "blocked") return;
+  if (!caption || card.state === "blocked" || readsOnly()) return;
   state.editing = { id: card.id, caption: caption.caption_id, text: caption.edited || caption.caption || "" };
   state.picked.set(card.id, caption.caption_id);
   tell("card", card);
@@ -161,6 +166,7 @@ export const saveEdit = (card, caption, text) => {
 // ------------------------------------------------------------------ many at once, and asking again
 
 export const keepUnflagged = async () => {
+  if (readsOnly()) return;
   const found = await get(`/api/captions/unflagged?${asked({ show: "", flag: "" })}`).catch((error) => notice(error.message));
   if (!found || !found.captions.length) return;
   const act = () => {
@@ -188,7 +194,19 @@ export const keepUnflagged = async () => {
 
 export const askAgain = async () => {
   const card = here();
-  if (!card || card.state === "blocked") return;
+  if (card && card.state !== "blocked") await ask([card.id], "this picture");
+};
+
+/* Ask again for what the filters show: such as all that loop, by another prompt. */
+export const askAgainShown = async () => {
+  const found = await get(`/api/captions/shown?${asked()}`).catch((error) => notice(error.message));
+  if (!found || !found.pictures.length) return;
+  const left = found.total - found.pictures.length;
+  await ask(found.pictures, `${count(found.pictures.length)} pictures${left ? `; ${count(left)} more are left for another time` : ""}`);
+};
+
+const ask = async (ids, named) => {
+  if (readsOnly()) return;
   if (busy()) { notice("A job is at work on this run: wait for it, or cancel it, then ask again."); return; }
   const form = await get("/api/captions/form").catch((error) => notice(error.message));
   if (!form) return;
@@ -201,13 +219,13 @@ export const askAgain = async () => {
     dialog.close();
     const other = (value, usual) => (value && value !== usual ? value : null);
     try {
-      await post("/api/captions/start", { kind: "again", ids: [card.id], prompt: other(prompt, form.settings.prompt), model: other(model.value.trim(), form.settings.model) });
+      await post("/api/captions/start", { kind: "again", ids, prompt: other(prompt, form.settings.prompt), model: other(model.value.trim(), form.settings.model) });
       notice("");
     } catch (error) { notice(error.message); }
     await poll();
   };
   const dialog = openDialog("Caption again",
-    el("h2", { class: "pf-part", text: "Ask for another caption of this picture" }),
+    el("h2", { class: "pf-part", text: `Ask for another caption of ${named}` }),
     el("p", { class: "pf-muted", text: "It comes beside those that are there, and you choose. The same prompt and model draw other words each time." }),
     el("datalist", { id: "pf-again-models" }, ...form.models.map((each) => el("option", { value: each }))),
     el("label", { class: "pf-cap-field" }, "Prompt", prompts),

@@ -2,12 +2,13 @@
 
 import { button, clip, count, el, seconds } from "./dom.js";
 import { get, post } from "./net.js";
-import { notice, tell } from "./page.js";
+import { mayWrite, notice, tell } from "./page.js";
 
 export const jobs = { list: [], waiting: [] };
 export const ACTIVE = ["queued", "running"];
 export const active = () => jobs.list.find((job) => ACTIVE.includes(job.state)) || null;
 export const busy = () => Boolean(active() || jobs.waiting.length);
+export const mayStart = () => mayWrite() && !busy();
 
 let polling = null;
 export const poll = async () => {
@@ -68,7 +69,7 @@ export const jobStrip = (job, withLine = true) => el("div", { class: "pf-job", "
     el("b", { text: job.command.split(" ")[1] || "job" }), el("span", { class: `pf-state pf-state-${job.state}`, text: job.state }),
     jobs.waiting.length && ACTIVE.includes(job.state) ? el("span", { class: "pf-muted", text: `then ${jobs.waiting.join(", ")}` }) : null,
     el("span", { class: "pf-gap" }),
-    ACTIVE.includes(job.state) ? button("Cancel", "", "Stop; what is finished stays", () => cancel(job.job), "pf-quiet") : null),
+    ACTIVE.includes(job.state) && mayWrite() ? button("Cancel", "", "Stop; what is finished stays", () => cancel(job.job), "pf-quiet") : null),
   bar(job),
   el("div", { class: "pf-muted pf-small", text: [job.stage, figures(job)].filter(Boolean).join(" · ") }),
   job.message ? el("div", { class: "pf-small pf-bad", text: clip(job.message, 400) }) : null,

@@ -6,6 +6,9 @@ import { get, setBase } from "./net.js";
 
 export const page = { run: null, notice: "" };
 
+/* Whether who is here may decide, start jobs and change settings; with a token that reads, not. */
+export const mayWrite = () => !page.run || page.run.may_write;
+
 const listeners = {};
 export const on = (topic, listener) => (listeners[topic] ??= []).push(listener);
 export const tell = (topic, value) => (listeners[topic] || []).forEach((listener) => listener(value));

@@ -1,9 +1,8 @@
 /* What would be released now, in a dialog: looked at before it is published. */
 
 import { button, count, el, fill, openDialog, words } from "../core/dom.js";
-import { busy } from "../core/jobs.js";
+import { mayStart } from "../core/jobs.js";
 import { get } from "../core/net.js";
-import { page } from "../core/page.js";
 import { changesNode, sampleNode } from "./parts.js";
 
 const sums = (found) => {
@@ -33,6 +32,6 @@ export const openDraft = async (publish, closed) => {
       el("section", {}, el("h3", { class: "pf-part", text: `${count(found.rows.length)} of its ${count(found.released)} rows, at random` }), el("div", { class: "pf-rel-samples" }, ...found.rows.map(sampleNode))),
       el("section", {}, el("h3", { class: "pf-part", text: "Its card" }), el("pre", { class: "pf-log pf-rel-card", tabindex: 0, role: "region", "aria-label": "Card", text: found.card })));
     go.firstChild.textContent = `Publish ${found.name}`;
-    go.disabled = found.stands || busy() || !page.run.may_write;
+    go.disabled = found.stands || !mayStart();
   } catch (error) { fill(body, el("p", { class: "pf-bad", role: "alert", text: error.message })); }
 };

@@ -2,9 +2,9 @@
 
 import { histogram } from "../core/charts.js";
 import { button, choice, count, el, fill, words } from "../core/dom.js";
-import { active, busy, jobs, jobStrip, poll, startJobs } from "../core/jobs.js";
+import { active, busy, jobs, jobStrip, mayStart, poll, startJobs } from "../core/jobs.js";
 import { get, post, url } from "../core/net.js";
-import { load, notice, on, part, tell } from "../core/page.js";
+import { load, mayWrite, notice, on, part, tell } from "../core/page.js";
 import * as router from "../core/router.js";
 import { balanceNode, overNode } from "./balance.js";
 import { openDraft } from "./draft.js";
@@ -58,7 +58,8 @@ const nextPart = () => {
   const enable = () => {
     const about = state.about;
     release.disabled = !about || about.missing.length > 0 || busy();
-    run.disabled = !about || busy();
+    run.disabled = !about || !mayStart();
+    for (const field of Object.values(fields)) field.disabled = !mayWrite();
     const job = active() || jobs.list.find((each) => ["release", "run"].includes(each.command.split(" ")[1]));
     fill(strip, job ? jobStrip(job, busy() || job.state !== "done") : null);
   };
