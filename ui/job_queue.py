@@ -180,6 +180,10 @@ class JobList:
         self._run = run
         self._ended: dict[str, Job] = {}
 
+    def total(self) -> int:
+        """How many jobs there are."""
+        return sum(1 for _ in self._run.jobs.glob("*.jsonl"))
+
     def newest(self, count: int) -> list[Job]:
         """The newest jobs."""
         jobs = []

@@ -16,14 +16,15 @@ from ui.pages import Page, fresh
 from ui.requests import json_of
 
 _JOBS_SHOWN = 100
+_MOST_JOBS = 10_000
 _POINTS_SHOWN = 200
 
 
 def _add_routes(app: FastAPI, desk: Desk) -> None:
     @app.get("/api/jobs")
-    def jobs() -> JSONResponse:
-        rows = [job_row(job) for job in desk.job_list.newest(_JOBS_SHOWN)]
-        return fresh({"jobs": rows, "waiting": desk.jobs.waiting})
+    def jobs(count: int = _JOBS_SHOWN) -> JSONResponse:
+        rows = [job_row(job) for job in desk.job_list.newest(min(max(count, 1), _MOST_JOBS))]
+        return fresh({"jobs": rows, "total": desk.job_list.total(), "waiting": desk.jobs.waiting})
 
     @app.post("/api/jobs")
     async def start(request: Request) -> JSONResponse:

@@ -57,6 +57,19 @@ def test_caption_follows_select_although_the_board_was_killed_in_between(server,
     assert done == {"select": "done", "caption": "done"} and not (run.jobs / "waiting.json").exists()
 
 
+def test_every_job_of_the_run_can_be_seen_however_many_there_are(server, page):
+    for number in range(105):
+        Journal(server.planted.run, [f"number-{number}"]).close("done")
+    page.goto(f"{server.address}/jobs")
+    rows = page.locator(".pf-job-row")
+    expect(rows).to_have_count(100)
+
+    page.get_by_role("button", name="6 older").click()
+
+    expect(rows).to_have_count(106)  # and that of the demo, the first
+    expect(rows.last).to_contain_text("demo")
+
+
 def test_the_causes_of_every_stage_are_told_with_examples_and_what_failed_can_be_retried(server, page, seen):
     run = server.planted.run
     journal = Journal(run, ["run", str(run.folder)])

@@ -103,7 +103,8 @@ part("jobs", (host) => {
     waiting.textContent = jobs.waiting.length ? `Next: ${jobs.waiting.join(", then ")}` : "";
     if (!jobs.list.length) { table.replaceChildren(el("p", { class: "pf-muted", text: "No job yet on this run." })); detail.replaceChildren(); return; }
     const job = current();
-    table.replaceChildren(...jobs.list.map((entry) => rowNode(entry, job)));
+    const older = jobs.total - jobs.list.length;
+    table.replaceChildren(...jobs.list.map((entry) => rowNode(entry, job)), ...(older > 0 ? [button(`${count(older)} older`, "", "Show earlier jobs too", () => { jobs.shown += 1000; poll(); }, "pf-quiet")] : []));
     if (story.job !== job.job || story.updated !== job.updated) {
       try {
         const answer = await get(`/api/jobs/${job.job}`);

@@ -87,4 +87,4 @@ def test_journals_of_ended_jobs_are_read_once_and_those_at_work_each_time(run):
     working.close("failed", "why")
 
     assert {job.command[0]: job.state for job in jobs.newest(9)} == {"select": "done", "fetch": "failed"}
-    assert len(jobs.newest(1)) == 1
+    assert len(jobs.newest(1)) == 1 and jobs.total() == 2

@@ -4,7 +4,7 @@ import { button, clip, count, el, seconds } from "./dom.js";
 import { get, post } from "./net.js";
 import { mayWrite, notice, tell } from "./page.js";
 
-export const jobs = { list: [], waiting: [] };
+export const jobs = { list: [], waiting: [], total: 0, shown: 100 };
 export const ACTIVE = ["queued", "running"];
 export const active = () => jobs.list.find((job) => ACTIVE.includes(job.state)) || null;
 export const busy = () => Boolean(active() || jobs.waiting.length);
@@ -15,8 +15,9 @@ export const poll = async () => {
   clearTimeout(polling);
   const before = active();
   try {
-    const answer = await get("/api/jobs");
+    const answer = await get(`/api/jobs?count=${jobs.shown}`);
     jobs.list = answer.jobs;
+    jobs.total = answer.total;
     jobs.waiting = answer.waiting;
     tell("jobs");
     const ended = before && jobs.list.find((job) => job.job === before.job && !ACTIVE.includes(job.state));
