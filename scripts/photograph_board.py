@@ -197,6 +197,19 @@ def releasing(camera: Camera) -> None:
     camera.take(page)
 
 
+def drafting(camera: Camera) -> None:
+    """What would be published, once a curator has taken a picture out and written a caption."""
+    page = camera.open("/captions?sort=-words")
+    page.wait_for_selector(".pf-cap")
+    _press(page, "ArrowDown e")
+    page.locator(".pf-cap-edit").fill("Three green circles on a violet check, and a small red cross.")
+    _press(page, "Control+Enter ArrowDown r")
+    page.wait_for_selector('.pf-saving:has-text("saved")')
+    page.goto(page.url.split("/captions")[0] + "/release?draft=open")
+    page.wait_for_selector(".pf-rel-card")
+    camera.take(page)
+
+
 def setting_up(camera: Camera) -> None:
     """Servers, index, models, lists."""
     page = camera.open("/setup")
@@ -215,6 +228,7 @@ SCENES: dict[str, Callable[[Camera], None]] = {
     "captions": captions,
     "trying-dark": trying,
     "release": releasing,
+    "draft": drafting,
     "setup": setting_up,
 }
 

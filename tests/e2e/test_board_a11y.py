@@ -77,7 +77,7 @@ def test_the_page_follows_the_systems_theme(chromium, server, theme):
 
 
 def test_axe_finds_nothing_on_pages_of_an_empty_run_and_each_says_what_to_do(page, tmp_path):
-    start_run(tmp_path / "run", concepts="nowhere", pool="nowhere", demo_models=True)
+    start_run(tmp_path / "run", demo_models=True)
     made = Server(Planted(Run(tmp_path / "run"), [], []), free_port())
     made.start()
     try:
