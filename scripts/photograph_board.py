@@ -202,7 +202,7 @@ def drafting(camera: Camera) -> None:
     page = camera.open("/captions?sort=-words")
     page.wait_for_selector(".pf-cap")
     _press(page, "ArrowDown e")
-    page.locator(".pf-cap-edit").fill("Three green circles on a violet check, and a small red cross.")
+    page.locator(".pf-cap-edit").fill("Blue and cyan shapes on a navy ground of dots.")
     _press(page, "Control+Enter ArrowDown r")
     page.wait_for_selector('.pf-saving:has-text("saved")')
     page.goto(page.url.split("/captions")[0] + "/release?draft=open")
