@@ -114,7 +114,7 @@ def test_a_job_of_another_name_or_with_options_is_refused(board):
     for commands in (["rm"], ["select --force"], [], "select", [["select"]], None):
         reply = board.post("/api/jobs", content=json.dumps({"commands": commands}), headers=WRITE)
         assert reply.status_code == 409, commands
-    assert board.get("/api/jobs").json() == {"jobs": [], "waiting": []}
+    assert board.get("/api/jobs").json() == {"jobs": [], "total": 0, "waiting": []}
 
 
 def test_a_body_that_is_no_json_or_too_long_is_refused(board):
