@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from index_builder.indexing.candidate_ranking import candidates_for, in_order, ranked_exactly
+from index_builder.indexing.candidate_ranking import candidates_for, in_order, ranked_by_faiss, ranked_exactly
 from index_builder.indexing.index_file import (
     INDEX_FILE,
     METADATA_FOLDER,
@@ -77,6 +77,8 @@ class IndexFolder:
         self._kept: dict[str, Any] = {}
         size_bytes = self.path.stat().st_size if self.path.is_file() else sys.maxsize
         self._on_gpus = GpuIndex.of(index, size_bytes)
+        ranks = vectors is not None and self._on_gpus is None and self.metric == "inner_product"
+        self._ranked = ranked_by_faiss(index, vectors) if ranks and self.n else None
         self._map_lock = threading.Lock()
         self._mapped = False
 
@@ -146,11 +148,18 @@ class IndexFolder:
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         if len(queries) and self.n:
             depth = min(self.n, k if vectors is None else candidates_for(k))
-            found, numbers = self._search(index, queries, depth, nprobe)
-            if self.metric == "l2":
-                found = np.subtract(1, found / 2, dtype=np.float32)
-            if vectors is not None:
-                found, numbers = ranked_exactly(queries, numbers, vectors)
+            if self._ranked is not None:
+                parameters = load_faiss().IndexRefineSearchParameters(
+                    k_factor=1.0, base_index_params=self._parameters(index, nprobe)
+                )
+                found, numbers = self._ranked.search(queries, depth, params=parameters)
+                found, numbers = in_order(found, numbers)
+            else:
+                found, numbers = self._search(index, queries, depth, nprobe)
+                if self.metric == "l2":
+                    found = np.subtract(1, found / 2, dtype=np.float32)
+                if vectors is not None:
+                    found, numbers = ranked_exactly(queries, numbers, vectors)
             width = min(k, depth)
             rows[:, :width] = numbers[:, :width]
             similarities[:, :width] = np.where(numbers[:, :width] >= 0, found[:, :width], -np.inf)
@@ -280,7 +289,7 @@ class IndexFolder:
 
     def close(self) -> None:
         """Let go of the files. Searches that run end well; later ones are a mistake."""
-        self._index = self._vectors = self._on_gpus = None
+        self._index = self._vectors = self._on_gpus = self._ranked = None
         self._kept = {}
         self._rows = MetadataRows([], self._rows.schema)
 
