@@ -125,7 +125,7 @@ def parse_npy(body: bytes, d: int) -> Vectors:
             f"the array's header says {shape}, its content has {len(content):,} bytes", code="bad_npy"
         )
     with np.errstate(over="ignore"):
-        vectors = np.frombuffer(content, dtype=dtype).reshape(shape).astype(np.float32)
+        vectors = np.frombuffer(content, dtype=dtype).reshape(shape).astype(np.float32, copy=False)
     if not np.isfinite(vectors).all():
         raise Refusal("the array holds NaN, infinity or a number too large; finite numbers were needed")
     return vectors
