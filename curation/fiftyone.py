@@ -30,8 +30,9 @@ def fiftyone_csv(table: pa.Table) -> str:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["filepath", *FIELDS])
-    for row in table.select(["image_path", *_COLUMNS]).to_pylist():
-        path, parts = split_place(row.pop("image_path"))
-        if not parts:
-            lines.writerow([path, *("" if value is None else value for value in row.values())])
+    for batch in table.select(["image_path", *_COLUMNS]).to_batches(max_chunksize=10_000):
+        for path, *values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            place, parts = split_place(path)
+            if not parts:
+                lines.writerow([place, *("" if value is None else value for value in values)])
     return text.getvalue()

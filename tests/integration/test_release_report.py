@@ -14,13 +14,13 @@ from curation.fetched_images import fetch
 from curation.release import release
 from curation.selection import select
 from curation.verdicts import Verdicts
-from spine.config import load_config
+from spine.config import load_config, write_config
 from spine.publish import publish_table
 from spine.run import Run, part_path
-from spine.settings import SelectConfig
+from spine.settings import ReleaseConfig, SelectConfig
 from spine.shards import write_shard
 from spine.stage import Stage, read_manifest
-from spine.tables import METADATA, SELECTION, list_column, read_parts, read_table, scores_schema
+from spine.tables import IMAGES, METADATA, SELECTION, list_column, read_parts, read_table, scores_schema
 from tests.integration.curation_runs import (
     CONFIG,
     D,
@@ -52,9 +52,11 @@ def collection(run: Run, name: str, vectors: np.ndarray, ids: list[int]) -> None
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Neighbours near the axes, as the concepts are; the rest of the pool anywhere. Last centroid: all too small."""
-    small = {"height": 8}
+    sizes = {(CENTROIDS - 1, rank): {"height": 8} for rank in range(EACH)} | {
+        (0, 0): {"width": 64, "height": 32}
+    }
     rows = [
-        Planted(c, rank, local(tmp_path / "pool", 100 * c + rank, **(small if c == CENTROIDS - 1 else {})))
+        Planted(c, rank, local(tmp_path / "pool", 100 * c + rank, **sizes.get((c, rank), {})))
         for c in range(CENTROIDS)
         for rank in range(EACH)
     ]
@@ -217,11 +219,16 @@ class Meanwhile:
 
 
 def test_a_takedown_during_a_release_leaves_nothing(run):
+    """Of the pictures in its tars neither: the one taken down is the only one of its shape, and so of its tar."""
+    config = load_config(run.config)
+    write_config(run.config, replace(config, release=ReleaseConfig(pixels=True, aspect_buckets=True)))
     chosen = next(
         row for row in read_table(run.selection_table, SELECTION).to_pylist() if row["verdict"] == "selected"
     )
-    places = read_parts(run.images, pa.schema([("id", pa.int64()), ("sha256", pa.string())])).to_pylist()
+    places = read_parts(run.images, IMAGES, ["id", "sha256", "image_path"]).to_pylist()
     sha256 = next(row["sha256"] for row in places if row["id"] == chosen["id"])
+    place = next(row["image_path"] for row in places if row["id"] == chosen["id"])
+    pixels = Path(place).read_bytes()
     progress = Meanwhile(run, chosen["id"])
 
     manifest = release(run, progress=progress)
@@ -234,6 +241,9 @@ def test_a_takedown_during_a_release_leaves_nothing(run):
             content = path.read_bytes()
             assert str(chosen["id"]).encode() not in content
             assert sha256.encode() not in content
+            assert pixels not in content
+    shapes = {path.name for path in run.release("pop", "1.0").glob("webdataset/*.tar")}
+    assert shapes == {"4x3-00000.tar"}, "that of its shape is gone"
     assert (
         chosen["id"]
         not in read_table(run.release("pop", "1.0") / "dataset.parquet", pa.schema([("id", pa.int64())]))[
