@@ -67,10 +67,10 @@ def assemble(run: Run, lists: BlockLists, verdicts: Verdicts) -> Dataset:
     captions = chosen_captions(run, verdicts.captions, _CAPTION)
     left_out: Counter[str] = Counter()
     keeps = np.zeros(len(ids), dtype=bool)
-    urls, hashes = pool.column("url").to_pylist(), images.select(["sha256", "md5", "pdq"]).to_pylist()
-    for row, (number, url, known) in enumerate(zip(ids.tolist(), urls, hashes, strict=True)):
+    known = images.select(["sha256", "md5", "pdq"]).append_column("url", pool.column("url"))
+    rules = lists.blocks_all(known.append_column("id", pa.array(ids)))
+    for row, (number, rule) in enumerate(zip(ids.tolist(), rules, strict=True)):
         caption = captions.get(number, NO_CAPTION)
-        rule = lists.blocks(picture_id=number, url=url, **known)
         if rule is not None:
             left_out[rule] += 1
         elif caption.text is None:

@@ -51,11 +51,8 @@ class PictureValues:
     """Id that stands for its near-duplicates; its own where it has none."""
     area: Ints
     """Pixels, 0 where unknown."""
-    url: Sequence[str | None]
-    sha256: Sequence[str | None]
-    md5: Sequence[str | None]
-    pdq: Sequence[str | None]
-    """As spine.tables.IMAGES has them."""
+    named_by: pa.Table
+    """What lists know them by, as spine.tables.IMAGES has it: id, url, sha256, md5, pdq."""
 
 
 def read_values(run: Run, pictures: Pictures, reach: Reach) -> PictureValues:
@@ -103,10 +100,14 @@ def read_values(run: Run, pictures: Pictures, reach: Reach) -> PictureValues:
         ),
         group=np.asarray(pc.coalesce(group, pa.chunked_array([pictures.ids])).to_numpy(), dtype=np.int64),
         area=np.asarray(area.to_numpy(), dtype=np.int64),
-        url=pool.column("url").to_pylist(),
-        sha256=pc.coalesce(image.column("sha256"), pool.column("sha256")).to_pylist(),
-        md5=image.column("md5").to_pylist(),
-        pdq=image.column("pdq").to_pylist(),
+        named_by=pa.table(
+            {
+                "id": pictures.ids,
+                "url": pool.column("url"),
+                "sha256": pc.coalesce(image.column("sha256"), pool.column("sha256")),
+                **{name: image.column(name) for name in ("md5", "pdq")},
+            }
+        ),
     )
 
 

@@ -129,10 +129,9 @@ def blocked_rows(run: Run, lists: BlockLists) -> list[Blocked]:
     schema = pa.schema([DATASET.field(name) for name in _NAMED_BY])
     found = []
     for folder in published(run):
-        for row in read_table(folder / "dataset.parquet", schema).to_pylist():
-            rule = lists.blocks(picture_id=row["id"], **_known(row))
-            if rule is not None:
-                found.append(Blocked(folder.name, row["id"], rule))
+        rows = read_table(folder / "dataset.parquet", schema)
+        rules = zip(rows.column("id").to_pylist(), lists.blocks_all(rows), strict=True)
+        found += [Blocked(folder.name, number, rule) for number, rule in rules if rule is not None]
     return found
 
 

@@ -237,12 +237,8 @@ def _listed(pictures: Pictures, values: PictureValues, lists: BlockLists) -> lis
     ]
     if lists.empty:
         return found
-    for place, (number, url, sha256, md5, pdq) in enumerate(
-        zip(pictures.ids.tolist(), values.url, values.sha256, values.md5, values.pdq, strict=True)
-    ):
-        named = lists.blocks(picture_id=number, url=url, sha256=sha256, md5=md5, pdq=pdq)
-        if named is not None:
-            found.append((place, named))
+    rules = enumerate(lists.blocks_all(values.named_by))
+    found += [(place, rule) for place, rule in rules if rule is not None]
     return sorted(found, key=lambda each: _RULE[each[1]])
 
 

@@ -216,9 +216,8 @@ class SetupDesk:
             content = path.read_bytes()
         except (ConfigError, OSError) as error:
             return told | {"trouble": str(error)}
-        entries = (lists.ids, lists.urls, lists.domains, lists.hashes, lists.url_hashes, lists.pdq)
         return told | {
-            "entries": sum(map(len, entries)),
+            "entries": lists.size,
             "digest": hashlib.sha256(content).hexdigest(),
             "changed": path.stat().st_mtime,
         }

@@ -103,10 +103,10 @@ def run_case(case: Case) -> list[tuple[str, str, str | None]]:
             dtype=np.int64,
         ),
         area=np.array([each["side"] ** 2 for each in of], dtype=np.int64),
-        url=[None] * len(of),
-        sha256=[None] * len(of),
-        md5=[None] * len(of),
-        pdq=[None] * len(of),
+        named_by=pa.table(
+            {"id": pictures.ids}
+            | {name: pa.nulls(len(of), pa.string()) for name in ("url", "sha256", "md5", "pdq")}
+        ),
     )
     lists = BlockLists(frozenset(case.taken_down), frozenset(), frozenset(), frozenset(), "")
     table = decide(candidates, pictures, values, config_of(case), lists, verdicts_of(case))

@@ -1,5 +1,7 @@
 import hashlib
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from spine.config import write_config
@@ -100,3 +102,42 @@ def test_a_hash_of_a_wrong_length_or_kind_stops_the_work(tmp_path, entry):
     (tmp_path / "list.txt").write_text(entry)
     with pytest.raises(ConfigError, match="line 1"):
         BlockLists.load(ListsConfig(hash_block=("list.txt",)), tmp_path)
+
+
+def test_many_pictures_at_once_are_judged_as_one_by_one(tmp_path):
+    random = np.random.default_rng(4)
+    listed = [random.bytes(32) for _ in range(600)]
+
+    def look(content: bytes, differing: int) -> str:
+        bits = np.unpackbits(np.frombuffer(content, np.uint8))
+        bits[random.choice(256, differing, replace=False)] ^= 1
+        return np.packbits(bits).tobytes().hex()
+
+    hashes = [*(f"pdq:{each.hex()}" for each in listed), "sha256:" + "ab" * 32]
+    (tmp_path / "hashes.txt").write_text("\n".join(hashes))
+    (tmp_path / "takedown.txt").write_text("7\nbad.example\n")
+    lists = BlockLists.load(ListsConfig(takedown=("takedown.txt",), hash_block=("hashes.txt",)), tmp_path)
+    turned = [random.bytes(32).hex() for _ in range(7)]
+    looks = [
+        " ".join([*turned, look(listed[row], differing)])
+        for row, differing in enumerate([0, 1, 30, 31, 32, 60])
+    ]
+    pictures = pa.table(
+        {
+            "id": pa.array(range(1, 11), pa.int64()),
+            "url": ["http://bad.example/1", None, None, "http://fine.example", *[None] * 6],
+            "sha256": ["ab" * 32, "ab" * 32, *[None] * 8],
+            "md5": pa.nulls(10, pa.string()),
+            "pdq": [None, None, None, *looks, None],
+        }
+    )
+
+    rules = lists.blocks_all(pictures)
+
+    assert rules == ["takedown", "hash_block", None, *["hash_block"] * 3, "takedown", None, None, None]
+    one_by_one = [
+        lists.blocks(picture_id=row.pop("id"), **{name: row[name] for name in row})
+        for row in pictures.to_pylist()
+    ]
+    assert rules == one_by_one
+    assert BlockLists.load(ListsConfig(), tmp_path).blocks_all(pictures) == [None] * 10
