@@ -142,14 +142,10 @@ class Validity:
         listed = _mask(pc.is_in(rows.column("reason"), value_set=pa.array(ON_LISTS)))
         if self.lists.empty:
             return ~listed
-        names = ("id", "url", "sha256", "md5", *(("pdq",) if len(self.lists.pdq) else ()))
-        said = np.full(rows.num_rows, True)
-        for row, (known, before) in enumerate(
-            zip(rows.select(names).to_pylist(), rows.column("reason").to_pylist(), strict=True)
-        ):
-            now = self.lists.blocks(picture_id=known.pop("id"), **known)
-            said[row] = now == (before if listed[row] else None)
-        return said
+        before = zip(rows.column("reason").to_pylist(), listed.tolist(), strict=True)
+        said = [reason if was_listed else None for reason, was_listed in before]
+        now = self.lists.blocks_all(rows)
+        return np.array([each == then for each, then in zip(now, said, strict=True)], dtype=bool)
 
 
 class Ledger:

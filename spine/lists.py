@@ -122,7 +122,7 @@ class BlockLists:
         """As `blocks`, of many pictures at once: their looks are compared together, in far less time.
 
         Args:
-            pictures: Columns id, url, sha256, md5 and pdq.
+            pictures: Columns id, url, sha256, md5, and pdq where a list has such hashes.
         """
         names = ("id", "url", "sha256", "md5")
         known = zip(*(pictures.column(name).to_pylist() for name in names), strict=True)
