@@ -220,14 +220,14 @@ class HttpEngine:
         while True:
             lane = await self._lanes.enter()
             answer = await self._post(lane, body)
-            detour = (
-                isinstance(answer, CaptionFailure) and answer.reason == UNREACHABLE and self._lanes.some_up
-            )
-            if isinstance(answer, Busy) or detour:
+            unheard = isinstance(answer, CaptionFailure) and answer.reason == UNREACHABLE
+            if isinstance(answer, CaptionFailure) and unheard and self._lanes.gone:
+                raise ServiceError(f"{answer.message}; start it again, and then the same command")
+            if isinstance(answer, Busy) or unheard:
                 busy += 1
                 if busy > MAX_BUSY:
                     raise ServiceError(
-                        f"the caption servers were busy {busy} times in a row; lower [caption] in_flight"
+                        f"the caption servers were busy or gone {busy} times in a row; lower [caption] in_flight"
                     )
                 await asyncio.sleep(pause_s(busy, answer.wait_s if isinstance(answer, Busy) else 0.0))
                 continue
@@ -235,8 +235,6 @@ class HttpEngine:
             if isinstance(answer, Reply):
                 return replace(answer, attempts=attempts)
             if answer.reason == "refused" or attempts == MAX_ATTEMPTS:
-                if answer.reason == UNREACHABLE:
-                    raise ServiceError(f"{answer.message}; start it again, and then the same command")
                 return CaptionFailure(answer.reason, answer.message, attempts)
             await asyncio.sleep(pause_s(attempts, None))
 

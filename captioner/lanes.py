@@ -15,6 +15,9 @@ FAILURES_TO_CLOSE = 8
 
 LONGEST_REST_S = 30.0
 
+PROBES_TO_GIVE_UP = 6
+"""So often in a row nobody may listen at a server, in some 15 s, until it counts as gone."""
+
 _FIRST_WIDTH = 8
 _GAIN = 1.05  # so much more must a wider lane bring, to be widened again
 _PROBE_AFTER = 8  # windows without gain until a wider one is tried again
@@ -33,6 +36,8 @@ class Lane:
     running: int = 0
     failures: int = 0
     """In a row."""
+    unheard: int = 0
+    """Times in a row that nobody listened, those under way together counted once."""
     rest_until: float = 0.0
     """Nothing is sent before."""
     _rest_s: float = 0.5
@@ -65,7 +70,7 @@ class Lane:
     def answered(self, now: float) -> None:
         """One came back with an answer, whatever it says."""
         self.running -= 1
-        self.failures, self._probing, self._rest_s = 0, False, 0.5
+        self.failures, self.unheard, self._probing, self._rest_s = 0, 0, False, 0.5
         self._answers += 1
         if self._answers >= max(self.width, _FEWEST_IN_WINDOW):
             self._widen(now)
@@ -73,7 +78,7 @@ class Lane:
     def slowed(self, now: float, wait_s: float | None) -> None:
         """It asked for time, or gave no answer in time: half as many, and nothing before `wait_s` is over."""
         self.running -= 1
-        self.width, self._congested = max(self.width // 2, 1), True
+        self.width, self._congested, self.unheard = max(self.width // 2, 1), True, 0
         self._begin_window(now, rate=0.0)
         if wait_s is not None:
             self.rest_until = max(self.rest_until, now + min(wait_s, LONGEST_REST_S))
@@ -82,10 +87,12 @@ class Lane:
         """One came back with a fault: of the picture or of the server, or as nobody listens there."""
         self.running -= 1
         self.failures += 1
+        self.unheard = self.unheard if surely_down else 0
         if surely_down or self.failures >= FAILURES_TO_CLOSE:
             if now >= self.rest_until:  # those that were under way together count once
                 self.rest_until = now + min(self._rest_s, LONGEST_REST_S)
                 self._rest_s *= 2
+                self.unheard += surely_down
             self._probing = True
 
     def dropped(self) -> None:
@@ -146,6 +153,6 @@ class Lanes:
                 places -= 1
 
     @property
-    def some_up(self) -> bool:
-        """Whether one server at least has not failed lately."""
-        return any(lane.failures == 0 for lane in self.all)
+    def gone(self) -> bool:
+        """Whether at no server anybody has listened for some time."""
+        return all(lane.unheard >= PROBES_TO_GIVE_UP for lane in self.all)

@@ -20,6 +20,7 @@ from captioner.captions import caption
 from captioner.embedded import EmbeddedEngine, EmbeddedSetup
 from captioner.engine import CaptionFailure, Reply, Sampling
 from captioner.http import HttpEngine, HttpSetup
+from captioner.lanes import PROBES_TO_GIVE_UP
 from captioner.sending import data_url
 from captioner.serving import create_app
 from spine.errors import ConfigError, ServiceError
@@ -333,9 +334,12 @@ def test_a_server_that_dies_stops_the_work_instead_of_failing_every_picture(misb
     state["server"].shutdown()
     state["server"].server_close()
 
+    many = [noise(seed) for seed in range(40)]
     with pytest.raises(ServiceError, match="can't be reached"):
-        engine.describe([noise(1)], LAION, 8)
+        engine.describe(many, LAION, 8)
+    [lane] = engine._lanes.all
     engine.close()
+    assert lane.failures <= 4 + PROBES_TO_GIVE_UP, "the more wait for it, the longer it would take otherwise"
 
 
 def test_a_server_that_is_gone_is_left_alone_and_the_other_does_the_work(misbehaving):
