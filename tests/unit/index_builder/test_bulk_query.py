@@ -16,12 +16,9 @@ from spine.errors import DataError
 from spine.publish import publish_array
 from spine.settings import FiltersConfig
 from spine.stage import Stage
+from tests.unit.index_builder.scattered import unit
 
 N, D = 2_000, 24
-
-
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

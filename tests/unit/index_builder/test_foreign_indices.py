@@ -9,20 +9,14 @@ from faiss.contrib.ondisk import merge_ondisk
 
 from index_builder.indexing.index_folder import IndexFolder
 from spine.errors import DataError
+from tests.unit.index_builder.scattered import scattered
 
 N, D = 1_600, 32
 
 
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def vectors():
-    random = np.random.default_rng(5)
-    return unit(
-        random.standard_normal((40, D))[random.integers(40, size=N)] + 0.4 * random.standard_normal((N, D))
-    )
+    return scattered(N, D)
 
 
 def metadata(folder, n=N):

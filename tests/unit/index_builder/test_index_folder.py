@@ -13,25 +13,19 @@ from index_builder.metadata.metadata_rows import MetadataRows, write_metadata
 from spine.errors import DataError
 from spine.publish import publish_array
 from spine.stage import Stage
+from tests.unit.index_builder.scattered import near, scattered, unit
 
 N, D = 3_000, 32
 
 
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def vectors():
-    random = np.random.default_rng(5)
-    middles = random.standard_normal((40, D))
-    return unit(middles[random.integers(40, size=N)] + 0.4 * random.standard_normal((N, D)))
+    return scattered(N, D)
 
 
 @pytest.fixture(scope="module")
 def queries(vectors):
-    random = np.random.default_rng(6)
-    return unit(vectors[random.integers(N, size=50)] + 0.1 * random.standard_normal((50, D)))
+    return near(vectors, 50)
 
 
 def exact(vectors, queries, k):

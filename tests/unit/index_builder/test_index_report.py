@@ -12,12 +12,9 @@ from index_builder.indexing.index_report import Measured, Step, measure
 from index_builder.metadata.metadata_rows import write_metadata
 from index_builder.numerics.stored_vectors import StoredVectors
 from spine.publish import publish_array
+from tests.unit.index_builder.scattered import scattered
 
 N, D = 5_000, 32
-
-
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def opened(folder, vectors, key, *, beside=False):
@@ -36,10 +33,7 @@ def opened(folder, vectors, key, *, beside=False):
 
 @pytest.fixture(scope="module")
 def vectors():
-    random = np.random.default_rng(3)
-    return unit(
-        random.standard_normal((50, D))[random.integers(50, size=N)] + 0.7 * random.standard_normal((N, D))
-    )
+    return scattered(N, D, middles=50, noise=0.7, seed=3)
 
 
 def recall_by_hand(index, stored, nprobe, k):

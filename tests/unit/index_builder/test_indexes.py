@@ -21,25 +21,19 @@ from spine.settings import Config, IndexConfig, PoolConfig
 from spine.shards import write_shard
 from spine.stage import Stage, verify
 from spine.tables import METADATA
+from tests.unit.index_builder.scattered import near, scattered
 
 N, D = 4_000, 64
 
 
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def vectors():
-    random = np.random.default_rng(5)
-    middles = random.standard_normal((60, D))
-    return unit(middles[random.integers(60, size=N)] + 0.5 * random.standard_normal((N, D)))
+    return scattered(N, D, middles=60, noise=0.5)
 
 
 @pytest.fixture(scope="module")
 def queries(vectors):
-    random = np.random.default_rng(6)
-    return unit(vectors[random.integers(N, size=100)] + 0.05 * random.standard_normal((100, D)))
+    return near(vectors, 100, noise=0.05)
 
 
 def pool_run(folder, vectors, *, shards=3, memory_budget="8GB", builder="planner", factory="", **pool):

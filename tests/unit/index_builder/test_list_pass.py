@@ -12,6 +12,7 @@ from index_builder.lists.kept_arrays import KeptArrays
 from index_builder.lists.list_pass import GROWN, open_list_pass
 from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.metadata.row_mask import RowMask
+from tests.unit.index_builder.scattered import near, scattered, unit
 
 N, D, NLIST = 3_000, 32, 24
 
@@ -32,10 +33,6 @@ METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 MEMORY, MAPPED = 0, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
 
 
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
 def trained(kind, metric, vectors):
     """An empty index, of quick k-means: what it finds is compared with itself."""
     index = faiss.index_factory(D, kind, metric)
@@ -51,15 +48,12 @@ def trained(kind, metric, vectors):
 
 @pytest.fixture(scope="module")
 def vectors():
-    random = np.random.default_rng(5)
-    middles = random.standard_normal((40, D))
-    return unit(middles[random.integers(40, size=N)] + 0.4 * random.standard_normal((N, D)))
+    return scattered(N, D)
 
 
 @pytest.fixture(scope="module")
 def queries(vectors):
-    random = np.random.default_rng(6)
-    return unit(vectors[random.integers(N, size=150)] + 0.2 * random.standard_normal((150, D)))
+    return near(vectors, 150, noise=0.2)
 
 
 @pytest.fixture(scope="module")

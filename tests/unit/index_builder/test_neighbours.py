@@ -31,13 +31,9 @@ from spine.settings import (
 from spine.shards import write_shard
 from spine.stage import Stage, verify
 from spine.tables import METADATA, NEIGHBOURS, centroids_schema, list_column, read_parts
+from tests.unit.index_builder.scattered import unit
 
 N, D, CENTROIDS = 900, 16, 20
-
-
-def unit(vectors):
-    vectors = np.asarray(vectors)
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,9 @@ import pytest
 from index_builder.numerics import stored_vectors
 from index_builder.numerics.stored_vectors import StoredVectors
 from spine.errors import DataError
+from tests.unit.index_builder.scattered import unit
 
 D = 16
-
-
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
