@@ -418,6 +418,77 @@ def test_all_kinds_of_source_give_the_same_vectors_and_ids(tmp_path, new_run):
         assert [row["caption"] or "" for row in theirs] == [row["caption"] for row in rows] or name == "given"
 
 
+def downloaded(folder, notes, form):
+    """What img2dataset leaves of these pictures: shards of files, tars or Parquet, its own table beside them."""
+    folder.mkdir()
+    for shard in (notes[:10], notes[10:]):
+        name = f"{shard[0]['number'] // 10:05d}"
+        rows = [
+            {
+                key: note[key]
+                for key in ("url", "caption", "key", "width", "height", "original_width", "sha256")
+            }
+            | {"status": "success", "error_message": None, "exif": "{}"}
+            for note in shard
+        ]
+        table = pa.Table.from_pylist(rows)
+        (folder / f"{name}_stats.json").write_text(json.dumps({"count": len(shard)}))
+        if form == "parquet":
+            pictures = pa.array([png(note["number"]) for note in shard])
+            pq.write_table(table.append_column("jpg", pictures), folder / f"{name}.parquet")
+            continue
+        pq.write_table(table, folder / f"{name}.parquet")
+        files = folder / name
+        files.mkdir()
+        for note, row in zip(shard, rows, strict=True):
+            (files / f"{note['key']}.jpg").write_bytes(png(note["number"]))
+            (files / f"{note['key']}.txt").write_text(note["caption"])
+            (files / f"{note['key']}.json").write_text(json.dumps(row))
+        if form == "webdataset":
+            with tarfile.open(folder / f"{name}.tar", "w") as tar:
+                for path in sorted(files.iterdir()):
+                    tar.add(path, path.name)
+                    path.unlink()
+            files.rmdir()
+    return folder
+
+
+def test_all_that_img2dataset_writes_is_the_addresses_themselves_downloaded(tmp_path, new_run, site):
+    address, _ = site
+    notes = [
+        {
+            "number": number,
+            "key": f"{number:09d}",
+            "url": f"{address}/p/{number}",
+            "caption": f"text {number}",
+            "width": 80,
+            "height": 60,
+            "original_width": 800,
+            "sha256": hashlib.sha256(png(number)).hexdigest(),
+        }
+        for number in range(1, 20)
+    ]
+    columns = {name: [note[key] for note in notes] for name, key in (("URL", "url"), ("TEXT", "caption"))}
+    pq.write_table(pa.table(columns), tmp_path / "addresses.parquet")
+    fetched = new_run("fetched")
+    with loopback(address) as web:
+        embed(fetched, "pool", str(tmp_path / "addresses.parquet"), web=web)
+    wanted, rows = rows_of(fetched)
+    assert [row["id"] for row in rows] == [laion_id(note["url"], note["caption"]) for note in notes]
+
+    for form in ("files", "webdataset", "parquet"):
+        run = new_run(form)
+        counts = embed(run, "pool", str(downloaded(tmp_path / f"{form}-output", notes, form))).counts
+
+        assert counts == {"inputs": 19, "embedded": 19, "duplicate": 0, "failed": 0}, form
+        vectors, theirs = rows_of(run)
+        assert np.array_equal(vectors, wanted), form
+        for name in ("id", "url", "caption", "sha256", "width", "height"):
+            assert [row[name] for row in theirs] == [row[name] for row in rows], (form, name)
+        assert [row["key"] for row in theirs] == [note["key"] for note in notes], form
+        assert [number_in(read_bytes(row["image_path"])) for row in theirs] == list(range(1, 20)), form
+
+
 def test_a_changed_source_costs_the_model_only_what_is_new(tmp_path, new_run, monkeypatch):
     source = write_pictures(tmp_path / "source", range(1, 46))
     run, fresh, heard = new_run("run"), new_run("fresh"), Heard(stop_after=32)
