@@ -220,6 +220,8 @@ def _job_line(job: Job) -> str:
         rate = f", {job.rate:.1f}/s" if job.rate else ""
         eta = f", {job.eta_s:.0f} s left" if job.eta_s is not None else ""
         line += f"   {job.stage}: {job.done:,}{of} {job.unit}{rate}{eta}"
+        failed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(job.failures.items()))
+        line += f"; failed: {failed}" if failed else ""
     return line + (f"   {job.message}" if job.message else "")
 
 
