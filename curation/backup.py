@@ -1,6 +1,6 @@
 """Backup: what people made of a run, copied while they go on working.
 
-Settings, decisions, added concepts, the record of reveals and the lists in force: all that no stage can make
+Settings, prompts, decisions, added concepts, the record of reveals and the lists in force: all that no stage can make
 again. The decisions are copied by SQLite's own backup, for a copy of a file that is being written to loses
 what its journal holds. With `everything` the finished stages are copied too, each as its manifest says.
 """
@@ -57,7 +57,7 @@ def backup(run: Run, target: Path, *, everything: bool = False, progress: Progre
         shutil.copyfile(run.config, copy.config)
         events = _copy_decisions(run.decisions, copy.decisions)
         concepts = sorted(run.added.glob("concept-*.json"))
-        for path in (*concepts, *([run.reveals] if run.reveals.is_file() else [])):
+        for path in (*concepts, *(each for each in (run.prompts, run.reveals) if each.is_file())):
             publish_bytes(temporary / path.relative_to(run.folder), path.read_bytes())
         _copy_lists(run, temporary)
         stages = _copy_stages(run, temporary, progress) if everything else ()

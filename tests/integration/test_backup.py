@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from curation.events import Event
 from curation.fetched_images import fetch
 from popfactory.cli import cli
 from spine.added_centroids import added_centroids
+from spine.config import load_config
 from spine.errors import DataError
 from spine.run import Run
+from spine.settings import CaptionConfig
 from spine.stage import verify
 from tests.integration.curation_runs import CONFIG, Planted, local, plant, with_lists
 from tests.unit.spine.test_added_centroids import add
@@ -88,7 +91,8 @@ def test_sixteen_curators_at_once_lose_nothing_and_a_backup_meanwhile_is_whole(r
 
 
 def test_a_backup_holds_what_people_made_and_with_everything_the_finished_stages(run, tmp_path):
-    with_lists(run, CONFIG, takedown="12345")
+    run.prompts.write_text('[terse]\ntext = "What is it?"\n')
+    with_lists(run, replace(CONFIG, caption=CaptionConfig(prompt="terse")), takedown="12345")
     add(run)
     decisions = Decisions.open(run.decisions)
     decisions.record([Event(client="a", seq=1, curator="ada", action="keep", target="image", ids=(1,))])
@@ -101,6 +105,7 @@ def test_a_backup_holds_what_people_made_and_with_everything_the_finished_stages
     copy = Run(tmp_path / "copy")
     assert "decisions up to event 1, 1 added concepts" in told.output
     assert copy.config.read_bytes() == run.config.read_bytes()
+    assert load_config(copy.config).caption.prompt == "terse", "a prompt of the run's own is there too"
     assert Decisions.open(copy.decisions).history() == decisions.history()
     assert added_centroids(copy) == added_centroids(run)
     assert (copy.folder / "takedown.txt").read_text() == "12345"
