@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from curation.opening import SUFFIXES
@@ -47,7 +48,8 @@ def write_tars(
 ) -> dict[str, int]:
     """Write the tars of a release, each published whole.
 
-    A picture that is no longer what was measured isn't put in: its row stays in dataset.parquet.
+    A picture that is no longer what was measured isn't put in: its row stays in dataset.parquet. One that two
+    concepts have stands in two rows there, and is put in once, with the first.
 
     Args:
         folder: The release's.
@@ -59,7 +61,8 @@ def write_tars(
         pixels: pictures put in; pixels_missing_REASON: those that were not.
     """
     counts: Counter[str] = Counter({"pixels": 0})
-    for name, rows in _tars_of(table, aspect_buckets):
+    _, first = np.unique(table.column("id").to_numpy(), return_index=True)
+    for name, rows in _tars_of(table.take(pa.array(np.sort(first))), aspect_buckets):
         with publishing(folder / FOLDER / f"{name}.tar") as temporary:
             counts += _write_tar(temporary, rows.to_pylist())
         progress.advance(rows.num_rows)

@@ -444,6 +444,24 @@ def test_pixels_go_into_tars_that_are_the_same_each_time_and_read_back_by_key(tm
     assert verify(folder) == []
 
 
+def test_a_picture_that_two_concepts_have_is_in_two_rows_and_once_in_the_tars(tmp_path):
+    from webdataset import WebDataset
+
+    run = selected_run(tmp_path)
+    select_both = replace(CONFIG.select, one_centroid_per_image=False, quota_per_centroid=9)
+    write_config(run.config, replace(CONFIG, select=select_both, release=ReleaseConfig(pixels=True)))
+    select(run)
+    caption_all(run)
+    manifest = release(run)
+
+    rows = dataset(run)
+    assert [row["centroid_id"] for row in rows if row["key"] == "500"] == [0, 1]
+    (tar,) = (run.release("pop", "1.0") / "webdataset").glob("*.tar")
+    keys = [sample["__key__"] for sample in WebDataset(str(tar), shardshuffle=False)]
+    assert sorted(keys) == sorted({key_of(row["id"]) for row in rows})
+    assert (manifest.counts["released"], manifest.counts["pixels"]) == (len(rows), len(rows) - 1)
+
+
 def test_tars_by_shape_hold_one_shape_each_and_every_picture_once(tmp_path):
     sizes = [(48, 32), (32, 48), (32, 32), (64, 32), (50, 32), (33, 32)]
     rows = [
