@@ -18,6 +18,7 @@ import pyarrow as pa
 from index_builder.indexing.index_file import METADATA_FOLDER
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.metadata.metadata_rows import MetadataRows
+from index_builder.metadata.one_batch import open_metadata
 from index_builder.numerics.faiss_library import load_faiss
 from spine.errors import ConfigError, DataError
 
@@ -65,7 +66,7 @@ def open_rows(folder: Path, *, reordered: bool) -> MetadataRows:
         DataError: There is none, or it can't be read.
     """
     if (folder / METADATA_FOLDER).is_dir():
-        return MetadataRows.open(folder / METADATA_FOLDER)
+        return open_metadata(folder / METADATA_FOLDER)
     if (folder / HDF5_FILE).is_file():
         return MetadataRows(*_read_hdf5(folder / HDF5_FILE))
     if reordered and (folder / REORDERED_FILE).is_file():

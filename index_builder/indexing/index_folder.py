@@ -24,6 +24,7 @@ from index_builder.indexing.index_file import (
     read_vectors,
 )
 from index_builder.metadata.metadata_rows import MetadataRows, Rows
+from index_builder.metadata.one_batch import open_metadata
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.gpu import GpuIndex
 from index_builder.numerics.half_floats import widened
@@ -115,7 +116,7 @@ class IndexFolder:
             if problems:
                 raise DataError(f"{problems[0]}; build the index again with --force")
         index = read_index(folder / file, memory_map=memory_map)
-        rows = MetadataRows.open(folder / METADATA_FOLDER) if rows is None else rows
+        rows = open_metadata(folder / METADATA_FOLDER) if rows is None else rows
         if index.ntotal != rows.n:
             raise DataError(
                 f"{folder}: {index.ntotal:,} vectors in {file}, {rows.n:,} rows of metadata; they must be equal"

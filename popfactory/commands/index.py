@@ -59,6 +59,25 @@ def autofaiss(python: str) -> None:
     click.echo(f"autofaiss is in {set_up(python)}")
 
 
+@click.command("one-batch")
+@click.argument("index_folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+def one_batch(index_folder: Path) -> None:
+    """Write the metadata of INDEX_FOLDER once more as one record batch.
+
+    For metadata that came as thousands of record batches, as LAION-5B's: looking rows up takes a quarter of the time.
+    Reads INDEX_FOLDER/metadata, writes INDEX_FOLDER/metadata-one-batch, which is read from then on as long as metadata/
+    stays as it is. Needs its size on disk twice while it works.
+
+    \b
+    Example:
+        popfactory one-batch laion5B-index
+    """
+    from index_builder.indexing.index_file import METADATA_FOLDER
+    from index_builder.metadata.one_batch import write_one_batch
+
+    click.echo(f"{write_one_batch(index_folder / METADATA_FOLDER)} is read from now on")
+
+
 def _centroids(run: "Run", **options: Any) -> "Manifest":
     from index_builder.centroids import centroids
 
@@ -104,4 +123,4 @@ centroids = stage_command(
     "centroids", _centroids, "RUN/concepts", "RUN/centroids", "Cluster the embeddings of RUN into centroids."
 )
 index = stage_command("index", _index, "RUN/pool", "RUN/index", "Build the FAISS index of the pool.")
-COMMANDS = (embed, centroids, index, autofaiss, retrieve, score)
+COMMANDS = (embed, centroids, index, autofaiss, one_batch, retrieve, score)
