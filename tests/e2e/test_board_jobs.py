@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,25 @@ def test_caption_follows_select_although_the_board_was_killed_in_between(server,
     expect(page.locator('.pf-job-row[data-state="done"]', has_text="caption")).to_be_visible(timeout=JOB_MS)
     done = {job.command[0]: job.state for job in list_jobs(run) if job.job_id not in before}
     assert done == {"select": "done", "caption": "done"} and not (run.jobs / "waiting.json").exists()
+
+
+def test_a_job_at_work_has_the_numbers_that_the_command_tells(server, popfactory):
+    run = server.planted.run
+    journal = Journal(run, ["fetch", str(run.folder)])
+    journal.begin("fetch", 90, "pictures", done=10)
+    time.sleep(0.6)  # the journal is written twice a second
+    journal.advance(20, {"timeout": 2})
+
+    with urllib.request.urlopen(f"{server.address}/api/jobs") as reply:
+        shown = json.load(reply)["jobs"][0]
+    told = json.loads(popfactory("status", run.folder, "--json").stdout)["jobs"][0]
+
+    assert (shown["done"], shown["total"], shown["failures"]) == (30, 90, {"timeout": 2})
+    assert shown["eta_s"] == pytest.approx(60 / shown["rate"])
+    same = set(shown) & set(told) - {"command"}
+    assert {"state", "stage", "done", "total", "failures"} <= same
+    assert {name: shown[name] for name in same} == {name: told[name] for name in same}
+    journal.close("done")
 
 
 def test_every_job_of_the_run_can_be_seen_however_many_there_are(server, page):

@@ -77,7 +77,7 @@ export const resemblanceNode = (found) => {
   const pictures = sets[0][1].pictures;
   return el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Resemblance" },
     el("p", { class: "pf-muted pf-small", text: `${found.name}, on embeddings alone: ${count(pictures)} pictures of each set at random against as many concept pictures. Compare within this table only.` }),
-    el("table", { class: "pf-table" },
+    el("table", { class: "pf-table pf-rel-figures" },
       el("thead", {}, el("tr", {}, el("th", { scope: "col", text: "Figure" }), ...sets.map(([name]) => el("th", { scope: "col", text: name })), el("th", { scope: "col", text: "What it is" }))),
       el("tbody", {}, ...Object.entries(found.meanings).map(([figure, meaning]) => el("tr", {}, el("th", { scope: "row", text: figure }),
         ...sets.map(([, values]) => el("td", { text: values[figure] === undefined ? "–" : values[figure].toFixed(values[figure] >= 10 ? 1 : 3) })), el("td", { class: "pf-muted", text: meaning }))))),
