@@ -250,7 +250,7 @@ def past_stages(run: Run, stage: str) -> list[Job]:
                 if job.stage == stage and entry["event"] in ("stage", "ended"):
                     left.append(replace(job, lines=deque(job.lines), failures=dict(job.failures)))
                 _apply(job, entry)
-    return left
+    return sorted(left, key=lambda job: job.started)  # ids of one second sort by chance
 
 
 def stages_of(run: Run, job_id: str) -> list[Job]:

@@ -17,6 +17,7 @@ from spine.config import DEMO, PRESETS, load_config, preset, with_demo_models
 from spine.config_edit import settings_of
 from spine.endpoints import models_at
 from spine.errors import ConfigError, FactoryError
+from spine.jobs import past_stages
 from spine.lists import BlockLists
 from spine.run import part_paths
 from spine.settings import Config, FiltersConfig, ListsConfig
@@ -93,6 +94,11 @@ class SetupDesk:
                 trouble = f"the environment variable {caption.api_key_env} with its key is not set"
             found.append({"address": address, "models": list(answer.names), "trouble": trouble})
         return found
+
+    def last_rate(self) -> dict[str, Any] | None:
+        """How fast the newest captioning went that got anywhere: captions a second, and its job."""
+        went = [job for job in past_stages(self._desk.run, "caption") if job.rate]
+        return {"per_s": went[-1].rate, "job": went[-1].job_id} if went else None
 
     def lists(self, config: ListsConfig) -> list[dict[str, Any]]:
         """Each list file: entries, digest and age; or why it can't be read, which stops all pictures."""

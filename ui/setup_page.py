@@ -27,7 +27,7 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/api/setup/engines")
     def engines() -> JSONResponse:
-        return fresh({"engines": setup.engines()})
+        return fresh({"engines": setup.engines(), "rate": setup.last_rate()})
 
     @app.get("/api/setup/disk")
     def disk() -> JSONResponse:

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -12,10 +13,12 @@ from playwright.sync_api import Page, expect
 from curation.caption_choice import choose, chosen_captions
 from curation.decisions import Decisions
 from curation.verdicts import Verdict
+from spine.config import load_config
 from spine.jobs import list_jobs
+from spine.tables import CAPTIONS, read_parts
 from tests.e2e.board_server import JOB_MS, Server, eventually, free_port
 from tests.unit.ui.planted import HOSTILE, plant
-from tests.unit.ui.planted_captions import BEFORE, plant_captions, row_of
+from tests.unit.ui.planted_captions import BEFORE, plant_captions, row_of, selected
 from ui.caption_list import STATES, state_of
 
 
@@ -227,3 +230,34 @@ def test_the_page_finds_the_caption_that_counts_as_the_release_does_on_random_ve
     )
 
     assert shown == wanted
+
+
+def test_a_captioning_run_is_estimated_started_with_the_chosen_prompt_and_followed_to_its_end(
+    page, server, seen
+):
+    open_captions(page, server)
+    form = page.get_by_label("Captioning", exact=True)
+    expect(form.get_by_label("Engine")).to_have_value("embedded")
+    form.get_by_label("Prompt", exact=True).select_option("detail")
+    form.get_by_role("button", name="Save to popfactory.toml").click()
+    eventually(lambda: load_config(server.planted.run.config).caption.prompt == "detail", "the prompt")
+    form.get_by_role("button", name="Estimate").click()
+    pictures = len(selected(server.planted))
+    expect(form.get_by_text(f"{pictures} of {pictures} would be asked")).to_be_visible()
+
+    form.get_by_role("button", name="Caption", exact=True).click()
+
+    expect(form.locator(".pf-job")).to_have_attribute("data-state", "done", timeout=JOB_MS)
+    job = list_jobs(server.planted.run)[0]
+    assert (job.command[0], job.state, job.done, job.total) == ("caption", "done", pictures, pictures)
+    expect(form.locator(".pf-job")).to_contain_text(f"{pictures} of {pictures} pictures")
+    counts = Counter(row["status"] for row in rows_now(server))
+    expect(form).to_contain_text(
+        f"{counts['captioned']} captioned, {counts['failed']} failed, 0 not asked yet."
+    )
+    assert {row["prompt_id"] for row in rows_now(server)} == {"detail"} and seen.errors == []
+
+
+def rows_now(server: Server) -> list[dict]:
+    """What the captioner asked now wrote."""
+    return read_parts(server.planted.run.captions, CAPTIONS).to_pylist()

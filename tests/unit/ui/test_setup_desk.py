@@ -9,6 +9,7 @@ import pytest
 from spine.config import PRESETS, preset, with_demo_models
 from spine.endpoints import endpoint_base, models_at
 from spine.errors import ConfigError
+from spine.jobs import Journal, list_jobs
 from spine.publish import publish_json
 from spine.stage import Stage
 from spine.tables import IMAGES, NEIGHBOURS, read_parts, scores_schema
@@ -138,6 +139,20 @@ def test_filters_are_told_with_of_how_many_pictures_their_value_is_known(planted
     }
     assert told["pwatermark_max"]["of_pool"] == [0, neighbours.num_rows]
     assert (told["violence_max"]["limit"], told["violence_max"]["measured"]) == (None, [0, scores.num_rows])
+
+
+def test_the_rate_of_the_newest_captioning_is_that_of_its_job(planted, setup):
+    assert setup.last_rate() is None
+    for captions in (4, 30, 0):
+        journal = Journal(planted.run, ["caption"])
+        journal.begin("caption", 40, "pictures")
+        journal.advance(captions)
+        journal.close("cancelled")
+    second = next(job for job in list_jobs(planted.run) if job.done == 30)
+
+    rate = setup.last_rate()
+
+    assert rate["job"] == second.job_id and rate["per_s"] > 0
 
 
 def test_demo_models_are_named_as_such_and_no_server_is_no_trouble(setup):

@@ -46,8 +46,9 @@ const enginesNode = () => {
   const found = state.engines;
   if (!found) return el("p", { class: "pf-muted", text: "asking …" });
   if (found.error) return bad(found.error);
-  if (!found.engines.length) return el("p", { class: "pf-muted", text: "No caption server is named ([caption] endpoints): captions are made in a process of this machine." });
-  return el("ul", { class: "pf-set-list" }, ...found.engines.map((each) => el("li", {}, el("b", { text: each.address }), " ", each.trouble ? bad(each.trouble) : good(`has ${each.models.map((name) => clip(name, 60)).join(", ")}`))));
+  const rate = found.rate && el("p", { class: "pf-small" }, `The last captioning made ${found.rate.per_s.toFixed(1)} captions a second: `, el("a", { class: "pf-link", href: url(`/jobs?job=${found.rate.job}`), text: "its job" }));
+  if (!found.engines.length) return el("div", {}, el("p", { class: "pf-muted", text: "No caption server is named ([caption] endpoints): captions are made in a process of this machine." }), rate || "");
+  return el("div", {}, el("ul", { class: "pf-set-list" }, ...found.engines.map((each) => el("li", {}, el("b", { text: each.address }), " ", each.trouble ? bad(each.trouble) : good(`has ${each.models.map((name) => clip(name, 60)).join(", ")}`)))), rate || "");
 };
 
 const modelsNode = () => el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Models" }, el("table", { class: "pf-table" },
