@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,26 @@ def read_vectors(path: Path, index: Any) -> Any:
     if vectors.shape != (index.ntotal, index.d):
         raise DataError(f"{path}: shape {vectors.shape}, {(index.ntotal, index.d)} was needed")
     return np.asarray(vectors)
+
+
+def check_facts(folder: Path, index: Any, facts: Mapping[str, Any]) -> None:
+    """See that the index has the n and d that its manifest says.
+
+    Raises:
+        DataError: It has not.
+    """
+    said = (facts.get("n"), facts.get("d"))
+    if said != (index.ntotal, index.d):
+        raise DataError(
+            f"{folder}: n, d = {said} in its manifest, {(index.ntotal, index.d)} in {INDEX_FILE}; build it again"
+        )
+
+
+def scans_fast(index: Any) -> bool:
+    """Whether its lists are of FAISS's fast-scan layout."""
+    faiss = load_faiss()
+    lists = faiss.try_extract_index_ivf(index)
+    return lists is not None and isinstance(faiss.downcast_index(lists), faiss.IndexIVFFastScan)
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,14 +20,17 @@ from index_builder.indexing.index_file import (
     INDEX_FILE,
     METADATA_FOLDER,
     VECTORS_FILE,
+    check_facts,
     read_index,
     read_vectors,
+    scans_fast,
 )
 from index_builder.metadata.metadata_rows import MetadataRows, Rows
 from index_builder.metadata.one_batch import open_metadata
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.gpu import GpuIndex
 from index_builder.numerics.half_floats import widened
+from index_builder.numerics.unit_vectors import scaled_rows
 from spine.errors import DataError
 from spine.stage import Manifest, find_manifest, verify
 from spine.tables import Vectors
@@ -124,7 +127,7 @@ class IndexFolder:
         beside = manifest is not None if vectors_beside is None else vectors_beside
         vectors = read_vectors(folder / VECTORS_FILE, index) if beside else None
         if manifest is not None:
-            _check_facts(folder, index, manifest)
+            check_facts(folder, index, manifest.facts)
         return cls(folder, index, rows, manifest, vectors, file)
 
     def search(
@@ -197,7 +200,7 @@ class IndexFolder:
             DataError: As `search` and `reconstruct` do.
         """
         index = self.faiss_index()
-        if not self.nlist or self._vectors is not None or self._scans_fast(index):
+        if not self.nlist or self._vectors is not None or scans_fast(index):
             similarities, rows = self.search(query[None], k, nprobe=nprobe)
             found = rows[0] >= 0
             return similarities[0][found], rows[0][found], self.reconstruct(rows[0][found])
@@ -209,7 +212,7 @@ class IndexFolder:
         order = np.lexsort((numbers[0][there], -near))
         picked = there[order]
         in_place = np.array_equal(picked, np.arange(numbers.shape[1]))  # as a rule: it saves a copy
-        return near[order], numbers[0][picked], _unit(vectors[0] if in_place else vectors[0][picked])
+        return near[order], numbers[0][picked], scaled_rows(vectors[0] if in_place else vectors[0][picked])
 
     @property
     def rows(self) -> MetadataRows:
@@ -265,7 +268,7 @@ class IndexFolder:
         stored = self._vectors
         if stored is not None:
             vectors = widened(stored[rows])
-        elif self._scans_fast(index):
+        elif scans_fast(index):
             # FAISS 1.15 tries, and ends the process where such lists are mapped from a file.
             raise DataError(f"{self.folder}: fast-scan codes give no vectors back")
         else:
@@ -274,7 +277,7 @@ class IndexFolder:
                 vectors = index.reconstruct_batch(rows)
             except RuntimeError as error:
                 raise DataError(f"{self.folder}: this kind of index keeps no vectors ({error})") from None
-        return _unit(vectors)
+        return scaled_rows(vectors)
 
     def metadata(self, rows: Rows, columns: Sequence[str] | None = None) -> pa.Table:
         """Metadata of these rows, in this order.
@@ -355,28 +358,8 @@ class IndexFolder:
             return faiss.SearchParametersPreTransform(index_params=parameters)
         return parameters if isinstance(index, faiss.IndexIVF) else None
 
-    def _scans_fast(self, index: Any) -> bool:
-        faiss = load_faiss()
-        lists = faiss.try_extract_index_ivf(index)
-        return lists is not None and isinstance(faiss.downcast_index(lists), faiss.IndexIVFFastScan)
-
     def _note_places(self, index: Any) -> None:
         with self._map_lock:
             if self.nlist and not self._mapped:
                 load_faiss().extract_index_ivf(index).make_direct_map()
                 self._mapped = True
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    """Rows scaled to L2 norm 1; those of zeros stay."""
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    return unit
-
-
-def _check_facts(folder: Path, index: Any, manifest: Manifest) -> None:
-    said = (manifest.facts.get("n"), manifest.facts.get("d"))
-    if said != (index.ntotal, index.d):
-        raise DataError(
-            f"{folder}: n, d = {said} in its manifest, {(index.ntotal, index.d)} in {INDEX_FILE}; build it again"
-        )

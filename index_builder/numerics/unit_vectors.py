@@ -35,6 +35,13 @@ def unit_rows(embeddings: Vectors) -> Vectors:
     return unit
 
 
+def scaled_rows(vectors: Vectors) -> Vectors:
+    """Rows (n, d) scaled to L2 norm 1, whatever theirs is; those of zeros stay."""
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+    scaled: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return scaled
+
+
 def pulled(queries: Vectors, shift: Vectors) -> Vectors:
     """Unit queries moved by one vector and scaled to norm 1 again: clip-retrieval's aesthetic query.
 
