@@ -29,6 +29,7 @@ _BLOCK_VALUES = 2**26  # of a block of embeddings
 _READ = 2_048  # embeddings that a thread reads at once
 _CACHED = 256  # vectors rounded at once: they stay in the CPU's cache
 _PRODUCTS = 2**22  # held at once
+_OTHERS = 2**14  # compared with at once
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}  # CPUs that multiply 8-bit numbers faster than floats
 
 
@@ -205,12 +206,21 @@ def most_similar(
     Returns:
         Shape (n,), 0 to m - 1.
     """
-    nearest, block = np.empty(len(codes), dtype=np.int64), max(64, _PRODUCTS // len(others))
+    nearest = np.empty(len(codes), dtype=np.int64)
+    block = max(64, _PRODUCTS // min(len(others), _OTHERS))
 
     def compare(start: int) -> None:
-        compared = products(codes[start : start + block], others)
-        compared += constants
-        nearest[start : start + block] = compared.argmax(axis=1)
+        some = codes[start : start + block]
+        best, found = np.full(len(some), np.iinfo(np.int32).min), np.zeros(len(some), dtype=np.int64)
+        for first in range(0, len(others), _OTHERS):
+            tile = slice(first, first + _OTHERS)
+            compared = products(some, others[tile])
+            compared += constants[tile]
+            own = compared.argmax(axis=1)
+            values = compared[np.arange(len(some)), own]
+            better = values > best
+            best[better], found[better] = values[better], first + own[better]
+        nearest[start : start + block] = found
 
     list(pool.map(compare, range(0, len(codes), block)))
     return nearest

@@ -2,11 +2,8 @@ import numpy as np
 import pytest
 
 from index_builder.numerics import integer_products
-from index_builder.numerics.integer_products import Grid, Space, products
-
-
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+from index_builder.numerics.integer_products import Grid, Space, most_similar, product_threads, products
+from tests.unit.index_builder.scattered import unit
 
 
 @pytest.fixture(params=["eight bits", "floats"])
@@ -76,3 +73,21 @@ def test_product_threads_multiply_alone_and_leave_torchs_number_as_it_was():
         raise ZeroDivisionError
 
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("tile", [7, 64, 2**14])
+def test_the_most_similar_is_the_first_of_the_best_however_many_are_compared_at_once(
+    kernel, monkeypatch, tile
+):
+    monkeypatch.setattr(integer_products, "_OTHERS", tile)
+    random = np.random.default_rng(0)
+    codes, others = (
+        random.integers(-3, 4, (n, 8), dtype=np.int8) for n in (300, 100)
+    )  # so small that many tie
+    constants = random.integers(-5, 6, 100, dtype=np.int32)
+
+    with product_threads() as pool:
+        found = most_similar(codes, others, constants, pool)
+
+    exact = codes.astype(np.int64) @ others.T.astype(np.int64) + constants
+    np.testing.assert_array_equal(found, exact.argmax(axis=1))
