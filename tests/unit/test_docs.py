@@ -8,6 +8,7 @@ import click
 import pytest
 
 from popfactory.cli import cli
+from spine.filters import RULES
 from spine.settings import Config
 from spine.tables import CAPTIONS, IMAGES, NEIGHBOURS, SELECTION
 
@@ -47,6 +48,11 @@ def test_settings_named_in_the_docs_exist():
     known = {(table.name, item.name) for table in fields(Config) for item in fields(table.default_factory)}
     for table, key in re.findall(r"`\[(\w+)\] (\w+)", ALL):
         assert (table, key) in known, f"[{table}] {key}"
+
+
+def test_every_rule_of_select_is_explained():
+    table = DOCUMENTS["docs/curation.md"].partition("## Select")[2]
+    assert [rule for rule in RULES if f"`{rule}`" not in table] == []
 
 
 def test_links_between_documents_lead_somewhere():
