@@ -15,6 +15,7 @@ from captioner.tally import tally
 from spine.caption_flags import FLAGS, flags
 from spine.errors import ImageError
 from spine.filters import UNSAFE
+from spine.html_page import framed_page
 from spine.images import thumbnail
 from spine.publish import publish_text
 from spine.run import Run
@@ -25,16 +26,15 @@ _SIDE_PX = 256
 _WORD = re.compile(r"\w+|\W+")
 _SCORED = pa.schema([("id", pa.int64()), ("unsafe", pa.float32())])
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #1b1f24; }
-table { border-collapse: collapse; margin-bottom: 2rem; } td, th { text-align: left; vertical-align: top;
-padding: .5rem 1rem .5rem 0; border-top: 1px solid #ddd; } td.n { text-align: right; }
-.text { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 18rem; } .about { color: #666; font-size: 13px; }
-mark { background: #dcebf7; color: inherit; } .failed { color: #a02020; } img { max-width: 256px; }
+body { max-width: none; } table { border-collapse: collapse; margin-bottom: 2rem; } td.n { text-align: right; }
+td, th { text-align: left; vertical-align: top; padding: .5rem 1rem .5rem 0; border-top: 1px solid var(--line); }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; } .about { color: var(--quiet); font-size: 13px; }
+.from { display: none; font-size: 13px; font-weight: bold; } img { max-width: 256px; }
+mark { background: var(--mark); color: inherit; } .failed { color: var(--bad); }
+@media (min-width: 721px) { .text { min-width: 18rem; } }
+@media (max-width: 720px) { .side, .side tbody, .side tr, .side td, .from { display: block; }
+.side th { display: none; } .side td + td { border-top: none; padding-top: 0; } }
 """
-_POLICY = (
-    "<meta http-equiv='Content-Security-Policy' "
-    "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-)
 
 
 def publish_page(
@@ -61,22 +61,22 @@ def publish_page(
     unsafe = _unsafe(run)
     by_id = [{row["id"]: row for row in _flagged(table)} for table in tables]
     rows = [
-        f"<tr><td>{_figure(number, wanted, unsafe)}" + _cells([known[number] for known in by_id])
+        f"<tr><td>{_figure(number, wanted, unsafe)}" + _cells(heads, [known[number] for known in by_id])
         for number, wanted in zip(facts["ids"], pictures, strict=True)
     ]
-    demo = "<p>By a small model that knows drawn scenes alone.</p>" if facts["demo_models"] else ""
     marked = "Words that only one captioner uses of a picture are marked." if len(tables) > 1 else ""
-    body = [
-        f"<h1>{len(rows):,} pictures, {len(tables)} captioners</h1>{demo}<p>{marked}</p>",
+    parts = [
+        f"<p>{marked}</p>",
         _summary(heads, tables),
-        "<table><tr><th>" + "".join(f"<th>{head}" for head in heads),
+        "<table class='side'><tr><th>" + "".join(f"<th>{head}" for head in heads),
         *rows,
         "</table>",
     ]
-    start = (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'>{_POLICY}<title>Preview of captions</title>"
+    warning = "By a small model that knows drawn scenes alone." if facts["demo_models"] else ""
+    heading = f"{len(rows):,} pictures, {len(tables)} captioners"
+    publish_text(
+        folder / "page.html", framed_page("Preview of captions", heading, _STYLE, parts, warning=warning)
     )
-    publish_text(folder / "page.html", "\n".join([start, f"<style>{_STYLE}</style>", *body, "</html>\n"]))
     outcomes = Counter(status for table in tables for status in table["status"].to_pylist())
     return {"pictures": len(rows), "captioned": outcomes["captioned"], "failed": outcomes["failed"]}
 
@@ -107,15 +107,17 @@ def _figure(number: int, wanted: Wanted | None, unsafe: Mapping[int, float | Non
     return f"<img alt='' src='data:image/webp;base64,{data}'><p class='about'>{number}</p>"
 
 
-def _cells(rows: Sequence[Mapping[str, Any]]) -> str:
+def _cells(heads: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """One picture's captions, each word that no other of them has in a mark."""
     texts = [row["caption"] or "" for row in rows]
     words = [set(_WORD.findall(text.lower())) for text in texts]
     cells = []
-    for place, (row, text) in enumerate(zip(rows, texts, strict=True)):
+    for place, (head, row, text) in enumerate(zip(heads, rows, texts, strict=True)):
+        # For narrow screens, where columns stand below each other.
+        whose = f"<div class='from'>{head.replace('<br>', ', ')}</div>"
         if row["status"] != "captioned":
             cells.append(
-                f"<td class='failed'>{html.escape(row['reason'])}: {html.escape(row['message'] or '')}"
+                f"<td class='failed'>{whose}{html.escape(row['reason'])}: {html.escape(row['message'] or '')}"
             )
             continue
         others = set().union(*(words[:place] + words[place + 1 :]))
@@ -126,7 +128,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> str:
             for part in _WORD.findall(text)
         )
         cells.append(
-            f"<td><div class='text'>{''.join(said)}</div><p class='about'>{', '.join(_about(row))}</p>"
+            f"<td>{whose}<div class='text'>{''.join(said)}</div><p class='about'>{', '.join(_about(row))}</p>"
         )
     return "".join(cells)
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from captioner.report_figures import figure_sections
 from spine.caption_flags import FLAGS
+from spine.html_page import framed_page
 from spine.publish import publish_text
 from spine.run import Run
 from spine.tables import AGREEMENT, read_table
@@ -29,11 +30,12 @@ _HISTOGRAMS = {
     "interpretation": "interpreting words",
 }
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 960px; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
-table { border-collapse: collapse; } td, th { text-align: left; padding: .15rem 1.2rem .15rem 0; vertical-align: top; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; } figure { display: inline-block; margin: 1rem 1rem 0 0; }
-svg { background: #f3f5f7; display: block; } rect { fill: #2f6f9f; } figcaption { color: #555; }
-li { white-space: pre-wrap; margin-bottom: .8rem; }
+table { border-collapse: collapse; max-width: 100%; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
+td, th { text-align: left; padding: .15rem 1.2rem .15rem 0; vertical-align: top; }
+figure { display: inline-block; margin: 1rem 1rem 0 0; max-width: 100%; } figcaption, small { color: var(--quiet); }
+svg { background: var(--chart); display: block; max-width: 100%; height: auto; } rect { fill: var(--bar); }
+li { white-space: pre-wrap; margin-bottom: .8rem; overflow-wrap: anywhere; }
+@media (max-width: 560px) { td, th { padding-right: .6rem; } }
 """
 
 
@@ -50,21 +52,16 @@ def publish_report(run: Run, rows: pa.Table, counts: Mapping[str, int], facts: M
     measured = run.caption_agreement.is_file()
     agreement = read_table(run.caption_agreement, AGREEMENT) if measured else None
     title = f"Captions by {facts['model']}"
-    demo = "<p>A small model that knows drawn scenes alone.</p>" if facts["demo_models"] else ""
-    body = [
-        f"<h1>{html.escape(title)}</h1>",
+    parts = [
         f"<p>Prompt {html.escape(str(facts['prompt_id']))}, captioner {html.escape(str(facts['captioner']))}.</p>",
-        demo,
         _outcomes(counts),
         _shares(counts),
         *(_histogram(name, captioned, label) for name, label in _HISTOGRAMS.items()),
         figure_sections(facts["figures"], agreement),
         _samples(captioned),
     ]
-    head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-    publish_text(
-        run.captions_report, "\n".join(["<!doctype html><html lang='en'>", head, *body, "</html>\n"])
-    )
+    warning = "By a small model that knows drawn scenes alone." if facts["demo_models"] else ""
+    publish_text(run.captions_report, framed_page(title, title, _STYLE, parts, warning=warning))
 
 
 def _outcomes(counts: Mapping[str, int]) -> str:
@@ -102,7 +99,8 @@ def _histogram(name: str, rows: pa.Table, label: str) -> str:
     )
     said = ", ".join(f"p{share} {_percentile(values, share):.3g}" for share in (5, 50, 95))
     return (
-        f"<figure><svg width='{_WIDTH_PX}' height='{_HEIGHT_PX}' role='img' aria-label='{html.escape(label)}'>{bars}"
+        f"<figure><svg width='{_WIDTH_PX}' viewBox='0 0 {_WIDTH_PX} {_HEIGHT_PX}' "
+        f"role='img' aria-label='{html.escape(label)}'>{bars}"
         f"</svg><figcaption>{html.escape(label)}: {low:.3g} to {high:.3g}; {said}</figcaption></figure>"
     )
 

@@ -118,6 +118,44 @@ def test_the_samples_page_loads_nothing_from_elsewhere_and_shows_the_captions(de
     page.close()
 
 
+def test_the_captions_report_says_how_much_of_what_was_drawn_they_have_right(demo_run):
+    lines = (demo_run.drawings / "truth.jsonl").read_text().splitlines()
+    drawn = {str(demo_run.drawings / row["path"]): row["caption"] for row in map(json.loads, lines)}
+    images = read_parts(demo_run.images, IMAGES, ["id", "image_path"]).to_pylist()
+    places = {row["id"]: row["image_path"] for row in images}
+    selection = read_table(demo_run.selection_table, SELECTION)
+    chosen = set(selection.filter(pc.equal(selection["verdict"], "selected"))["id"].to_pylist())
+    rows = read_parts(demo_run.captions, CAPTIONS, ["id", "raw_caption", "language"]).to_pylist()
+    rows = [row for row in rows if row["id"] in chosen]
+
+    def share(pattern):
+        def said(text):
+            return re.findall(pattern, text)
+
+        return np.mean([said(row["raw_caption"]) == said(drawn[places[row["id"]]]) for row in rows])
+
+    found = read_manifest(demo_run.captions).facts["figures"]["truth"]
+    assert found["background"] == round(share(r"background is \w+ (\w+)"), 4)
+    assert found["light"] == round(share(r"(?i)light (falls from the \w+|is even)"), 4)
+    assert found["style"] == round(share(r"style is (\w+)"), 4)
+    assert found["whole caption exact"] == round(
+        np.mean([row["raw_caption"].strip() == drawn[places[row["id"]]] for row in rows]), 4
+    )
+    assert (
+        f"background<td class='n'>{100 * found['background']:.1f} %" in demo_run.captions_report.read_text()
+    )
+    assert {row["language"] for row in rows} == {"en"}
+
+
+def test_the_captions_report_fits_a_phone_and_is_dark_where_that_is_wished_for(demo_run, chromium):
+    page = chromium.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page.goto(demo_run.captions_report.as_uri())
+
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 22)"
+    page.close()
+
+
 def test_the_report_tells_the_release_from_a_random_sample_of_the_pool(demo_run):
     report = json.loads((_release(demo_run) / "report.json").read_text())
     release, by_chance = (report["sets"][name] for name in ("release", "random sample of the pool"))

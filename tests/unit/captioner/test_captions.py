@@ -372,7 +372,7 @@ def test_the_report_is_a_page_that_loads_nothing_and_says_the_counts(make_run, p
     caption(run, force=True)
 
     assert run.captions_report.read_text() == page
-    assert "<svg" in page and "http" not in page and "<script" not in page
+    assert "<svg" in page and "://" not in page and "<script" not in page
     assert "report.html" in {record.path for record in read_manifest(run.captions).files}
 
 
