@@ -18,6 +18,7 @@ import resource
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -30,6 +31,7 @@ from PIL import Image
 from benchmarks.planted_ledger import plant_ledger, plant_scores
 from benchmarks.report import report
 from curation.fetched_images import fetch
+from curation.fetchers import processes_for
 from curation.refill import deeper
 from curation.selection import select
 from curation.story import why
@@ -105,25 +107,77 @@ def drawn_web() -> Iterator[tuple[int, Web]]:
 def measure_fetch(folder: Path, port: int, web: Web, pictures: int) -> None:
     """Pictures and addresses a second."""
     run = planted(folder, port, [pictures])
-    started, used = time.perf_counter(), time.process_time()
-    manifest = fetch(run, depths=[pictures], web=web)
-    taken_s, used_s = time.perf_counter() - started, time.process_time() - used
+    (server,) = multiprocessing.active_children()
+    started, used, served_s = time.perf_counter(), _cpu_s(), _cpu_of(server.pid)
+    with _memory_watched(server.pid) as peak:
+        manifest = fetch(run, depths=[pictures], web=web)
+    taken_s, used_s, served_s = time.perf_counter() - started, _cpu_s() - used, _cpu_of(server.pid) - served_s
     check(run, pictures)
-    own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    worker_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    fetched = manifest.counts["fetched"]
     conditions = {
         "addresses": pictures,
-        "fetched": manifest.counts["fetched"],
+        "fetched": fetched,
         "hosts": HOSTS,
         "side_px": SIDE_PX,
         "concurrency": 64,
-        "own_cpu_s": round(used_s, 1),
+        "processes": processes_for(
+            load_config(run.config), read_parts(run.neighbours, NEIGHBOURS).to_pylist()
+        ),
+        "cpu_ms_a_picture": round(1e3 * used_s / fetched, 1),
+        "server_cpu_ms_a_picture": round(1e3 * served_s / fetched, 1),
         "load": round(os.getloadavg()[0], 1),
-        "peak_mb": round(own_mb),
-        "peak_mb_of_the_largest_child": round(worker_mb),
+        "peak_mb": max(peak),
     }
     report("fetch_pictures", manifest.counts["fetched"] / taken_s, "pictures/s", at_least=300, **conditions)
     report("fetch_addresses", pictures / taken_s, "addresses/s", **conditions)
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and of those that ended under it."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _cpu_of(pid: int | None) -> float:
+    """CPU seconds of another process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def _memory_watched(server: int | None) -> Iterator[list[int]]:
+    """Megabytes of this process and all under it but the server, looked at every so often.
+
+    What they share counts for each of them.
+    """
+    seen, ended = [0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.3):
+            seen.append(sum(_resident_mb(pid) for pid in _tree(os.getpid()) if pid != server))
+
+    watching = threading.Thread(target=look, daemon=True)
+    watching.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watching.join()
+
+
+def _tree(pid: int) -> list[int]:
+    children: list[int] = []
+    with contextlib.suppress(OSError):
+        for each in Path(f"/proc/{pid}/task").glob("*/children"):
+            children += map(int, each.read_text().split())
+    return [pid, *(below for child in children for below in _tree(child))]
+
+
+def _resident_mb(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+    return 0
 
 
 QUOTA, DEEP = 20, 100

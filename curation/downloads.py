@@ -1,10 +1,11 @@
 """One picture from the web: asked for, opened, stored by the hash of its content."""
 
 import hashlib
-import threading
+import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 from curation.opening import SUFFIXES, Opened, Openers
@@ -35,12 +36,23 @@ class Download:
 
 
 class DiskBudget:
-    """Bytes that may still be stored; safe to share between threads."""
+    """Bytes that may still be stored; safe to share between threads and, with their count, between processes."""
 
-    def __init__(self, config: FetchConfig, folder: Path) -> None:
+    def __init__(self, config: FetchConfig, folder: Path, used: "Synchronized[int] | None" = None) -> None:
+        """Count what is stored.
+
+        Args:
+            config: With the budget.
+            folder: What is in it counts.
+            used: The count that processes share; None begins one.
+        """
         self._budget, self._folder = parse_size(config.disk_budget), folder
-        self._lock = threading.Lock()
-        self._used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        self._used = used or multiprocessing.get_context("spawn").Value("q", self.used_in(folder))
+
+    @staticmethod
+    def used_in(folder: Path) -> int:
+        """Bytes of all files in a folder and below."""
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     def take(self, size_bytes: int) -> None:
         """Count bytes about to be stored.
@@ -48,13 +60,13 @@ class DiskBudget:
         Raises:
             DataError: They would go over the budget; what is stored stays, and fetch can go on.
         """
-        with self._lock:
-            if self._used + size_bytes > self._budget:
+        with self._used.get_lock():
+            if self._used.value + size_bytes > self._budget:
                 raise DataError(
-                    f"{self._folder}: {format_size(self._used)} stored, [fetch] disk_budget is "
+                    f"{self._folder}: {format_size(self._used.value)} stored, [fetch] disk_budget is "
                     f"{format_size(self._budget)}; raise it, or set [fetch] max_side_px, and fetch again"
                 )
-            self._used += size_bytes
+            self._used.value += size_bytes
 
 
 class Downloader:
@@ -67,11 +79,12 @@ class Downloader:
         lists: BlockLists,
         web: Web,
         openers: Openers,
+        used: "Synchronized[int] | None" = None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._run, self._config, self._lists = run, config, lists
         self._web, self._openers = PoliteWeb(config, web, wait=wait), openers
-        self._budget = DiskBudget(config, run.images)
+        self._budget = DiskBudget(config, run.images, used)
 
     def download(self, url: str, known_sha256: str | None = None, sizes: "Stored | None" = None) -> Download:
         """Fetch, check, open and store one picture.

@@ -6,15 +6,15 @@ earlier one brought in.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import numpy as np
 import pyarrow as pa
 
 from curation.candidates import column
 from curation.fetch_plan import WANTED, Plan
+from curation.fetchers import Task, fetch_divided, processes_for
 from curation.host_queue import Row
-from curation.intake import Intake, Sizes
+from curation.intake import Sizes
 from curation.ledger import ON_LISTS, Ledger, Validity
 from curation.passed_over import listed, rows_of_passed_over
 from spine import images as pictures
@@ -90,9 +90,7 @@ def fetch(
     progress.begin("fetch", len(ids), "pictures", len(ids) - pending.num_rows)
     pending = _pass_over(ledger, pending, lists, progress)
     sizes = None if plan.full_size is None else Sizes(frozenset(plan.full_size.tolist()), small)
-    with ExitStack() as stack:
-        intake = Intake(run, config, lists, web, stack, sizes)
-        _work_off(ledger, intake, pending.to_pylist(), progress)
+    _work_off(ledger, Task(run.folder, config, lists, web, sizes), pending.to_pylist(), progress)
     if small:  # the rows of before they were had in full size
         ledger.keep_valid(plan.pictures, validity)
     ledger.finish(config.fetch.placeholder_repeats, plan.full_size)
@@ -144,10 +142,10 @@ def _pass_over(ledger: Ledger, pending: pa.Table, lists: BlockLists, progress: P
     return pending.filter(pa.array(~skipped)).select(list(WANTED))
 
 
-def _work_off(ledger: Ledger, intake: Intake, pending: list[Row], progress: Progress) -> None:
+def _work_off(ledger: Ledger, task: Task, pending: list[Row], progress: Progress) -> None:
     """Fetch all that is pending; as soon as PART_ROWS are there, whichever came first, they are published."""
     rows: list[Row] = []
-    for row in intake.bring(pending):
+    for row in fetch_divided(task, pending, processes_for(task.config, pending)):
         rows.append(row)
         progress.advance(1, {row["reason"]: 1} if row["reason"] else None)
         if len(rows) >= PART_ROWS:

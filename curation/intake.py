@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -49,10 +50,12 @@ class Intake:
     stack: ExitStack
     sizes: Sizes | None = None
     """None where no small copies are made."""
+    used: "Synchronized[int] | None" = None
+    """Bytes stored, where several processes count them."""
     openers: Openers | None = None
     downloader: Downloader | None = None
 
-    def bring(self, candidates: list[Row]) -> Iterator[Row]:
+    def bring(self, candidates: Sequence[Row]) -> Iterator[Row]:
         """The row of each picture, as they come; a slow host keeps nobody but those who wait for it.
 
         Args:
@@ -99,7 +102,7 @@ class Intake:
         if self.downloader is None and any(row["image_path"] is None for row in chunk):
             settings = self.config.fetch
             access = self.web or self.stack.enter_context(public_web(settings))
-            self.downloader = Downloader(self.run, settings, self.lists, access, self.openers)
+            self.downloader = Downloader(self.run, settings, self.lists, access, self.openers, self.used)
 
     def fetch_one(self, candidate: Row) -> Row:
         """The row of one picture."""

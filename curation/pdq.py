@@ -44,11 +44,8 @@ def pdq(image: Image.Image) -> tuple[str, ...]:
         image = image.resize(size, Image.Resampling.BOX)
     luma = np.asarray(image.convert("L"), dtype=np.float32)
     # What smooths the mirrored picture is what smooths the picture, read from its other end.
-    samples = [
-        _smoothed(_smoothed(luma, upside_down).T, mirrored).T
-        for upside_down in (False, True)
-        for mirrored in (False, True)
-    ]
+    rows = [_smoothed(luma, upside_down).T for upside_down in (False, True)]
+    samples = [_smoothed(each, mirrored).T for each in rows for mirrored in (False, True)]
     if _quality(samples[0]) < MIN_QUALITY:
         return ()
     return tuple(_hash(turned) for each in samples for turned in (each, each.T))

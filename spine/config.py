@@ -266,6 +266,7 @@ def _rules(config: Config) -> list[tuple[str, bool, str]]:
         ("retrieve.aesthetic_query.rating", 0 <= query.rating <= 9, "0 to 9"),
         ("fetch.mode", config.fetch.mode in ("one-step", TWO_STEP), "one-step or two-step"),
         ("fetch.concurrency", config.fetch.concurrency >= 1, "1 or more"),
+        ("fetch.processes", 0 <= config.fetch.processes <= 64, "0 to 64"),
         ("fetch.per_host", config.fetch.per_host >= 1, "1 or more"),
         ("fetch.timeout_s", config.fetch.timeout_s > 0, "more than 0 seconds"),
         ("fetch.max_bytes", config.fetch.max_bytes >= 1, "1 or more"),

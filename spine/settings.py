@@ -165,6 +165,10 @@ class FetchConfig:
     concurrency: int = 64
     """Downloads at the same time."""
 
+    processes: int = 0
+    """Processes that download, each with its share of the hosts and of concurrency and workers; 0 is one for 2,000
+    addresses, for half of the cores at most."""
+
     per_host: int = 4
     """Downloads at the same time from one host."""
 

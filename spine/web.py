@@ -13,9 +13,10 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import httpcore
 import httpx
@@ -47,6 +48,8 @@ MAX_REDIRECTS = 3
 _REDIRECTS = (301, 302, 303, 307, 308)
 _GONE = (404, 410)
 _POOLS = 32
+_IDLE = 8  # connections of a pool that may stand idle, for 5 seconds
+_READ_OUT = 16_384  # bytes of an error's or redirect's body that cost less than another connection
 ROBOTS_TOKEN = "popfactory"
 """How robots.txt and X-Robots-Tag name us."""
 
@@ -107,6 +110,8 @@ class Web:
             tls: Certificates to trust; None is the usual set.
             agent: What we call ourselves; None is `user_agent()`.
         """
+        limits = (timeout_s, max_bytes, connections, per_host, tuple(ports), tuple(allow), tls, agent)
+        self._remade: dict[str, Any] = dict(zip(_LIMITS, limits, strict=True))
         self._timeout_s, self._max_bytes, self._ports = timeout_s, max_bytes, frozenset(ports)
         self._clock = Clock()
         self._backend = PinnedBackend(
@@ -119,7 +124,7 @@ class Web:
             httpcore.ConnectionPool(
                 ssl_context=trusted,
                 max_connections=connections,
-                max_keepalive_connections=max(1, connections // _POOLS),
+                max_keepalive_connections=max(_IDLE, connections // _POOLS),
                 keepalive_expiry=5.0,
                 network_backend=self._backend,
             )
@@ -128,6 +133,10 @@ class Web:
         self._free = threading.BoundedSemaphore(connections)
         self._hosts = _Places(per_host)
         self._agent = (agent or user_agent()).encode("ascii")
+
+    def __reduce__(self) -> "tuple[Callable[..., Web], tuple[dict[str, Any]]]":
+        """In another process: a client of its own within the same limits."""
+        return _remade, (self._remade,)
 
     def __enter__(self) -> "Web":
         return self
@@ -199,6 +208,8 @@ class Web:
         )
         with _as_web_error(url), contextlib.closing(self._ask(request)) as reply:
             headers = _headers(reply.headers)
+            if not 200 <= reply.status < 300:
+                _read_out(reply, headers)
             if reply.status in _REDIRECTS and "location" in headers:
                 return headers["location"]
             _check_status(url, reply.status, headers)
@@ -216,6 +227,13 @@ class Web:
             except (httpcore.NetworkError, httpcore.ProtocolError):
                 if self._clock.connected:
                     raise
+
+
+_LIMITS = ("timeout_s", "max_bytes", "connections", "per_host", "ports", "allow", "tls", "agent")
+
+
+def _remade(limits: dict[str, Any]) -> Web:
+    return Web(**limits)
 
 
 class _Places:
@@ -275,6 +293,15 @@ def _check_status(url: httpx.URL, status: int, headers: dict[str, str]) -> None:
         wait = headers.get("retry-after", "")
         wait_s = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else None
         raise WebError("http_error", f"{url}: HTTP {status}", status=status, retry_after_s=wait_s)
+
+
+def _read_out(reply: httpcore.Response, headers: dict[str, str]) -> None:
+    """Read a small body that nobody wants, so that a dead link doesn't cost another connection."""
+    length = headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length[:20]) <= _READ_OUT:
+        with contextlib.suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
+            for _ in reply.iter_stream():
+                pass
 
 
 def _body(url: httpx.URL, reply: httpcore.Response, headers: dict[str, str], limit: int) -> bytes:

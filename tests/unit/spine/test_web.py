@@ -1,11 +1,14 @@
 """Web over real sockets: what it refuses, what it bounds, and that nothing private is ever reached."""
 
+import copy
 import gzip
+import http.server
 import ipaddress
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -294,6 +297,55 @@ def test_an_idle_connection_that_the_server_closed_costs_nothing(web, canary):
     canary.answers[b"/a"] = answer_once
 
     assert [web.fetch(canary.url("/a")).content for _ in range(5)] == [b"here"] * 5
+
+
+class _Lasting(http.server.BaseHTTPRequestHandler):
+    """Keeps its connections; dead links with a page of so many bytes, and one that sends on."""
+
+    protocol_version = "HTTP/1.1"
+    connections: ClassVar[int] = 0
+
+    def setup(self) -> None:
+        _Lasting.connections += 1
+        super().setup()
+
+    def do_GET(self) -> None:
+        size = int(self.path.rpartition("/")[2] or 0)
+        self.send_response({"/d": 404, "/m": 302}.get(self.path[:2], 200))
+        self.send_header("Content-Length", str(size))
+        self.send_header("Location", "/here/3")
+        self.end_headers()
+        self.wfile.write(b"x" * size)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_dead_links_and_redirects_leave_the_connection_for_the_next_unless_they_say_much():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Lasting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    with Web(ports={port}, allow=LOOPBACK, timeout_s=2) as client:
+        for path in ("dead/0", "dead/9000", "moved/50", "here/7", "dead/0"):
+            if path.startswith("dead"):
+                assert refused(client, f"http://127.0.0.1:{port}/{path}").reason == "gone"
+            else:
+                assert client.fetch(f"http://127.0.0.1:{port}/{path}").content
+        assert _Lasting.connections == 1
+        assert refused(client, f"http://127.0.0.1:{port}/dead/90000").reason == "gone"
+        client.fetch(f"http://127.0.0.1:{port}/here/7")
+        assert _Lasting.connections == 2
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_client_in_another_process_has_the_same_limits(canary):
+    url = canary.give("/ok", reply(b"x" * 100))
+    with Web(ports={canary.port}, allow=LOOPBACK, max_bytes=50) as first:
+        with copy.copy(first) as other:
+            assert refused(other, url).reason == "too_many_bytes"
+            assert other.fetch(url, max_bytes=100).content == b"x" * 100
+            assert refused(other, canary.url("/ok", "10.0.0.1")).reason == "not_public"
 
 
 def test_a_body_over_the_limit_is_refused_by_header_and_by_count(web, canary):
