@@ -186,6 +186,7 @@ async def _body(receive: Receive) -> bytes:
 
 _LOGIN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>popfactory</title>
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:22rem;margin:15vh auto;padding:0 1rem}
 input,button{font:inherit;width:100%;padding:.5rem;margin-top:.5rem;box-sizing:border-box}</style>
 <h1>popfactory</h1><form method="post"><label>Token of this board

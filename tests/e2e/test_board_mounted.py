@@ -53,7 +53,12 @@ def test_the_board_works_under_a_path_of_another_app(planted, chromium):
         page = chromium.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "response", lambda reply: reply.status >= 400 and errors.append(f"{reply.status} {reply.url}")
+        )
         page.goto(f"{address}/ui/")
+        icon = page.locator('link[rel="icon"]').last.get_attribute("href")
+        assert page.request.get(f"{address}{icon}").ok and icon.startswith("/ui/")
         expect(page.locator(".pf-tile").first).to_be_visible(timeout=WAIT_MS)
         page.keyboard.press("a")
         expect(page.locator(".pf-saving")).to_have_text("saved", timeout=WAIT_MS)
