@@ -165,12 +165,12 @@ def test_another_caption_is_asked_for_all_that_the_filters_show(page, server, se
     shown = page.locator(".pf-cap").evaluate_all("cards => cards.map((card) => card.dataset.id)")
     page.get_by_role("button", name=f"Ask again for the {len(shown)} shown").click()
     dialog = page.get_by_role("dialog", name="Caption again")
-    dialog.get_by_label("Prompt").select_option("detail")
+    dialog.get_by_label("Prompt").select_option("short")
     dialog.get_by_role("button", name="Ask", exact=True).click()
 
     for picture in shown:
         blocks = page.locator(f'.pf-cap[data-id="{picture}"] .pf-cap-block')
-        expect(blocks.filter(has_text="detail")).to_have_count(1, timeout=JOB_MS)
+        expect(blocks.filter(has_text="demo-llava · short")).to_have_count(1, timeout=JOB_MS)
     job = list_jobs(server.planted.run)[0]
     assert (job.state, job.command[0]) == ("done", "caption")
     assert {word for word in job.command if word in shown} == set(shown)
