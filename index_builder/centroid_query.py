@@ -84,19 +84,8 @@ def retrieve_centroids(
         ModelError: The rating vector can't be read, or doesn't fit.
         ServiceError: The server can't be reached, or refuses.
     """
-    asked = read_centroids(centroids)
-    parameters = {each.name: getattr(question, each.name) for each in fields(question)}
-    parameters |= {"predicate": question.predicate.parameters(), "columns": list(question.columns)}
-    parameters |= {"work": STAGE, "server": server, "indice_name": indice_name, "block": BLOCK}
-    parameters = json.loads(json.dumps(parameters))
-    inputs = {"centroids": sha256_of(centroids)}
-    if aesthetic_query is not None:
-        rating = load_rating_vector(rating_vectors, aesthetic_query.rating, asked.vectors.shape[1])
-        shift = np.float32(aesthetic_query.weight) * rating
-        asked = replace(asked, vectors=pulled(asked.vectors, shift))
-        inputs["shift"] = hashlib.sha256(shift.tobytes()).hexdigest()
-    if index is not None:
-        inputs["index"] = folder_digest(index)
+    asked, inputs = _asked(centroids, index, aesthetic_query, rating_vectors)
+    parameters = _parameters(question, server, indice_name)
     begun = _plan_there(out)
     plan = {"parameters": parameters, "inputs": inputs}
     same = begun is not None and all(begun.get(name) == value for name, value in plan.items())
@@ -117,6 +106,31 @@ def retrieve_centroids(
     manifest = stage.finish(counts, facts)
     progress.end()
     return manifest
+
+
+def _asked(
+    centroids: Path, index: Path | None, aesthetic_query: AestheticQuery | None, rating_vectors: str
+) -> tuple[CentroidFile, dict[str, str]]:
+    """The vectors to search with, and what tells these and the index from others."""
+    asked = read_centroids(centroids)
+    inputs = {"centroids": sha256_of(centroids)}
+    if aesthetic_query is not None:
+        rating = load_rating_vector(rating_vectors, aesthetic_query.rating, asked.vectors.shape[1])
+        shift = np.float32(aesthetic_query.weight) * rating
+        asked = replace(asked, vectors=pulled(asked.vectors, shift))
+        inputs["shift"] = hashlib.sha256(shift.tobytes()).hexdigest()
+    if index is not None:
+        inputs["index"] = folder_digest(index)
+    return asked, inputs
+
+
+def _parameters(question: Question, server: str, indice_name: str) -> dict[str, Any]:
+    """The question as the manifest has it."""
+    parameters = {each.name: getattr(question, each.name) for each in fields(question)}
+    parameters |= {"predicate": question.predicate.parameters(), "columns": list(question.columns)}
+    parameters |= {"work": STAGE, "server": server, "indice_name": indice_name, "block": BLOCK}
+    plain: dict[str, Any] = json.loads(json.dumps(parameters))
+    return plain
 
 
 def explain_centroids(

@@ -86,16 +86,15 @@ def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> M
     """
     config = load_config(run.config)
     source = read_manifest(run.centroids)
-    inputs = {"centroids": source.digest, **pool_digests(run, config)}
     # What LAION says counts before what our heads made of the pool's vectors.
     scored = [str(run.pool_scores)] if find_manifest(run.pool_scores) is not None else []
     tables = side_tables([*config.pool.side_tables, *scored])
+    shift, added = _shift(config, int(source.facts["d"])), added_centroids(run)
+    inputs = {"centroids": source.digest, **pool_digests(run, config)}
     if tables:
         inputs["side_tables"] = digest_of(tables)
-    shift = _shift(config, int(source.facts["d"]))
     if shift is not None:
         inputs["rating_vector"] = hashlib.sha256(shift.tobytes()).hexdigest()
-    added = added_centroids(run)
     if added:  # a run without any stays up to date
         inputs["added"] = added_digest(added)
     stage = Stage.open(
@@ -119,19 +118,21 @@ def retrieve(run: Run, *, force: bool = False, progress: Progress = SILENT) -> M
             pool.vectors,
         )
     counts = _publish_parts(run.neighbours, paths, ids, facts, side, config)
-    manifest = stage.finish(
-        counts,
-        ({} if side is None else {"side_tables": told(side)})
-        | {
-            "k": config.retrieve.k,
-            "d": queries.shape[1],
-            "model": source.facts.get("model"),
-            "demo_models": bool(source.facts.get("demo_models", False)),
-        },
-    )
+    manifest = stage.finish(counts, _facts(config, source, side))
     _tidy(run.neighbours, paths)
     progress.end()
     return manifest
+
+
+def _facts(config: Config, source: Manifest, side: pa.Table | None) -> dict[str, Any]:
+    """What the manifest says beside the counts."""
+    facts = {
+        "k": config.retrieve.k,
+        "d": source.facts["d"],
+        "model": source.facts.get("model"),
+        "demo_models": bool(source.facts.get("demo_models", False)),
+    }
+    return facts if side is None else facts | {"side_tables": told(side)}
 
 
 def explain_retrieve(run: Run) -> str:

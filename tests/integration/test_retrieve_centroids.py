@@ -105,16 +105,9 @@ def test_an_aesthetic_query_pulls_the_centroids_towards_the_rating(tmp_path, poo
     rating = np.random.default_rng(9).standard_normal(D).astype(np.float32)
     rating /= np.linalg.norm(rating)
     np.save(tmp_path / "rating9.npy", rating)
-    query = AestheticQuery(rating=9, weight=0.5)
+    pull = {"aesthetic_query": AestheticQuery(rating=9, weight=0.5), "rating_vectors": str(tmp_path)}
 
-    retrieve_centroids(
-        path,
-        tmp_path / "out",
-        Question(k=K, nprobe=12),
-        index=index,
-        aesthetic_query=query,
-        rating_vectors=str(tmp_path),
-    )
+    retrieve_centroids(path, tmp_path / "out", Question(k=K, nprobe=12), index=index, **pull)
 
     moved = vectors + 0.5 * rating
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
@@ -124,14 +117,7 @@ def test_an_aesthetic_query_pulls_the_centroids_towards_the_rating(tmp_path, poo
     )
     np.save(tmp_path / "rating9.npy", -rating)
     with pytest.raises(DataError, match="other options gave"):
-        retrieve_centroids(
-            path,
-            tmp_path / "out",
-            Question(k=K, nprobe=12),
-            index=index,
-            aesthetic_query=query,
-            rating_vectors=str(tmp_path),
-        )
+        retrieve_centroids(path, tmp_path / "out", Question(k=K, nprobe=12), index=index, **pull)
 
 
 def test_finished_it_does_nothing_and_other_work_is_never_written_over(tmp_path, index, centroids):
