@@ -140,16 +140,16 @@ class TileScorer:
             tile.middles[bounded] if self._decoder.residual else None,
             self._screen.rounded(tile.codes, vectors),
         )
-        few = np.count_nonzero(may, axis=1) <= _DENSE * len(tile.rows)
-        single = bounded[few]
-        dense = np.delete(np.arange(len(tile.queries)), single)
-        line, places = np.divmod(np.flatnonzero(may[few]), len(tile.rows))  # ten times as fast as nonzero
+        line, places = np.divmod(np.flatnonzero(may), len(tile.rows))  # ten times as fast as nonzero
+        few = np.bincount(line, minlength=len(bounded)) <= _DENSE * len(tile.rows)
+        dense = np.delete(np.arange(len(tile.queries)), bounded[few])
+        asking, places = bounded[line[few[line]]], places[few[line]]
         scores = np.empty((0, len(tile.rows)), dtype=np.float32)
         if len(dense):
             vectors = self._decoder.decode(tile.codes) if vectors is None else vectors
             scores = self._scores(tile, dense, vectors)
-        found = self._single(tile, single[line], places, vectors)
-        return Scored(tile, tile.queries[dense], scores, single[line], places, found)
+        found = self._single(tile, asking, places, vectors)
+        return Scored(tile, tile.queries[dense], scores, asking, places, found)
 
     def _scanned(self, tile: Tile, least: Similarities) -> Scored:
         """FAISS's own scan, query by query: where few want a list, decoding it costs more."""
