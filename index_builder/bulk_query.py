@@ -176,7 +176,7 @@ def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
         k: Neighbours a query.
         nprobe: Lists searched a query; 0 for the index's own.
     """
-    plan, _ = _plan(index, n_queries, nprobe)
+    plan, _ = _plan(index, n_queries, k, nprobe)
     if index.exact_vectors is not None:
         return (
             f"{plan.reason}; {candidates_for(k):,} candidates a query are ranked on the vectors themselves, for"
@@ -188,15 +188,18 @@ def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
     return f"{plan.reason}; {passes:,} pass{'' if passes == 1 else 'es'} for k = {k:,}"
 
 
-def answers_together(index: IndexFolder, n_queries: int, nprobe: int = 0) -> bool:
+def answers_together(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> bool:
     """Whether so many queries would be answered in one pass, over lists or vectors, not block by block."""
-    return index.exact_vectors is not None or _plan(index, n_queries, nprobe)[0].list_major
+    return index.exact_vectors is not None or _plan(index, n_queries, k, nprobe)[0].list_major
 
 
-def _plan(index: IndexFolder, n_queries: int, nprobe: int) -> tuple[SearchPlan, ListPass | None]:
+def _plan(index: IndexFolder, n_queries: int, k: int, nprobe: int) -> tuple[SearchPlan, ListPass | None]:
     lists = None
     if index.nlist and index.n and index.exact_vectors is None:
         lists = index.kept("list pass", lambda: open_list_pass(index.faiss_index(), index.path))
+    if index.on_gpus(k, nprobe):
+        # Which is no estimate: no GPU has been measured. A predicate still goes through the lists here.
+        return SearchPlan(False, "FAISS's batch search on GPUs: they have a copy of the index"), lists
     plan = plan_search(
         index.n,
         index.d,
@@ -234,7 +237,7 @@ def _found(
     if index.exact_vectors is not None and index.n:
         yield from _ranked(index, queries, k, nprobe, block, mask, done, keep)
         return
-    plan, lists = _plan(index, len(queries), nprobe)
+    plan, lists = _plan(index, len(queries), k, nprobe)
     k = min(k, max(1, index.n))
     size = _queries_a_pass(k, block)
     if lists is not None and (plan.list_major or mask is not None):

@@ -303,6 +303,10 @@ class IndexFolder:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def on_gpus(self, k: int, nprobe: int = 0) -> bool:
+        """Whether GPUs have a copy and answer for so many neighbours, and lists a query; 0 for the index's own."""
+        return self._on_gpus is not None and self._on_gpus.takes(k, nprobe or self.nprobe)
+
     def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
         """What `make` gives: made once, and let go when the folder is closed."""
         if name not in self._kept:

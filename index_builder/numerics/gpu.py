@@ -86,9 +86,13 @@ class GpuIndex:
         except RuntimeError:  # of codes of so many bits, or tables larger than a GPU's shared memory
             return None
 
+    def takes(self, k: int, nprobe: int) -> bool:
+        """Whether GPUs answer for so many neighbours and lists a query."""
+        return max(k, nprobe) <= K_MAX
+
     def search(self, queries: Vectors, k: int, nprobe: int, parameters: Any) -> Found | None:
         """As FAISS's search; None where k or nprobe is more than GPUs take."""
-        if max(k, nprobe) > K_MAX:
+        if not self.takes(k, nprobe):
             return None
         shares = np.array_split(queries, max(1, min(len(self._copies), len(queries) // _SHARED_FROM)))
         if len(shares) == 1:

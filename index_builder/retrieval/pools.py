@@ -207,7 +207,9 @@ class IndexPool:
 
     def answers_together(self, n_queries: int, question: Question) -> bool:
         """Whether one pass over the index's lists would answer them."""
-        return not question.predicate.empty or answers_together(self._index, n_queries, question.nprobe)
+        return not question.predicate.empty or answers_together(
+            self._index, n_queries, question.k, question.nprobe
+        )
 
     def search(
         self,

@@ -12,6 +12,7 @@ from index_builder.lists import exact_ranking
 from index_builder.lists.list_pass import ListPass
 from index_builder.metadata.predicates import Predicate, rows_that_pass
 from index_builder.metadata.row_mask import RowMask
+from index_builder.numerics.gpu import GpuIndex
 from spine.errors import DataError
 from spine.publish import publish_array
 from spine.settings import FiltersConfig
@@ -155,7 +156,7 @@ def test_one_pass_over_the_lists_gives_what_single_searches_give(
     monkeypatch.setattr(bulk_query_module, "PASS_RESULTS", pass_results)
     folder, queries = wide
     index = IndexFolder.open(folder, memory_map=memory_map)
-    assert answers_together(index, 400, 8)
+    assert answers_together(index, 400, k, 8)
 
     blocks = tables(bulk_query(index, queries, k, nprobe=8, block=block))
 
@@ -189,6 +190,26 @@ def test_blocks_that_are_done_are_not_answered_and_a_pass_of_them_alone_not_made
     assert len(found) == 1 and found[0].equals(whole[2])
 
 
+def test_where_gpus_have_a_copy_of_the_index_they_are_asked(wide, monkeypatch):
+    folder, queries = wide
+    index, asked = IndexFolder.open(folder, memory_map=False), []
+    known = tables(bulk_query(index, queries, 5, nprobe=8, block=100))
+    copies = GpuIndex([faiss.clone_index(index.faiss_index())])  # as FAISS puts on a GPU
+    monkeypatch.setattr(index, "_on_gpus", copies)
+    search = copies.search
+    monkeypatch.setattr(
+        copies, "search", lambda some, *given: asked.append(len(some)) or search(some, *given)
+    )
+
+    found = tables(bulk_query(index, queries, 5, nprobe=8, block=100))
+
+    assert asked == [100] * 4 and "on GPUs" in explain(index, 400, 5, 8)
+    assert answers_together(index, 400, 2_049, 8), "more than GPUs take"
+    for ours, theirs in zip(found, known, strict=True):
+        assert (ours.column("row").to_numpy() == theirs.column("row").to_numpy()).mean() > 0.999
+        np.testing.assert_allclose(ours.column("similarity"), theirs.column("similarity"), atol=2e-6)
+
+
 def test_explain_tells_the_way_and_what_each_would_cost(tmp_path, wide, vectors):
     lists = IndexFolder.open(wide[0])
 
@@ -198,7 +219,7 @@ def test_explain_tells_the_way_and_what_each_would_cost(tmp_path, wide, vectors)
     assert "2 passes for" in explain(lists, 20_000, 3_000, 8)
     alone = IndexFolder.open(wide[0], memory_map=False)
     assert "FAISS's batch search: 1 queries" in explain(alone, 1, 100, 8)
-    assert not answers_together(alone, 1, 8)
+    assert not answers_together(alone, 1, 5, 8)
     assert "no lists" in explain(opened(tmp_path, vectors), 10_000, 100)
 
 
@@ -226,7 +247,7 @@ def test_coarse_candidates_ranked_in_one_pass_give_what_single_searches_give(
     publish_array(tmp_path / VECTORS_FILE, vectors.astype(np.float16))
     stage.finish({}, {"n": N, "d": D, "nprobe": 4})
     index = IndexFolder.open(tmp_path)
-    assert answers_together(index, 70) and "sorted by row" in explain(index, 70, k)
+    assert answers_together(index, 70, k) and "sorted by row" in explain(index, 70, k)
 
     table = pa.concat_tables(tables(bulk_query(index, queries, k, columns=[], block=block)))
 
