@@ -125,9 +125,7 @@ class _Work:
             return _refused(key, listed_look(content, opened.pdq), **about)
         return fresh_row(
             key,
-            sha256=opened.sha256,
-            md5=opened.md5,
-            pdq=opened.pdq,
+            **_known_by(opened),
             width=opened.width,
             height=opened.height,
             clear=clear,
@@ -151,8 +149,11 @@ def _refused(key: str, refused: Refused, **about: object) -> PreviewRow:
         key,
         reason=refused.reason,
         message=refused.message,
-        sha256=refused.sha256,
-        md5=refused.md5,
-        pdq=refused.pdq,
+        **_known_by(refused),
         **about,
     )
+
+
+def _known_by(outcome: Opened | Refused) -> dict[str, str | None]:
+    """What lists know it by."""
+    return {"sha256": outcome.sha256, "md5": outcome.md5, "pdq": outcome.pdq}
