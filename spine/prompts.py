@@ -63,6 +63,7 @@ PROMPTS: dict[str, Prompt] = {prompt.prompt_id: prompt for prompt in _PROMPTS}
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _LONGEST = 8_000
+_PICTURE = "<image>"  # where LLaVA's template puts the picture; in a prompt it would stand for a second one
 
 
 def prompts_of(run: Run) -> dict[str, Prompt]:
@@ -96,6 +97,10 @@ def _own(place: str, name: str, table: Any) -> Prompt:
         raise ConfigError(f"{place}: text and prefix in quotes were needed, and nothing else")
     if not text.strip() or len(text) > _LONGEST:
         raise ConfigError(f"{place} text: 1 to {_LONGEST:,} signs were needed")
+    if _PICTURE in text:
+        raise ConfigError(
+            f"{place} text: {_PICTURE} stands for the picture, which comes first anyway; take it out"
+        )
     return Prompt(prompt_id=name, text=text, prefix=prefix)
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from captioner.embedded import EmbeddedEngine, EmbeddedSetup
-from captioner.engine import CaptionFailure, Reply, Wanted
+from captioner.engine import CaptionFailure, Prepared, Reply, Wanted
 from captioner.memory import in_halves, is_out_of_memory
 from captioner.pictures import bounded
 from spine.errors import ConfigError, ModelError
@@ -128,8 +128,25 @@ def test_a_length_that_the_model_has_no_room_for_is_refused(engine, images):
         engine.describe(images, LAION, 1000)
 
 
-def test_prompts_of_several_lengths_are_padded_in_front(engine):
-    assert engine._processor.tokenizer.padding_side == "left"
+def test_prompts_of_several_lengths_in_one_batch_give_what_each_gives_alone(engine, images):
+    import torch
+
+    prompts = [PROMPTS[name] for name in ("laion-pop", "short", "detail", "short", "laion-pop")]
+    pictures = [images[number % len(images)] for number in range(len(prompts))]
+    alone = [
+        engine.describe([picture], prompt, LENGTH)[0]
+        for picture, prompt in zip(pictures, prompts, strict=True)
+    ]
+
+    texts = [engine._rendered(prompt) for prompt in prompts]
+    inputs = engine._processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        output = engine._model.generate(**inputs, max_new_tokens=LENGTH)
+
+    asked = inputs["input_ids"].shape[1]
+    together = [engine._reply(row, asked).text for row in output[:, asked:].tolist()]
+    assert together == [reply.text for reply in alone] and len(set(together)) > 2
+    assert len({reply.prompt_tokens for reply in alone}) > 1, "the prompts have several lengths"
 
 
 def test_what_an_older_checkpoint_leaves_out_comes_from_the_models_config(
@@ -214,6 +231,23 @@ def test_where_memory_runs_out_the_batch_is_halved_and_only_what_is_too_large_al
 
     assert outcomes == ["done 4", "done 4", CaptionFailure("out_of_memory", "99"), "done 1", "done 8"]
     assert asked[0] == 5
+
+
+def test_pictures_that_no_memory_holds_fail_alone_and_the_engine_goes_on(engine, images, expected):
+    import torch
+
+    processor, rows = expected
+    side = 1 << 21  # 50 TB of pixels, of which nothing is there until somebody copies them
+    giant = Prepared(torch.zeros(1).expand(1, 3, side, side), side, side)
+
+    outcomes = engine.describe([giant, giant], LAION, LENGTH)
+
+    assert [outcome.reason for outcome in outcomes] == ["out_of_memory"] * 2
+    assert f"{side} x {side} pixels" in outcomes[0].message
+    again = engine.describe(images, LAION, LENGTH)
+    assert [reply.text for reply in again] == [
+        processor.decode(row, skip_special_tokens=True) for row in rows
+    ]
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory():

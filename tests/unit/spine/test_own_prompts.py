@@ -33,6 +33,7 @@ def test_a_runs_own_prompts_stand_beside_those_that_come_with_popfactory(run):
         ('["../x"]\ntext = "a"', "small letters, digits and -"),
         ("[x]", "[x] text: 1 to 8,000 signs"),
         ('[x]\ntext = "  "', "[x] text: 1 to 8,000 signs"),
+        ('[x]\ntext = "Describe <image> in detail."', "[x] text: <image> stands for the picture"),
         ("[x]\ntext = 5", "text and prefix in quotes"),
         ('[x]\ntext = "a"\nprompt = "b"', "text and prefix in quotes"),
         ('x = "a"', "[x] text: 1 to 8,000 signs"),
