@@ -122,5 +122,6 @@ def scans_fast(index: Any) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
+    """What FAISS says, without the place in its sources that it begins with."""
     lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rpartition("Error: ")[2] if lines else type(error).__name__

@@ -125,4 +125,4 @@ def test_an_index_cut_anywhere_is_refused_in_one_line(tmp_path, vectors, kind, m
 
         with pytest.raises(DataError, match=r"image\.index") as caught:
             IndexFolder.open(folder, memory_map=memory_map)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and "/project/" not in str(caught.value)
