@@ -120,9 +120,13 @@ def _screens(vectors: Vectors, directions: Vectors | None) -> tuple[Vectors, Vec
         seen = vectors[:, widest]
     else:
         seen = vectors
-    half = np.einsum("ij,ij->i", seen, seen)[:, None] / 2
-    one = np.ones_like(half)
-    return np.hstack([seen, -half, one]), np.hstack([seen, one, -half])
+    left = np.empty((len(seen), seen.shape[1] + 2), dtype=np.float32)
+    left[:, :-2] = seen
+    left[:, -2] = np.einsum("ij,ij->i", seen, seen) / -2
+    left[:, -1] = 1
+    right = left.copy()
+    right[:, -2:] = left[:, :-3:-1]
+    return left, right
 
 
 def _products(vectors: Vectors, rows: Rows, others: Rows) -> Vectors:

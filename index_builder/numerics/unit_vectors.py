@@ -36,10 +36,11 @@ def unit_rows(embeddings: Vectors) -> Vectors:
 
 
 def scaled_rows(vectors: Vectors) -> Vectors:
-    """Rows (n, d) scaled to L2 norm 1, whatever theirs is; those of zeros stay."""
+    """Rows (n, d) scaled to L2 norm 1 where they lie, whatever theirs is, and given back; those of zeros stay."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    scaled: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    return scaled
+    norms[norms == 0] = 1
+    vectors /= norms
+    return vectors
 
 
 def pulled(queries: Vectors, shift: Vectors) -> Vectors:
