@@ -16,7 +16,7 @@ from index_builder.indexing.candidate_ranking import candidates_for, in_order
 from index_builder.indexing.index_file import memory_bytes
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.lists.best_k import Similarities
-from index_builder.lists.exact_ranking import exact_similarities
+from index_builder.lists.exact_ranking import MANY_PAIRS, exact_similarities
 from index_builder.lists.filtered_search import search_all, search_by_depth
 from index_builder.lists.kept_arrays import KeptArrays, search_key
 from index_builder.lists.list_pairs import Numbers
@@ -217,6 +217,16 @@ def _plan(index: IndexFolder, n_queries: int, k: int, nprobe: int) -> tuple[Sear
     return plan, lists
 
 
+def _one_by_one(index: IndexFolder, n_queries: int, k: int) -> bool:
+    """Whether FAISS may rank candidates query by query: of few queries, on vectors that memory holds.
+
+    It does so in all its threads at once; one pass sorted by row is for many queries, or a disk.
+    """
+    vectors = index.exact_vectors
+    few = n_queries * candidates_for(k) < MANY_PAIRS
+    return vectors is not None and few and vectors.nbytes <= memory_bytes() // 2
+
+
 def _queries_a_pass(k: int, block: int) -> int:
     """Whole blocks of queries whose results fit."""
     return max(1, PASS_RESULTS // (k * block)) * block
@@ -234,7 +244,8 @@ def _found(
     keep: Path | None,
 ) -> Iterator[_Found]:
     """What is found, block by block; of a pass all blocks, unless none of them is needed."""
-    if index.exact_vectors is not None and index.n:
+    few = mask is None and keep is None and _one_by_one(index, len(queries), k)
+    if index.exact_vectors is not None and index.n and not few:
         yield from _ranked(index, queries, k, nprobe, block, mask, done, keep)
         return
     plan, lists = _plan(index, len(queries), k, nprobe)

@@ -21,7 +21,8 @@ otherwise: equal vectors would get similarities that differ in the last bit, and
 
 _ROWS = 4_096  # read and widened at once: 13 MB at d = 768
 _PAIRS = 128  # of a query and a row, gathered and multiplied at once: in the cache
-_MANY = 500_000  # pairs from which torch saves more than loading it takes
+MANY_PAIRS = 500_000
+"""Of a query and a candidate, from which torch saves more than loading it takes."""
 
 
 def exact_similarities(queries: Vectors, candidates: Rows, vectors: Any) -> npt.NDArray[np.float32]:
@@ -50,7 +51,7 @@ def exact_similarities(queries: Vectors, candidates: Rows, vectors: Any) -> npt.
         end = int(np.searchsorted(rows, first + _ROWS))
         stretch = widened(vectors[first : int(rows[end - 1]) + 1])
         inside = slice(start, end)
-        if len(rows) >= _MANY and not again:
+        if len(rows) >= MANY_PAIRS and not again:
             counts = np.bincount(rows[inside] - first, minlength=len(stretch))
             products = pair_products(stretch, counts, queries, asking[inside])
         else:

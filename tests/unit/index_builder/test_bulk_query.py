@@ -113,7 +113,7 @@ def test_a_search_for_candidates_that_was_stopped_goes_on_where_it_was(
     publish_array(folder / VECTORS_FILE, vectors.astype(np.float16))
     stage.finish({}, {"n": N, "d": D, "nprobe": 4})
     index, asked = IndexFolder.open(folder), []
-    whole = tables(bulk_query(index, queries, 5, columns=[], block=16))
+    whole = tables(bulk_query(index, queries, 5, columns=[], block=16, keep=tmp_path / "unstopped"))
     candidates = index.candidates
 
     def until_stopped(some, *given, **named):
@@ -240,8 +240,9 @@ def test_coarse_candidates_ranked_in_one_pass_give_what_single_searches_give(
     tmp_path, vectors, queries, k, block, pass_results, rows, many, monkeypatch
 ):
     monkeypatch.setattr(bulk_query_module, "PASS_RESULTS", pass_results)
-    monkeypatch.setattr(exact_ranking, "_MANY", many)
+    monkeypatch.setattr(exact_ranking, "MANY_PAIRS", many)
     monkeypatch.setattr(exact_ranking, "_ROWS", rows)
+    monkeypatch.setattr(bulk_query_module, "_one_by_one", lambda *_: False)
     stage = Stage.open("index", tmp_path, {}, {})
     opened(tmp_path, vectors, "IVF16,RaBitQfs").close()
     publish_array(tmp_path / VECTORS_FILE, vectors.astype(np.float16))
@@ -263,10 +264,32 @@ def test_coarse_candidates_ranked_in_one_pass_give_what_single_searches_give(
     )
 
 
+@pytest.mark.parametrize("memory", [2 * N * D * 2, 2 * N * D * 2 - 1])
+def test_few_queries_are_ranked_one_by_one_where_memory_holds_the_vectors(
+    tmp_path, vectors, queries, memory, monkeypatch
+):
+    stage = Stage.open("index", tmp_path, {}, {})
+    opened(tmp_path, vectors, "IVF16,RaBitQfs").close()
+    publish_array(tmp_path / VECTORS_FILE, vectors.astype(np.float16))
+    stage.finish({}, {"n": N, "d": D, "nprobe": 4})
+    monkeypatch.setattr(bulk_query_module, "memory_bytes", lambda: memory)
+    index, by_row = IndexFolder.open(tmp_path), []
+    candidates = index.candidates
+    monkeypatch.setattr(
+        index, "candidates", lambda *given, **named: by_row.append(1) or candidates(*given, **named)
+    )
+
+    table = nearest(index, queries, 5, columns=[])
+
+    known = np.concatenate([index.search(query[None], 5)[1][0] for query in queries])
+    assert (table.column("row").to_numpy() == known).mean() > 0.99  # rounding may swap two
+    assert bool(by_row) == (memory < 2 * N * D * 2)
+
+
 @pytest.mark.parametrize("many", [0, 10**9])
 @pytest.mark.parametrize("twice", [False, True])
 def test_exact_similarities_are_those_of_the_rows_in_their_places(many, twice, monkeypatch):
-    monkeypatch.setattr(exact_ranking, "_MANY", many)
+    monkeypatch.setattr(exact_ranking, "MANY_PAIRS", many)
     monkeypatch.setattr(exact_ranking, "_ROWS", 90)
     random = np.random.default_rng(4)
     stored = random.standard_normal((500, 8)).astype(np.float16)
