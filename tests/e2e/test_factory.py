@@ -3,15 +3,18 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from spine.config import load_config, write_config
 from spine.run import Run
+from spine.settings import TWO_STEP
 from spine.sources import read_bytes
 from spine.stage import read_manifest, verify
-from spine.tables import CAPTIONS, IMAGES, SELECTION, STATUSES, read_parts, read_table
+from spine.tables import CAPTIONS, FULL_SIZE, IMAGES, SELECTION, STATUSES, read_parts, read_table
 
 LAION_POP = [
     "url",
@@ -236,3 +239,24 @@ def test_a_folder_with_another_run_is_not_written_over(demo_run, popfactory):
     refused = popfactory("demo", demo_run.folder, "--concepts", 120, "--pool", 50)
     assert refused.returncode == 1 and "another" in refused.stderr
     assert demo_run.config.read_bytes() == before
+
+
+def test_in_two_steps_the_whole_pipeline_ends_with_the_same_selection_and_then_has_nothing_to_do(
+    demo_run, popfactory, tmp_path
+):
+    run = Run(tmp_path / "run")
+    shutil.copytree(demo_run.folder, run.folder)
+    config = load_config(run.config)
+    write_config(run.config, replace(config, fetch=replace(config.fetch, mode=TWO_STEP)))
+
+    done = popfactory("run", run.folder)
+
+    assert done.returncode == 0, done.stderr
+    selection = read_table(run.selection_table, SELECTION)
+    assert selection.equals(read_table(demo_run.selection_table, SELECTION))
+    chosen = selection.filter(pc.equal(selection["verdict"], "selected"))["id"].to_numpy()
+    assert read_table(run.full_size, FULL_SIZE)["id"].to_pylist() == np.unique(chosen).tolist()
+    assert all(verify(folder) == [] for folder in (run.images, run.scores, run.selection))
+    before = read_manifest(run.selection)
+    assert popfactory("run", run.folder).returncode == 0
+    assert read_manifest(run.selection) == before
