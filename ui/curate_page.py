@@ -27,7 +27,9 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/api/centroids")
     def centroids() -> JSONResponse:
-        return fresh({"centroids": desk.centroids()})
+        # Before the rows: what is published while they are read is news to the page.
+        state = desk.state()
+        return fresh({"centroids": desk.centroids(), "state": state})
 
     @app.get("/api/neighbours")
     def neighbours(centroid: int) -> JSONResponse:

@@ -14,9 +14,9 @@ import { goTo, move, readReveal, reveal, revealAll, setTicks, tick, tickAlong } 
 import "./filters.js";
 import { columns, pageRows } from "./grid.js";
 import { writeNote } from "./notes.js";
-import { closeSearch, openCentroid, openSearch, reload } from "./opening.js";
+import { closeSearch, loadCentroids, openCentroid, openSearch, reload } from "./opening.js";
 import { openPreview } from "./preview.js";
-import { entryOf, readAddress, refresh, rowOf, setCentroids, state } from "./state.js";
+import { entryOf, readAddress, refresh, rowOf, state } from "./state.js";
 import { decide, redo, rememberTicks, undo, unsure } from "./verdicts.js";
 import { startView } from "./views.js";
 
@@ -59,7 +59,7 @@ load(["centroids", "grid", "side"], async () => {
   keys("curate", KEYS, actions);
   if (!location.search && startView()) history.replaceState(history.state, "", `?${startView()}`);
   readReveal();
-  setCentroids((await get("/api/centroids")).centroids);
+  await loadCentroids();
   readAddress();
   tell("address");
   tell("filters");

@@ -13,7 +13,7 @@ const FIRST_SCREEN = 40;
 const NEWS_EVERY_MS = 4_000;
 const kept = new Map(); // centroid to the answer, of those opened or foreseen lately
 const foreseen = []; // held, so that they stay decoded
-let runState = null;
+let runState = null; // of the run when what is shown was asked for
 
 const rowsOf = async (centroid) => {
   const answer = kept.get(centroid) || await get(`/api/neighbours?centroid=${encodeURIComponent(centroid)}`);
@@ -91,15 +91,25 @@ export const foresee = async (number) => {
   } catch { /* it is asked for again when it is opened */ }
 };
 
+/* The list; what changes in the run from here on asks for all anew. */
+export const loadCentroids = async () => {
+  const { centroids, state: asked } = await get("/api/centroids");
+  runState = asked;
+  setCentroids(centroids);
+};
+
 export const reload = async () => {
   page.run = await get("/api/run");
   kept.clear();
-  setCentroids((await get("/api/centroids")).centroids);
+  await loadCentroids();
+  const asked = runState;
+  runState = null; // until the rows are here too
   const { cursor } = state;
   if (!queue.events.length && state.centroid !== null) {
     const answer = state.like === null ? await rowsOf(state.centroid) : await get(`/api/search?like=${encodeURIComponent(state.like)}`);
     fillIn(answer);
   }
+  runState = asked;
   state.cursor = cursor;
   refresh();
   tell("run");
@@ -117,9 +127,8 @@ export const askNews = async () => {
   try {
     const since = state.lastEvent;
     const news = await get(`/api/news?since=${since}&client=${client}${place}`);
-    const fresh = runState !== null && news.state !== runState;
+    const fresh = news.state !== runState;
     const claims = JSON.stringify(news.claims) !== JSON.stringify(state.claims);
-    runState = news.state;
     state.claims = news.claims;
     if (fresh || news.all) await reload();
     else if (news.last_event > since && state.lastEvent === since) hear(news);
