@@ -151,7 +151,7 @@ class RetrieveConfig:
 
     prefilter: bool = False
     """Leave out, while searching, what [filters] would reject by what the pool says of it, so that all k neighbours
-    may pass; a value the pool doesn't know is kept. Needs an index, not a server."""
+    may pass; a value the pool doesn't know is kept. A server needs /knn-batch for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
