@@ -1,4 +1,5 @@
 import contextlib
+import threading
 
 import faiss
 import numpy as np
@@ -422,3 +423,43 @@ def test_what_fails_in_a_thread_is_raised_and_the_rest_not_begun():
 
     assert len(begun) < 20
     assert list(mapped_in_order(abs, iter([-3, 1, -2]), 2)) == [3, 1, 2]
+
+
+def test_threads_are_prepared_and_what_belongs_here_is_done_by_the_caller_in_its_turn():
+    prepared, where = set(), {}
+
+    def note(number):
+        where[number] = threading.get_ident()
+        return number
+
+    items = range(100)
+    made = list(
+        mapped_in_order(
+            note,
+            iter(items),
+            3,
+            lambda: prepared.add(threading.get_ident()),
+            here=lambda number: number % 4 == 0,
+        )
+    )
+
+    assert made == list(items)
+    own = threading.get_ident()
+    assert {where[number] for number in items if number % 4 == 0} == {own}
+    assert {where[number] for number in items if number % 4} <= prepared - {own}
+
+
+def test_a_pass_leaves_the_numbers_of_threads_as_they_were(built, queries, screened):
+    import torch
+
+    usual = faiss.omp_get_max_threads(), torch.get_num_threads()
+    try:
+        faiss.omp_set_num_threads(3)
+        torch.set_num_threads(2)
+        for k in (5, 200):
+            in_a_pass(*built("IVF24,PQ8np"), queries, k, 6)
+
+            assert (faiss.omp_get_max_threads(), torch.get_num_threads()) == (3, 2)
+    finally:
+        faiss.omp_set_num_threads(usual[0])
+        torch.set_num_threads(usual[1])
