@@ -7,6 +7,7 @@ the same as url:…; of how the picture looks a PDQ hash as pdq:…. A list that
 work: going on without it could show what must not be shown.
 """
 
+import functools
 import hashlib
 import re
 import threading
@@ -157,12 +158,7 @@ class BlockLists:
             return True
         if not self.domains:
             return False
-        try:
-            host = (urlsplit(url).hostname or "").lower().rstrip(".")
-        except ValueError:  # no address at all: the fetch will say so
-            return False
-        labels = host.split(".")
-        return any(".".join(labels[start:]) in self.domains for start in range(len(labels)))
+        return not self.domains.isdisjoint(_domains_of("/".join(url.split("/", 3)[:3])))
 
 
 class ListsInForce:
@@ -219,6 +215,17 @@ def _hashes(config: ListsConfig, folder: Path) -> dict[str, set[str]]:
             )
         found[kind].add(digits)
     return found
+
+
+@functools.lru_cache(maxsize=65_536)
+def _domains_of(origin: str) -> tuple[str, ...]:
+    """The host of an address that ends before its path, and every domain above it; many addresses share one."""
+    try:
+        host = (urlsplit(origin).hostname or "").lower().rstrip(".")
+    except ValueError:  # no address at all: the fetch will say so
+        return ()
+    labels = host.split(".")
+    return tuple(".".join(labels[start:]) for start in range(len(labels)))
 
 
 def _hashes_of(url: str) -> tuple[str, str]:

@@ -91,7 +91,9 @@ class Looks:
         of = np.repeat(np.arange(len(hashes)), counts)
         within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
         candidates = self.hashes[self.entries[piece, np.repeat(first, counts) + within]]
-        differing = np.bitwise_count(candidates ^ hashes[of]).sum(axis=1)
+        # Added word by word, which is faster than along an axis. 8 bits hold the sum: a pair shares 15 bits at least.
+        first_word, *others = np.bitwise_count(candidates ^ hashes[of]).T
+        differing = sum(others, start=first_word)
         found = np.zeros(len(hashes), dtype=bool)
         found[of[differing <= PDQ_DISTANCE]] = True
         return found

@@ -28,6 +28,27 @@ def test_ids_addresses_domains_and_hashes_block(tmp_path):
     assert lists.blocks(sha256=digest) == "hash_block"
 
 
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("https://bad.example", "takedown"),
+        ("https://a.BAD.example./x/y", "takedown"),
+        ("http://bad.example?next=/fine.example/", "takedown"),
+        ("http://bad.example:8080/a//b", "takedown"),
+        ("http://user@bad.example/", "takedown"),
+        ("http://notbad.example/", None),
+        ("http://fine.example/http://bad.example/", None),
+        ("http://fine.example#/bad.example", None),
+        ("http://[bad.example/", None),
+        ("bad.example/no-address", None),
+    ],
+)
+def test_a_domain_is_that_of_the_host_whatever_stands_around_it(tmp_path, url, rule):
+    (tmp_path / "takedown.txt").write_text("bad.example\n")
+    lists = BlockLists.load(ListsConfig(takedown=("takedown.txt",)), tmp_path)
+    assert lists.blocks(url=url) == rule
+
+
 def test_the_digest_follows_the_entries_and_not_their_order(tmp_path):
     (tmp_path / "a.txt").write_text("1\n2\n")
     (tmp_path / "b.txt").write_text("# note\n2\n1\n")
