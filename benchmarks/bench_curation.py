@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from benchmarks.planted_ledger import plant_ledger, plant_scores
+from benchmarks.planted_ledger import LISTED, plant_ledger, plant_lists, plant_scores
 from benchmarks.report import report
 from curation.fetched_images import fetch
 from curation.fetchers import processes_for
@@ -251,6 +251,12 @@ def measure_tables(folder: Path, candidates: int) -> None:
     if manifest.counts["candidates"] != rows:
         sys.exit(f"{manifest.counts} after the scan, {rows} pictures were planted")
     report("resume_scan", taken_s, "s", at_most=5, cpu_s=cpu_s, rows=rows, **conditions)
+    plant_scores(run, planted_run.alive, np.random.default_rng(0))
+    plant_lists(run)
+    used, started = time.process_time(), time.perf_counter()
+    select(run)
+    taken_s, cpu_s = time.perf_counter() - started, round(time.process_time() - used, 2)
+    report("select_with_lists", taken_s, "s", at_most=10, cpu_s=cpu_s, looks_listed=LISTED, **conditions)
 
 
 def measure_same_picture(folder: Path, pool: int) -> None:

@@ -11,12 +11,15 @@ from spine.config import write_config
 from spine.lists import BlockLists
 from spine.publish import publish_json, publish_table
 from spine.run import Run, part_path
-from spine.settings import Config
+from spine.settings import Config, ListsConfig
 from spine.stage import Stage, read_manifest
 from spine.tables import GROUPS, IMAGES, NEIGHBOURS, centroids_schema, list_column, scores_schema
 
 DEPTH = 100
 """Neighbours of a centroid."""
+
+LISTED = 10_000
+"""PDQ hashes on its lists; of addresses' hashes, content hashes and domains a tenth each."""
 
 _D = 8
 _PARTS = 10
@@ -30,6 +33,8 @@ class PlantedLedger:
     pictures: int
     """Different ones, half of them gone."""
     some_ids: list[int]
+    alive: Any
+    """Ids of those that are not gone, an array."""
 
 
 def plant_ledger(folder: Path, candidates: int) -> PlantedLedger:
@@ -51,7 +56,25 @@ def plant_ledger(folder: Path, candidates: int) -> PlantedLedger:
     alive = chance.random(len(ids)) < 0.5
     _images(run, config, ids, alive, candidates // DEPTH)
     plant_scores(run, ids[alive], chance)
-    return PlantedLedger(run, len(ids), ids[:: len(ids) // 9].tolist())
+    return PlantedLedger(run, len(ids), ids[:: len(ids) // 9].tolist(), ids[alive])
+
+
+def plant_lists(run: Run) -> None:
+    """Give the run lists that name none of its pictures, so that each is held against all of them."""
+    chance = np.random.default_rng(2)
+    domains = [f"listed{number}.example" for number in range(LISTED // 10)]
+    (run.folder / "takedown.txt").write_text("\n".join(domains))
+    kinds = ("pdq", LISTED), ("sha256", LISTED // 10), ("url", LISTED // 10)
+    hashes = [f"{kind}:{digits}" for kind, count in kinds for digits in _random_hashes(count, chance)]
+    (run.folder / "hashes.txt").write_text("\n".join(hashes))
+    write_config(
+        run.config, Config(lists=ListsConfig(takedown=("takedown.txt",), hash_block=("hashes.txt",)))
+    )
+
+
+def _random_hashes(count: int, chance: np.random.Generator) -> list[str]:
+    digits = chance.bytes(32 * count).hex()
+    return [digits[start : start + 64] for start in range(0, len(digits), 64)]
 
 
 def _publish(folder: Path, schema: pa.Schema, known: dict[str, Any], rows: int, parts: int) -> None:
@@ -125,7 +148,7 @@ def _images(run: Run, config: Config, ids: Any, alive: Any, k: int) -> None:
     hashes = [
         f"{number % 2**64:064x}" if live else None for number, live in zip(ids.tolist(), alive, strict=True)
     ]
-    dead = ~alive
+    dead, looks = ~alive, _random_hashes(len(ids), np.random.default_rng(1))
     columns = {
         "id": ids,
         "status": np.where(dead, "failed", "fetched"),
@@ -133,7 +156,7 @@ def _images(run: Run, config: Config, ids: Any, alive: Any, k: int) -> None:
         "url": [_url(number) for number in ids.tolist()],
         "sha256": hashes,
         "md5": [text and text[:32] for text in hashes],
-        "pdq": [text and " ".join([text] * 8) for text in hashes],
+        "pdq": [" ".join([look] * 8) if live else None for look, live in zip(looks, alive, strict=True)],
         "width": np.full(len(ids), 1024),
         "height": np.full(len(ids), 1024),
         "size_bytes": np.full(len(ids), 100_000),
