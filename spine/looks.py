@@ -21,7 +21,7 @@ Mask = npt.NDArray[np.bool_]
 _PIECES = 16
 _VALUES = 1 << 16
 _FLIPS = np.concatenate([[0], 1 << np.arange(16)]).astype(np.uint16)  # none, or one bit
-_AT_ONCE = 2_000_000  # pairs compared at a time: 64 MB each side
+_AT_ONCE = 200_000  # pairs compared at a time: 6 MB each side
 _FEW = 20_000  # pairs that are sooner compared in full than looked up
 
 
