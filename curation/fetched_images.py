@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.candidates import column
 from curation.fetch_plan import WANTED, Plan
@@ -84,9 +85,12 @@ def fetch(
     ledger, validity = Ledger(run), Validity(config, lists, retry_failed)
     done = ledger.keep_valid(plan.pictures, validity)
     small = {} if plan.full_size is None else ledger.small_copies(plan.full_size)
-    done = done[~np.isin(done, list(small))]
+    if small:
+        done = done[~np.isin(done, list(small))]
     ids = column(plan.pictures, "id")
-    pending = plan.pictures.filter(pa.array(~np.isin(ids, done)))
+    # Arrow's look-up: NumPy's would sort both a second time.
+    there = pc.is_in(plan.pictures.column("id"), value_set=pa.array(done, pa.int64()))
+    pending = plan.pictures.filter(pc.invert(there))
     progress.begin("fetch", len(ids), "pictures", len(ids) - pending.num_rows)
     pending = _pass_over(ledger, pending, lists, progress)
     sizes = None if plan.full_size is None else Sizes(frozenset(plan.full_size.tolist()), small)

@@ -187,7 +187,7 @@ class Ledger:
             start += part.num_rows
             if not inside.all():
                 publish_table(path, read_table(path, IMAGES).filter(pa.array(inside)))
-        return np.unique(ids[holds])
+        return np.sort(ids[holds])
 
     def small_copies(self, full_size: Ints) -> dict[int, str]:
         """Of these pictures those that only a small copy is stored of: id to the SHA-256 of the full size."""
