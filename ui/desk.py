@@ -111,9 +111,11 @@ class Desk:
         images = snapshot.manifest(self.run.images)
         depths = images.parameters.get("depths", []) if images is not None else []
         own, disputed = self.decisions.own_settings(), self.decisions.disputed()
+        aesthetics = snapshot.mean_aesthetics()
         for row in rows:
             number = int(row["centroid"])
             row["disputed"] = disputed[number]
+            row["aesthetic"] = round(aesthetics[number], 3) if number in aesthetics else None
             row["depth"] = depths[number] if number < len(depths) else 0
             if number in own:
                 row["own"] = own[number]

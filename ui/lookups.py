@@ -38,10 +38,14 @@ class ById:
         """The rows of these ids, in their order; a row of nulls where there is none."""
         if not len(self.ids) or not len(wanted):
             return self.table.schema.empty_table().take(pa.nulls(len(wanted), pa.int64()))
+        return self._at(self.places(wanted))
+
+    def places(self, wanted: Ints) -> Ints:
+        """The row of each of these ids in the table, -1 where there is none."""
+        if not len(self.ids):
+            return np.full(len(wanted), -1, np.int64)
         found = np.maximum(np.searchsorted(self.ids, wanted, side="right") - 1, 0)
-        missing = self.ids[found] != wanted
-        places = np.where(missing, -1, self._places[found])
-        return self._at(places)
+        return np.where(self.ids[found] == wanted, self._places[found], -1)
 
     def _at(self, places: Ints) -> pa.Table:
         # Batch by batch: taken from a table of several, Arrow first copies all of its texts into one.

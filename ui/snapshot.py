@@ -114,7 +114,7 @@ class Snapshot:
         """Read what the first page will ask for: of a large run that takes seconds."""
         for read in (self.centroids, self.neighbour_counts, self.selection, self.exemplars, self.images):
             read()
-        for table in (self.scores, self.groups, self.captions):
+        for table in (self.scores, self.groups, self.captions, self.mean_aesthetics):
             table()
         self.find_picture("0" * 64)
 
@@ -137,6 +137,29 @@ class Snapshot:
             return {int(pair["values"]): int(pair["counts"]) for pair in column.value_counts().to_pylist()}
 
         return self._stage("neighbour counts", self.run.neighbours, count, {})
+
+    def mean_aesthetics(self) -> dict[int, float]:
+        """Mean aesthetic score of each centroid's scored neighbours; those without any are left out."""
+
+        def read() -> dict[int, float]:
+            scores = self.scores()
+            values = scores.table.column("aesthetic").to_numpy()
+            sums, counts = np.zeros(0), np.zeros(0)
+            for path in part_paths(self.run.neighbours):
+                part = read_table(path, _narrowed(NEIGHBOURS, ("centroid_id", "id")))
+                places = scores.places(part.column("id").to_numpy())
+                found = values[places[places >= 0]].astype(np.float64)
+                centroids = part.column("centroid_id").to_numpy()[places >= 0][~np.isnan(found)]
+                found = found[~np.isnan(found)]
+                length = max(len(sums), int(centroids.max(initial=-1)) + 1)
+                sums = np.pad(sums, (0, length - len(sums))) + np.bincount(centroids, found, length)
+                counts = np.pad(counts, (0, length - len(counts))) + np.bincount(centroids, minlength=length)
+            return {int(each): float(sums[each] / counts[each]) for each in np.flatnonzero(counts)}
+
+        if self.manifest(self.run.neighbours) is None or self.manifest(self.run.scores) is None:
+            return {}
+        made_of = (self.run.neighbours / MANIFEST, self.run.scores / MANIFEST)
+        return self._once("mean aesthetics", made_of, read)
 
     def centroid_embeddings(self) -> tuple[npt.NDArray[np.int64], Vectors]:
         """Centroid ids, shape (k,), and their unit vectors, shape (k, d)."""

@@ -221,3 +221,11 @@ def test_previews_are_made_of_what_the_board_showed_and_of_nothing_else(board, p
 
     assert reply.status_code == 200 and reply.headers["content-type"] == "image/webp"
     assert reply.content != board.get(f"/preview/{planted.ids[pending]}.webp").content
+
+
+def test_every_centroid_has_the_mean_aesthetic_score_of_its_scored_neighbours(board):
+    for row in board.get("/api/centroids").json()["centroids"]:
+        neighbours = board.get(f"/api/neighbours?centroid={row['centroid']}").json()["rows"]
+        scores = [each["aesthetic"] for each in neighbours if each["aesthetic"] is not None]
+
+        assert len(scores) > 10 and abs(row["aesthetic"] - sum(scores) / len(scores)) < 0.002

@@ -7,7 +7,7 @@ import { openCentroid } from "./opening.js";
 import { entryOf, state, stateOf, writeAddress } from "./state.js";
 
 const CORNERS = 32;
-const COLOURS = { state: "by state", yield: "by share of quota", people: "by who has it open" };
+const COLOURS = { state: "by state", yield: "by share of quota", aesthetic: "by aesthetic score", people: "by who has it open" };
 
 export const mapPanel = () => {
   const canvas = el("canvas", { class: "pf-map-canvas", role: "img", "aria-label": "Map of the centroids; the list holds the same" });
@@ -49,9 +49,13 @@ export const mapPanel = () => {
     const style = getComputedStyle(canvas);
     const pick = (name) => style.getPropertyValue(name).trim();
     const inks = { open: pick("--pf-soft"), begun: pick("--pf-keep"), done: pick("--pf-in"), out: pick("--pf-reject"), line: pick("--pf-line"), text: pick("--pf-text") };
+    const scored = state.centroids.map((entry) => entry.aesthetic).filter((value) => value !== null);
+    const least = scored.reduce((low, value) => Math.min(low, value), Infinity);
+    const span = scored.reduce((high, value) => Math.max(high, value), -Infinity) - least || 1;
     const ink = {
       state: (entry) => inks[stateOf(entry)],
       yield: (entry) => `hsl(205 80% ${Math.round(78 - 50 * Math.min(1, entry.selected / Math.max(1, entry.quota ?? page.run.quota)))}%)`,
+      aesthetic: (entry) => (entry.aesthetic === null ? inks.line : `hsl(25 85% ${Math.round(80 - (50 * (entry.aesthetic - least)) / span)}%)`),
       people: (entry) => (state.claims[entry.centroid] ? inks.begun : inks.line),
     }[colours];
     const context = canvas.getContext("2d");

@@ -45,7 +45,6 @@ export const openCentroid = async (number) => {
   clear();
   writeAddress();
   document.body.classList.remove("pf-show-left");
-  tell("counts");
   tell("opened");
   try {
     const wanted = state.centroid;
