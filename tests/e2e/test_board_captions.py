@@ -247,10 +247,10 @@ def test_a_captioning_run_is_estimated_started_with_the_chosen_prompt_and_follow
 
     form.get_by_role("button", name="Caption", exact=True).click()
 
+    expect(form.locator(".pf-job")).to_contain_text(f"{pictures} of {pictures} pictures", timeout=JOB_MS)
     expect(form.locator(".pf-job")).to_have_attribute("data-state", "done", timeout=JOB_MS)
     job = list_jobs(server.planted.run)[0]
     assert (job.command[0], job.state, job.done, job.total) == ("caption", "done", pictures, pictures)
-    expect(form.locator(".pf-job")).to_contain_text(f"{pictures} of {pictures} pictures")
     counts = Counter(row["status"] for row in rows_now(server))
     expect(form).to_contain_text(
         f"{counts['captioned']} captioned, {counts['failed']} failed, 0 not asked yet."
