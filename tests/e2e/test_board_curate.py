@@ -470,3 +470,51 @@ def test_an_empty_run_and_one_in_progress_say_what_comes_next(page, server, tmp_
         expect(page.locator(".pf-empty")).to_contain_text("No neighbours yet: run `popfactory retrieve`")
     finally:
         new.kill()
+
+
+def test_the_list_of_centroids_is_searched_and_stands_in_every_order_it_offers(page, fresh):
+    page.goto(f"{fresh.address}/?centroid=1")
+    expect(page.locator(".pf-tile").first).to_be_visible()
+    page.keyboard.press("a")
+    saved(page)
+    rows = page.request.get(f"{fresh.address}/api/centroids").json()["centroids"]
+    number = {row["centroid"]: int(row["centroid"]) for row in rows}
+    keys = {
+        "id": lambda row: number[row["centroid"]],
+        "size": lambda row: -row["size"],
+        "open": lambda row: row["kept"] + row["rejected"] - row["neighbours"],
+        "selected": lambda row: -row["selected"],
+        "short": lambda row: (row["selected"], number[row["centroid"]]),
+        "disputed": lambda row: (-row["disputed"], number[row["centroid"]]),
+        "label": lambda row: row["label"],
+    }
+    for order, key in keys.items():
+        page.get_by_label("Order of centroids").select_option(order)
+        shown = page.locator(".pf-centroid").evaluate_all("rows => rows.map((row) => row.dataset.centroid)")
+        assert shown == [row["centroid"] for row in sorted(rows, key=key)], order
+        assert (order == "id") != (f"csort={order}" in page.url)
+
+    page.get_by_label("Search centroids").fill("SQUARES")
+    expect(page.locator(".pf-centroid")).to_have_count(1)
+    expect(page.locator(".pf-centroid")).to_contain_text("red squares")
+    page.get_by_label("Search centroids").fill("")
+    mine = page.locator('.pf-centroid[data-centroid="1"]')
+    chosen = next(row for row in rows if row["centroid"] == "1")
+    expect(mine).to_contain_text(f"{chosen['selected']}/{chosen['neighbours']}")
+    expect(mine.locator(".pf-kept")).to_have_text("✓1")
+
+
+def test_nine_tabs_of_one_browser_all_work(chromium, fresh):
+    context = chromium.new_context()
+    pages = [context.new_page() for _ in range(9)]
+    for number, page in enumerate(pages):
+        page.set_default_timeout(WAIT_MS)
+        page.goto(f"{fresh.address}/?centroid={number % 3}&show=all")
+        expect(page.locator(".pf-tile").first).to_be_visible()
+    for page in reversed(pages):
+        page.keyboard.press("k")
+        page.keyboard.press("a")
+        saved(page)
+    context.close()
+
+    assert len(fresh.stored()) == 9
