@@ -122,6 +122,7 @@ class Lanes:
     def __init__(self, addresses: tuple[str, ...], widest: int) -> None:
         self.all = [Lane(address, widest) for address in addresses]
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def enter(self) -> Lane:
         """Wait for a place, and take it in the lane with most places free."""
@@ -134,13 +135,12 @@ class Lanes:
             loop = asyncio.get_running_loop()
             turn: asyncio.Future[None] = loop.create_future()
             self._waiting.append(turn)
-            rests = [each.rest_until - now for each in self.all if each.rest_until > now]
-            alarm = loop.call_later(min(rests) + 0.001, self.wake) if rests else None
+            self._set_alarm(now)
             try:
                 await turn
-            finally:
-                if alarm is not None:
-                    alarm.cancel()
+            except asyncio.CancelledError:
+                self.wake()  # whoever gives up a turn passes it on
+                raise
 
     def wake(self) -> None:
         """Let as many go on as there are places; to be called when a lane has changed."""
@@ -151,6 +151,15 @@ class Lanes:
             if not turn.done():
                 turn.set_result(None)
                 places -= 1
+        self._set_alarm(now)
+
+    def _set_alarm(self, now: float) -> None:
+        """Wake those who wait when the next lane has rested; theirs is no task, which could be given up with it."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        rests = [each.rest_until - now for each in self.all if each.rest_until > now]
+        due = bool(rests and self._waiting)
+        self._alarm = asyncio.get_running_loop().call_later(min(rests) + 0.001, self.wake) if due else None
 
     @property
     def gone(self) -> bool:

@@ -1,12 +1,16 @@
 """Odd pictures through the whole stage, over both engines: only the one concerned fails, with its reason."""
 
 import io
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from captioner.captions import caption
+from spine.config import load_config, write_config
+from spine.errors import ServiceError
 from spine.tables import CAPTIONS, read_parts
 from tests.unit.captioner.runs import noise, picture_id
 from tests.unit.captioner.test_captions import Counting
@@ -86,3 +90,45 @@ def test_over_http_a_stopped_run_keeps_whole_batches_and_goes_on(make_run, tmp_p
     assert there in (4, 8), "batches of twice what may be in flight"
     assert manifest.counts["captioned"] == len(rows) == len({row["id"] for row in rows}) == 12
     assert state["n"] - asked == 12 - there
+
+
+def test_a_server_that_dies_leaves_the_finished_batches_and_another_one_does_the_rest(
+    make_run,
+    tmp_path,
+    misbehaving,  # noqa: F811
+):
+    files = [tmp_path / f"{number}.png" for number in range(16)]
+    for number, file in enumerate(files):
+        noise(number).save(file)
+    ended = threading.Event()
+
+    def until_it_dies(_, number):
+        if number >= 10:  # two whole batches of four, and the blank picture
+            ended.set()
+        return None if ended.is_set() else good()
+
+    first, state = misbehaving(until_it_dies)
+
+    def end():
+        ended.wait(30)
+        state["server"].shutdown()
+        state["server"].server_close()
+
+    threading.Thread(target=end, daemon=True).start()
+    settings = {"engine": "http", "model": "tiny-llava", "in_flight": 2}
+    run = make_run(files, endpoints=(first,), **settings)
+    with pytest.raises(ServiceError, match="can't be reached"):
+        caption(run)
+    there = read_parts(run.captions, CAPTIONS).num_rows
+    second, other = misbehaving(good)
+    write_config(run.config, replace(load_config(run.config), caption=_at(run, second)))
+
+    manifest = caption(run)
+
+    rows = read_parts(run.captions, CAPTIONS).to_pylist()
+    assert there in (4, 8) and other["n"] == 16 - there
+    assert manifest.counts["captioned"] == len(rows) == len({row["id"] for row in rows}) == 16
+
+
+def _at(run, address):
+    return replace(load_config(run.config).caption, endpoints=(address,))
