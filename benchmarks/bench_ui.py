@@ -21,6 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -212,11 +213,8 @@ def _measure_curators(address: str, run: Run, size: dict[str, Any], each: int = 
     stored: list[float] = []
     left_alone: list[object] = []
     pictures: list[str] = []
-    threads = [threading.Thread(target=curate, args=(number,)) for number in range(CURATORS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(CURATORS) as threads:
+        list(threads.map(curate, range(CURATORS)))  # raises what one of them raised
     kept = sum(len(event.ids) for event in Decisions.open(run.decisions).history(since=before))
     lost = len(pictures) - len(left_alone) - kept
     report(
