@@ -53,7 +53,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        scenes = drawn(folder / "scenes", 256 if quick else 1024)
+        scenes = drawn(folder / "scenes", 640 if quick else 1280)
         run = make_run(folder / "run", list(scenes))
         embedded(run, rounds=2 if quick else 5)
         attributes(run, scenes)

@@ -50,7 +50,7 @@ def main() -> None:
             model=f"local-dir:{heavy_model(folder / 'heavy')}", pretrained="", batch_size=BATCH
         )
         light = ClipConfig(model="demo", pretrained="", batch_size=64)
-        measure(folder / "heavy-run", "embed_heavy", heavy, 128 if quick else 512)
+        measure(folder / "heavy-run", "embed_heavy", heavy, 384 if quick else 768)
         measure(folder / "light-run", "embed_light", light, 2_000 if quick else 20_000)
 
 
