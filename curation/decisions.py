@@ -28,6 +28,7 @@ __all__ = ["Conflict", "Decisions", "Event", "Outcome", "Verdicts"]
 _SCHEMA_VERSION = 2
 _BUSY_TRIES = 40
 _WAIT_S = 5.0
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)  # the second: no room for what readers share
 _TABLES = """
 CREATE TABLE IF NOT EXISTS events (
     event INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -221,7 +222,7 @@ class Decisions:
 
 
 def _what_to_do(error: sqlite3.DatabaseError) -> str:
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+    if getattr(error, "sqlite_errorcode", None) in _FULL:
         return "the disk is full; free some space: nothing that was recorded is lost"
     return f"{error}; put it right, or restore it from a backup"
 

@@ -4,8 +4,11 @@ Parquet can't be mapped, and held in memory the tables of two million pictures t
 written once more, as it is in memory, into a folder that is a cache: what is missing is made again.
 """
 
+import errno
 import fcntl
 import hashlib
+import logging
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,6 +17,9 @@ import pyarrow.ipc as ipc
 
 from spine.publish import publishing, sweep
 
+_logger = logging.getLogger(__name__)
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _BATCH_ROWS = 100_000
 """Rows are taken batch by batch: few large ones are quicker than many small ones."""
 
@@ -36,11 +42,26 @@ class TableCache:
             schema: What the parts have.
             parts: Gives the rows, when they are needed.
 
-        Raises:
-            OSError: There is no room for it.
+        Where there is no room for the file, or the folder can't be written, the table is held in memory instead.
         """
         key = hashlib.sha256(f"{of!r} {schema}".encode()).hexdigest()[:16]
         path = self._folder / f"{name}-{key}.arrow"
+        try:
+            return self._from_file(name, path, schema, parts)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _logger.warning(
+                "%s: can't be written (%s), so the table is held in memory; free some space or make the folder "
+                "writable, and start the board again",
+                path,
+                os.strerror(error.errno),
+            )
+            return _whole(schema, parts())
+
+    def _from_file(
+        self, name: str, path: Path, schema: pa.Schema, parts: Callable[[], Iterable[pa.Table]]
+    ) -> pa.Table:
         if not path.is_file():
             self._make(name, path, schema, parts)
         try:
@@ -77,6 +98,12 @@ def _write(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
                 waiting.clear()
         if waiting:
             writer.write_table(pa.concat_tables(waiting).combine_chunks())
+
+
+def _whole(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
+    """All rows in memory, in one batch."""
+    tables = [part.cast(schema) for part in parts]
+    return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
 
 
 def _mapped(path: Path) -> pa.Table:

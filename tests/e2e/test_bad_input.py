@@ -3,11 +3,11 @@
 import subprocess
 import time
 
-import pytest
 from PIL import Image
 
 from spine.stage import read_manifest
 from tests.e2e.support import small_run
+from tests.small_disk import small_disk
 
 
 def _pictures(folder, colours):
@@ -88,20 +88,10 @@ def test_only_one_command_works_on_a_run(popfactory, drawings, tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on(popfactory, drawings, tmp_path):
-    """A small file system of its own, where the tests may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no small file system here: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "disk", "300k") as disk:
         run = small_run(disk / "run", drawings / "concepts", drawings / "pool")
         line = _one_line(popfactory("run", run.folder))
         assert "No space left" in line and "run it again" in line
         subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
         done = popfactory("run", run.folder)
         assert done.returncode == 0, done.stderr
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=False)
