@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from captioner.asked import Asked
 from captioner.engine import Engine, Reply
-from captioner.pictures import MEAN_COLOUR
+from captioner.pictures import blank_picture
 from captioner.trimming import trim_prefix
 from spine.publish import publish_json
 from spine.run import Run, part_paths
@@ -23,7 +22,6 @@ LIKE_BLANK = 0.9
 """From this share of words in common with the blank picture's caption on, a caption may be of no picture at all."""
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-_BLANK_PX = 336
 _DIGITS = 4
 
 
@@ -46,8 +44,7 @@ def ask_blank(run: Run, who: Asked, engine: Engine) -> None:
     known = blank_captions(run)
     if who.captioner in known:
         return
-    blank = Image.new("RGB", (_BLANK_PX, _BLANK_PX), MEAN_COLOUR)
-    [reply] = engine.describe([blank], who.prompt, who.config.max_new_tokens)
+    [reply] = engine.describe([blank_picture()], who.prompt, who.config.max_new_tokens)
     if isinstance(reply, Reply):
         text, _ = trim_prefix(reply.text, who.prompt.prefix)
         publish_json(run.blank_captions, known | {who.captioner: text})

@@ -1,7 +1,8 @@
 """A captioner behind an OpenAI-compatible server: vLLM, SGLang, LMDeploy, llama.cpp, or our own small one.
 
 Pictures go as bytes in data URLs, never as addresses that the server would fetch. A server that says it is busy is
-given time; whatever else goes wrong with a picture is tried a few times and then counted for that picture alone.
+given time; whatever else goes wrong with a picture is tried a few times and then counted for that picture alone. Where
+no server gives a caption of anything any more, the work stops.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from captioner.answers import UNREACHABLE, Busy, bounded_body, pause_s, understo
 from captioner.checkpoint import DEMO_FOLDER
 from captioner.engine import CaptionFailure, Prepared, Reply, Sampling, Wanted
 from captioner.lanes import Lane, Lanes
-from captioner.pictures import PREPROCESSING
+from captioner.pictures import PREPROCESSING, blank_picture
 from captioner.sending import SENT, question_body, read_to_send, ready_to_send
 from spine.endpoints import endpoint_base
 from spine.errors import ConfigError, ServiceError
@@ -131,6 +132,7 @@ class HttpEngine:
         self._places = [client for client in reversed(clients) for _ in range(_CONNECTIONS_A_CLIENT)]
         self._clients = clients
         self._lanes = Lanes(setup.endpoints, setup.in_flight)
+        self._shortest: int | None = None
         self._workers = PictureWorkers()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="caption servers", daemon=True)
@@ -178,6 +180,7 @@ class HttpEngine:
         sampling: Sampling | None = None,
     ) -> list[Reply | CaptionFailure]:
         """Describe the pictures, as many at once as may be in flight; see `captioner.engine.Engine.describe`."""
+        self._shortest = min(self._shortest or max_new_tokens, max_new_tokens)
         question: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0}
         if sampling is not None:
             question |= {
@@ -219,11 +222,15 @@ class HttpEngine:
         attempts = busy = 0
         while True:
             lane = await self._lanes.enter()
-            answer = await self._post(lane, body)
+            probe = lane.probing
+            answer = await self._post(lane, self._probe(prompt) if probe else body, probe)
+            if self._lanes.gone:
+                raise ServiceError(
+                    f"no caption server gives a caption, not even of a plain grey picture: {self._lanes.complaint}; "
+                    "set the servers right or start them again, and then the same command goes on"
+                )
             unheard = isinstance(answer, CaptionFailure) and answer.reason == UNREACHABLE
-            if isinstance(answer, CaptionFailure) and unheard and self._lanes.gone:
-                raise ServiceError(f"{answer.message}; start it again, and then the same command")
-            if isinstance(answer, Busy) or unheard:
+            if isinstance(answer, Busy) or (unheard and not probe):
                 busy += 1
                 if busy > MAX_BUSY:
                     raise ServiceError(
@@ -231,6 +238,8 @@ class HttpEngine:
                     )
                 await asyncio.sleep(pause_s(busy, answer.wait_s if isinstance(answer, Busy) else 0.0))
                 continue
+            if probe:
+                continue  # to where there is place: here, if the probe went well
             attempts += 1
             if isinstance(answer, Reply):
                 return replace(answer, attempts=attempts)
@@ -238,7 +247,15 @@ class HttpEngine:
                 return CaptionFailure(answer.reason, answer.message, attempts)
             await asyncio.sleep(pause_s(attempts, None))
 
-    async def _post(self, lane: Lane, body: bytes) -> "Reply | CaptionFailure | Busy":
+    def _probe(self, prompt: Prompt) -> bytes:
+        """The question of a picture that nothing is wrong with.
+
+        As short as any that was asked, and without the fields of a second try: a server may refuse those.
+        """
+        question = {"model": self.setup.model, "max_tokens": self._shortest, "temperature": 0}
+        return question_body(ready_to_send(blank_picture()), prompt, question)
+
+    async def _post(self, lane: Lane, body: bytes, probe: bool) -> "Reply | CaptionFailure | Busy":
         """One request in a lane, which is told how it went."""
         answer: Reply | CaptionFailure | Busy | None = None
         try:
@@ -251,10 +268,9 @@ class HttpEngine:
                     lane.dropped()
                 case Busy(wait_s):
                     lane.slowed(now, wait_s)
-                case CaptionFailure("timeout"):
-                    lane.slowed(now, None)
-                case CaptionFailure(reason) if reason != "refused":
-                    lane.failed(now, surely_down=reason == UNREACHABLE)
+                case CaptionFailure(reason, message):
+                    unheard, late = reason == UNREACHABLE, reason == "timeout"
+                    lane.failed(now, message, probe=probe, unheard=unheard, late=late)
                 case _:
                     lane.answered(now)
             self._lanes.wake()

@@ -2,7 +2,8 @@
 
 Each server has a lane. Its width begins small and doubles while that brings more answers a second; told to slow down,
 or without an answer in time, it halves, as TCP does with its window. A server that fails time and again is left alone
-for a while, and then tried with a single request.
+for a while, and then probed with a single picture that nothing is wrong with: so it shows whether the server fails or
+the pictures did.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ FAILURES_TO_CLOSE = 8
 LONGEST_REST_S = 30.0
 
 PROBES_TO_GIVE_UP = 6
-"""So often in a row nobody may listen at a server, in some 15 s, until it counts as gone."""
+"""So often in a row a server may be probed in vain until it is gone: some 15 s where nobody listens, 30 s else."""
 
 _FIRST_WIDTH = 8
 _GAIN = 1.05  # so much more must a wider lane bring, to be widened again
@@ -36,12 +37,15 @@ class Lane:
     running: int = 0
     failures: int = 0
     """In a row."""
-    unheard: int = 0
-    """Times in a row that nobody listened, those under way together counted once."""
+    said: str = ""
+    """What its last failure was."""
+    probing: bool = False
+    """Whether it failed so often that a picture known to be good is to be tried first, alone."""
+    in_vain: int = 0
+    """Probes in a row that failed; nobody listening counts from the first time on."""
     rest_until: float = 0.0
     """Nothing is sent before."""
     _rest_s: float = 0.5
-    _probing: bool = False
     _congested: bool = False
     _full: bool = False
     _answers: int = 0
@@ -57,7 +61,7 @@ class Lane:
         """Requests that may be sent now."""
         if now < self.rest_until:
             return 0
-        width = 1 if self._probing else self.width
+        width = 1 if self.probing else self.width
         return max(width - self.running, 0)
 
     def sent(self, now: float) -> None:
@@ -68,32 +72,43 @@ class Lane:
         self._full = self._full or self.running >= self.width
 
     def answered(self, now: float) -> None:
-        """One came back with an answer, whatever it says."""
+        """One came back with a caption."""
         self.running -= 1
-        self.failures, self.unheard, self._probing, self._rest_s = 0, 0, False, 0.5
+        self.failures, self.in_vain, self.probing, self._rest_s = 0, 0, False, 0.5
         self._answers += 1
         if self._answers >= max(self.width, _FEWEST_IN_WINDOW):
             self._widen(now)
 
     def slowed(self, now: float, wait_s: float | None) -> None:
-        """It asked for time, or gave no answer in time: half as many, and nothing before `wait_s` is over."""
+        """It asked for time: half as many, and nothing before `wait_s` is over."""
         self.running -= 1
-        self.width, self._congested, self.unheard = max(self.width // 2, 1), True, 0
-        self._begin_window(now, rate=0.0)
+        self._narrow(now)
         if wait_s is not None:
             self.rest_until = max(self.rest_until, now + min(wait_s, LONGEST_REST_S))
 
-    def failed(self, now: float, *, surely_down: bool) -> None:
-        """One came back with a fault: of the picture or of the server, or as nobody listens there."""
+    def failed(
+        self, now: float, said: str = "", *, probe: bool = False, unheard: bool = False, late: bool = False
+    ) -> None:
+        """One came back without a caption.
+
+        Args:
+            now: Of time.monotonic.
+            said: What the server answered, for whoever has to set it right.
+            probe: It was sent as a probe, so it is not the picture's fault.
+            unheard: Nobody listens there.
+            late: There was no answer in time.
+        """
         self.running -= 1
         self.failures += 1
-        self.unheard = self.unheard if surely_down else 0
-        if surely_down or self.failures >= FAILURES_TO_CLOSE:
-            if now >= self.rest_until:  # those that were under way together count once
-                self.rest_until = now + min(self._rest_s, LONGEST_REST_S)
-                self._rest_s *= 2
-                self.unheard += surely_down
-            self._probing = True
+        self.said = said
+        if late:
+            self._narrow(now)
+        closes = not self.probing and (unheard or self.failures >= FAILURES_TO_CLOSE)
+        if closes or probe:  # what was still under way when it closed counts no more
+            self.rest_until = now + min(self._rest_s, LONGEST_REST_S)
+            self._rest_s *= 2
+            self.in_vain += probe or unheard
+            self.probing = True
 
     def dropped(self) -> None:
         """One was given up by us."""
@@ -111,6 +126,10 @@ class Lane:
             self.width = min(self.width + step, self.widest)
             self._idle_windows = 0
         self._begin_window(now, max(rate, self._rate))
+
+    def _narrow(self, now: float) -> None:
+        self.width, self._congested = max(self.width // 2, 1), True
+        self._begin_window(now, rate=0.0)
 
     def _begin_window(self, now: float, rate: float) -> None:
         self._answers, self._window_start, self._rate, self._full = 0, now, rate, False
@@ -163,5 +182,10 @@ class Lanes:
 
     @property
     def gone(self) -> bool:
-        """Whether at no server anybody has listened for some time."""
-        return all(lane.unheard >= PROBES_TO_GIVE_UP for lane in self.all)
+        """Whether for some time no server has given a caption of anything."""
+        return all(lane.in_vain >= PROBES_TO_GIVE_UP for lane in self.all)
+
+    @property
+    def complaint(self) -> str:
+        """What each server said last, and how often in a row it failed."""
+        return "; ".join(f"{lane.said} ({lane.failures:,} failures in a row)" for lane in self.all)

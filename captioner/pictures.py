@@ -30,9 +30,17 @@ PREPROCESSING = {
 MEAN_COLOUR = (122, 116, 104)
 """CLIP's mean pixel, with which LLaVA-1.5's own code fills the square."""
 
+BLANK_PX = 336
+"""Side of the picture that shows nothing: LLaVA-1.5's own."""
+
 Read = TypeVar("Read")
 
 _AHEAD = 2  # batches that are decoded or being decoded while the model works on one
+
+
+def blank_picture() -> Image.Image:
+    """A picture that shows nothing, and that any model of pictures can take."""
+    return Image.new("RGB", (BLANK_PX, BLANK_PX), MEAN_COLOUR)
 
 
 def load_picture(wanted: Wanted | None, mode: str = "crop") -> Image.Image | CaptionFailure:

@@ -21,6 +21,7 @@ from captioner.embedded import EmbeddedEngine, EmbeddedSetup
 from captioner.engine import CaptionFailure, Reply, Sampling
 from captioner.http import HttpEngine, HttpSetup
 from captioner.lanes import PROBES_TO_GIVE_UP
+from captioner.pictures import blank_picture
 from captioner.sending import data_url
 from captioner.serving import create_app
 from spine.errors import ConfigError, ServiceError
@@ -370,6 +371,111 @@ def test_a_server_that_fails_on_everything_is_left_alone_and_the_other_does_the_
     assert [reply.text for reply in replies] == ["a star"] * 60
     assert other["n"] == 60
     assert lanes.FAILURES_TO_CLOSE <= state["n"] < 30
+
+
+GARBAGE = (200, {}, b"<html>")
+OOPS = (500, {}, b"oops")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(OOPS, "answers 500: oops"), (GARBAGE, "no chat completion: <html>"), (None, "broke off")],
+)
+def test_a_server_that_answers_nothing_well_stops_the_run_which_then_goes_on(
+    misbehaving, make_run, pictures, answer, said
+):
+    mended = threading.Event()
+    address, state = misbehaving(lambda *_: good() if mended.is_set() else answer)
+    run = make_run(pictures, engine="http", endpoints=(address,), model="tiny-llava", in_flight=1)
+
+    with pytest.raises(ServiceError, match=r"in a row\); set the servers right") as stop:
+        caption(run)
+
+    assert address in str(stop.value) and said in str(stop.value) and "\n" not in str(stop.value)
+    assert state["n"] <= 40, "else 7 pictures would have been asked for 5 times each, besides probes"
+    assert not (run.captions / MANIFEST).exists()
+    mended.set()
+    counts = caption(run, failed_only=True).counts
+    assert counts["captioned"] + counts.get("missing", 0) == 7 and counts["failed"] == 0
+    assert caption(run).counts["captioned"] == 7
+
+
+def test_a_server_that_refuses_every_picture_stops_the_run_too(misbehaving):
+    address, state = misbehaving(lambda *_: (400, {}, b"context too short"))
+
+    with pytest.raises(ServiceError, match="answers 400: context too short .* failures in a row"):
+        described(address, 60)
+    assert state["n"] < 30
+
+
+def test_the_line_names_each_server_and_what_it_answered(misbehaving):
+    (one, _), (two, _) = misbehaving(lambda *_: OOPS), misbehaving(lambda *_: GARBAGE)
+    engine = HttpEngine(setup_of(one, two))
+
+    with pytest.raises(ServiceError) as stop:
+        engine.describe([noise(seed) for seed in range(40)], LAION, 8)
+
+    engine.close()
+    assert f"{one}/v1: answers 500: oops" in str(stop.value)
+    assert f"{two}/v1: no chat completion" in str(stop.value)
+
+
+def test_bad_pictures_alone_never_stop_the_run_for_the_server_still_knows_a_good_one(misbehaving):
+    blank = data_url(blank_picture())
+
+    def script(body, _):
+        return good() if body["messages"][0]["content"][0]["image_url"]["url"] == blank else OOPS
+
+    address, state = misbehaving(script)
+
+    outcomes = described(address, 30)
+
+    assert [(each.reason, each.attempts) for each in outcomes] == [("server_error", http.MAX_ATTEMPTS)] * 30
+    assert state["n"] > 30 * http.MAX_ATTEMPTS, "probes come on top"
+
+
+def test_a_server_that_recovers_within_the_rests_costs_no_picture(misbehaving):
+    last = lanes.FAILURES_TO_CLOSE + PROBES_TO_GIVE_UP - 2  # one probe more may fail
+    address, state = misbehaving(lambda _, n: OOPS if n <= last else good())
+
+    replies = described(address, 30)
+
+    assert [reply.text for reply in replies] == ["a star"] * 30
+    assert state["n"] > 30 + last
+
+
+def test_a_server_that_fails_a_probe_for_being_busy_is_not_given_up(misbehaving):
+    def script(_, n):
+        return OOPS if n < lanes.FAILURES_TO_CLOSE else (503, {}, b"") if n < 30 else good()
+
+    address, _ = misbehaving(script)
+
+    assert [reply.text for reply in described(address, 3)] == ["a star"] * 3
+
+
+def test_what_failed_before_the_servers_did_has_its_row_and_reason(misbehaving, make_run, pictures):
+    by_id = sorted((picture_id(file), data_url(noise(number))) for number, file in enumerate(pictures))
+    poisoned, last_straw, broken = by_id[0], by_id[5], threading.Event()  # of the first and the third batch
+
+    def script(body, _):
+        url = body["messages"][0]["content"][0]["image_url"]["url"]
+        if url == last_straw[1]:
+            broken.set()
+        return GARBAGE if broken.is_set() else OOPS if url == poisoned[1] else good()
+
+    address, _ = misbehaving(script)
+    run = make_run(pictures, engine="http", endpoints=(address,), model="tiny-llava", in_flight=1)
+
+    with pytest.raises(ServiceError, match="no chat completion"):
+        caption(run)
+
+    rows = {row["id"]: row for row in read_parts(run.captions, CAPTIONS).to_pylist()}
+    assert rows[poisoned[0]]["reason"] == "server_error" and "500: oops" in rows[poisoned[0]]["message"]
+    assert last_straw[0] not in rows
+    address, _ = misbehaving(good)
+    make_run(pictures, engine="http", endpoints=(address,), model="tiny-llava", in_flight=1)  # the same run
+    assert caption(run).counts["failed"] == 1
+    assert caption(run, failed_only=True).counts["captioned"] == 7
 
 
 def test_the_key_comes_from_the_environment_and_is_nowhere_to_be_read(misbehaving, monkeypatch):

@@ -52,12 +52,12 @@ def test_a_server_that_fails_time_and_again_rests_ever_longer_and_is_tried_with_
     lane, now, rests = Lane("a", 64), 0.0, []
     for _ in range(FAILURES_TO_CLOSE - 1):
         lane.sent(now)
-        lane.failed(now, surely_down=False)
+        lane.failed(now)
     assert lane.places(now) == 8
 
-    for _ in range(9):
+    for number in range(9):
         lane.sent(now)
-        lane.failed(now, surely_down=False)
+        lane.failed(now, probe=number > 0)
         assert lane.places(now) == 0
         rests.append(lane.rest_until - now)
         now = lane.rest_until
