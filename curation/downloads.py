@@ -10,7 +10,7 @@ from pathlib import Path
 
 from curation.opening import SUFFIXES, Opened, Openers
 from spine.errors import DataError
-from spine.lists import BlockLists
+from spine.lists import ListsInForce
 from spine.polite_web import PoliteWeb, listed_look
 from spine.publish import publish_bytes
 from spine.refused import Refused, md5_of
@@ -76,7 +76,7 @@ class Downloader:
         self,
         run: Run,
         config: FetchConfig,
-        lists: BlockLists,
+        lists: ListsInForce,
         web: Web,
         openers: Openers,
         used: "Synchronized[int] | None" = None,
@@ -94,7 +94,7 @@ class Downloader:
             known_sha256: What its bytes had when the pool was made, None if nobody knows.
             sizes: What of it is stored; None is the picture itself.
         """
-        reply = self._web.ask(url, self._lists)
+        reply = self._web.ask(url, self._lists.now)
         content = reply.content
         if isinstance(content, bytes) and self._config.same_bytes and known_sha256 is not None:
             sha256 = hashlib.sha256(content).hexdigest()
@@ -119,7 +119,7 @@ class Downloader:
         outcome = self._openers.content(url, content, self._config.max_side_px, sizes is not None)
         if isinstance(outcome, Refused):
             return outcome
-        if self._lists.blocks(pdq=outcome.pdq) is not None:
+        if self._lists.now().blocks(pdq=outcome.pdq) is not None:
             return listed_look(content, outcome.pdq)
         if sizes is not None and sizes.same_as not in (None, outcome.sha256):
             said = "not the bytes that its small copy was made from"

@@ -16,13 +16,13 @@ from curation.fetch_plan import WANTED, Plan
 from curation.fetchers import Task, fetch_divided, processes_for
 from curation.host_queue import Row
 from curation.intake import Sizes
-from curation.ledger import ON_LISTS, Ledger, Validity
+from curation.ledger import Ledger, Validity
 from curation.passed_over import listed, rows_of_passed_over
 from spine import images as pictures
 from spine import web as web_access
 from spine.config import load_config
 from spine.filters import RULES
-from spine.lists import BlockLists
+from spine.lists import ON_LISTS, BlockLists, ListsInForce
 from spine.progress import SILENT, Progress
 from spine.run import Run
 from spine.settings import Config
@@ -70,19 +70,38 @@ def fetch(
 
     Raises:
         DataError: The neighbours aren't finished, or the disk budget is used up.
-        ConfigError: A setting is wrong or a list can't be read.
+        ConfigError: A setting is wrong, or a list can't be read, also one that changed meanwhile; what is fetched
+            stays. Of several processes it is a DataError.
     """
     config = load_config(run.config)
     neighbours = read_manifest(run.neighbours)
-    lists = BlockLists.load(config.lists, run.folder)
+    in_force = ListsInForce(run)
+    lists = in_force.now()
     plan = Plan.make(run, config, neighbours, depths=depths, full_size=full_size, force=force)
     stage = _opened(run, config, plan, lists, force)
     if stage.published is not None and not retry_failed:
         return stage.published
+    ledger = _brought_in(run, Validity(config, lists, retry_failed), plan, web, progress)
+    while (now := in_force.now()) is not lists:
+        # Written meanwhile, they held for what came after. By them all is judged as at a new start.
+        progress.say("the lists were written meanwhile: what was fetched before is held to them too")
+        lists = now
+        stage = _opened(run, config, plan, lists, force=False)
+        ledger = _brought_in(run, Validity(config, lists), plan, web, progress)
+    facts = {"demo_models": neighbours.facts.get("demo_models", False)}
+    counts = ledger.counts(column(plan.pictures, "id"))
+    manifest = stage.finish(counts, facts, named_by_hash=[run.originals.name])
+    progress.end()
+    return manifest
+
+
+def _brought_in(run: Run, validity: Validity, plan: Plan, web: Web | None, progress: Progress) -> Ledger:
+    """Bring in what the plan names and isn't there, or holds no more; the ledger with a row for each."""
+    config = validity.config
     # A retry takes rows out: from here on until it is done the folder is unfinished.
     (run.images / MANIFEST).unlink(missing_ok=True)
     plan.begin(run)
-    ledger, validity = Ledger(run), Validity(config, lists, retry_failed)
+    ledger = Ledger(run)
     done = ledger.keep_valid(plan.pictures, validity)
     small = {} if plan.full_size is None else ledger.small_copies(plan.full_size)
     if small:
@@ -92,16 +111,13 @@ def fetch(
     there = pc.is_in(plan.pictures.column("id"), value_set=pa.array(done, pa.int64()))
     pending = plan.pictures.filter(pc.invert(there))
     progress.begin("fetch", len(ids), "pictures", len(ids) - pending.num_rows)
-    pending = _pass_over(ledger, pending, lists, progress)
+    pending = _pass_over(ledger, pending, validity.lists, progress)
     sizes = None if plan.full_size is None else Sizes(frozenset(plan.full_size.tolist()), small)
-    _work_off(ledger, Task(run.folder, config, lists, web, sizes), pending.to_pylist(), progress)
+    _work_off(ledger, Task(run.folder, config, web, sizes), pending.to_pylist(), progress)
     if small:  # the rows of before they were had in full size
         ledger.keep_valid(plan.pictures, validity)
     ledger.finish(config.fetch.placeholder_repeats, plan.full_size)
-    facts = {"demo_models": neighbours.facts.get("demo_models", False)}
-    manifest = stage.finish(ledger.counts(ids), facts, named_by_hash=[run.originals.name])
-    progress.end()
-    return manifest
+    return ledger
 
 
 def _opened(run: Run, config: Config, plan: Plan, lists: BlockLists, force: bool) -> Stage:

@@ -25,7 +25,7 @@ from curation.downloads import DiskBudget
 from curation.host_queue import Row, host_of
 from curation.intake import Intake, Sizes
 from spine.errors import DataError, FactoryError
-from spine.lists import BlockLists
+from spine.lists import LOOK_EVERY_S, ListsInForce
 from spine.run import Run
 from spine.settings import Config
 from spine.web import Web
@@ -83,7 +83,6 @@ class Task:
     folder: Path
     """The run's."""
     config: Config
-    lists: BlockLists
     web: Web | None
     sizes: Sizes | None
 
@@ -92,7 +91,8 @@ def fetch_divided(task: Task, candidates: Sequence[Row], processes: int) -> Iter
     """The row of each picture, as they come; fetched by so many processes.
 
     Raises:
-        DataError: The disk budget is used up, or a process was ended from outside.
+        DataError: The disk budget is used up, a process was ended from outside, or one of several can't read a list.
+        ConfigError: The only process can't read a list.
     """
     if processes == 1:
         with ExitStack() as stack:
@@ -170,4 +170,4 @@ def _fetch(pipe: Connection, task: Task, candidates: list[Row], used: "Synchroni
 
 def _intake(task: Task, stack: ExitStack, used: "Synchronized[int] | None") -> Intake:
     run = Run(task.folder)
-    return Intake(run, task.config, task.lists, task.web, stack, task.sizes, used)
+    return Intake(run, task.config, ListsInForce(run, LOOK_EVERY_S), task.web, stack, task.sizes, used)

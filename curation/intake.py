@@ -12,7 +12,7 @@ from typing import Any
 from curation.downloads import Downloader, Stored
 from curation.host_queue import HostQueue, Row
 from curation.opening import Openers
-from spine.lists import BlockLists
+from spine.lists import ListsInForce
 from spine.places import place_of
 from spine.polite_web import public_web
 from spine.refused import Refused
@@ -45,7 +45,7 @@ class Intake:
 
     run: Run
     config: Config
-    lists: BlockLists
+    lists: ListsInForce
     web: Web | None
     stack: ExitStack
     sizes: Sizes | None = None
@@ -63,6 +63,7 @@ class Intake:
 
         Raises:
             DataError: The disk budget is used up.
+            ConfigError: A list can't be read any more.
         """
         if not candidates:
             return
@@ -96,9 +97,7 @@ class Intake:
     def start(self, chunk: Sequence[Row]) -> None:
         """Have ready what these need."""
         if self.openers is None:
-            self.openers = self.stack.enter_context(
-                Openers(self.config.fetch.workers, blocked=self.lists.hashes)
-            )
+            self.openers = self.stack.enter_context(Openers(self.config.fetch.workers, listed_by=self.run))
         if self.downloader is None and any(row["image_path"] is None for row in chunk):
             settings = self.config.fetch
             access = self.web or self.stack.enter_context(public_web(settings))
@@ -113,7 +112,9 @@ class Intake:
             "sha256": candidate["sha256"],
             "attempts": 0,
         }
-        rule = self.lists.blocks(picture_id=candidate["id"], url=candidate["url"], sha256=candidate["sha256"])
+        rule = self.lists.now().blocks(
+            picture_id=candidate["id"], url=candidate["url"], sha256=candidate["sha256"]
+        )
         if rule is not None:
             return row | {"status": "failed", "reason": rule, "message": "on a list"}
         if candidate["image_path"] is not None:
@@ -132,7 +133,7 @@ class Intake:
         outcome = self.openers.place(
             candidate["image_path"], self.config.fetch.max_bytes, candidate["sha256"]
         )
-        if not isinstance(outcome, Refused) and self.lists.blocks(pdq=outcome.pdq) is not None:
+        if not isinstance(outcome, Refused) and self.lists.now().blocks(pdq=outcome.pdq) is not None:
             outcome = Refused("hash_block", "on a list by its look", outcome.sha256, outcome.md5, outcome.pdq)
         return {"attempts": 1} | _measured(outcome)
 

@@ -21,15 +21,12 @@ from curation.assignment import Mask
 from curation.candidates import Ints, column, rows_of
 from curation.passed_over import STATUS
 from spine.errors import DataError
-from spine.lists import BlockLists
+from spine.lists import ON_LISTS, BlockLists
 from spine.polite_web import NOTHING_RESERVED, may_answer_later
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import TWO_STEP, Config
 from spine.tables import IMAGES, read_parts, read_table
-
-ON_LISTS = ("takedown", "hash_block")
-"""Reasons that a list gives."""
 
 MERGED_ROWS = 50_000
 """Rows from which a part is left as it is once a fetch is done."""

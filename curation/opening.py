@@ -10,7 +10,9 @@ from PIL import Image, ImageOps
 from curation.pdq import pdq
 from spine.errors import ImageError
 from spine.images import Picture, open_picture
+from spine.lists import LOOK_EVERY_S, ListsInForce
 from spine.refused import Refused, md5_of
+from spine.run import Run
 from spine.sources import read_bytes
 from spine.workers import OPEN_S, PictureWorkers
 
@@ -45,12 +47,12 @@ class Opened:
     """A small copy as JPEG, where one was asked for and the picture isn't as small itself."""
 
 
-_blocked: frozenset[str] = frozenset()  # of this process: SHA-256 and MD5 that lists name
+_lists: ListsInForce | None = None  # of this process
 
 
-def _heed(hashes: frozenset[str]) -> None:
-    global _blocked
-    _blocked = hashes
+def _heed(run: Run | None) -> None:
+    global _lists
+    _lists = None if run is None else ListsInForce(run, LOOK_EVERY_S)
 
 
 def open_place(place: str, max_bytes: int, known_sha256: str | None) -> Opened | Refused:
@@ -60,14 +62,18 @@ def open_place(place: str, max_bytes: int, known_sha256: str | None) -> Opened |
         place: As spine.sources knows it.
         max_bytes: Larger ones are refused.
         known_sha256: What its bytes had when the pool was made, None if nobody knows.
+
+    Raises:
+        ConfigError: A list can't be read.
     """
     try:
         content = read_bytes(place, max_bytes=max_bytes)
     except ImageError as error:
         return Refused(error.reason, str(error))
     sha256, md5 = hashlib.sha256(content).hexdigest(), md5_of(content)
-    if not _blocked.isdisjoint((sha256, md5)):
-        return Refused("hash_block", "on a list", sha256, md5)
+    rule = None if _lists is None else _lists.now().blocks(sha256=sha256, md5=md5)
+    if rule is not None:
+        return Refused(rule, "on a list", sha256, md5)
     if known_sha256 is not None and sha256 != known_sha256:
         return Refused("changed", f"{place}: not the bytes that were embedded; embed again", sha256, md5)
     return open_content(content, 0)
@@ -145,15 +151,16 @@ def _scaled(opened: Opened, picture: Picture, max_side_px: int) -> Opened:
 class Openers(PictureWorkers):
     """Worker processes that open pictures; may be asked from many threads. Use as a context manager."""
 
-    def __init__(self, workers: int = 0, open_s: int = OPEN_S, blocked: frozenset[str] = frozenset()) -> None:
+    def __init__(self, workers: int = 0, open_s: int = OPEN_S, listed_by: Run | None = None) -> None:
         """As PictureWorkers.
 
         Args:
             workers: Processes; 0 is one a core.
             open_s: Seconds for one picture.
-            blocked: SHA-256 and MD5 of local pictures that may not be opened; downloads are held to the lists before.
+            listed_by: The run whose hash lists local pictures are held to before they are opened; downloads are held
+                to them before they come here.
         """
-        super().__init__(workers, open_s, partial(_heed, blocked))
+        super().__init__(workers, open_s, partial(_heed, listed_by))
 
     def place(self, place: str, max_bytes: int, known_sha256: str | None) -> Opened | Refused:
         """`open_place` in a worker."""

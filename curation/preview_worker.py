@@ -110,7 +110,7 @@ class _Work:
         return _refused(key, refused) if refused is not None else self._opened(key, place, content, lists)
 
     def _from_web(self, key: str, url: str, lists: BlockLists) -> PreviewRow:
-        reply = self._web.ask(url, lists)
+        reply = self._web.ask(url, self._lists.now)
         about = {"http_status": reply.http_status, "opt_out": reply.opt_out}
         if isinstance(reply.content, Refused):
             return _refused(key, reply.content, **about)

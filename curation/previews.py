@@ -20,12 +20,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
-from curation.ledger import ON_LISTS
 from curation.preview_cache import PreviewCache, PreviewRow, preview_key
 from curation.preview_worker import OpenWeb, serve_previews
 from spine.config import load_config
 from spine.errors import DataError, FactoryError
-from spine.lists import ListsInForce, file_state
+from spine.lists import ON_LISTS, ListsInForce, file_state
 from spine.polite_web import NOTHING_RESERVED, may_answer_later, public_web
 from spine.run import Run
 from spine.workers import interrupts_held

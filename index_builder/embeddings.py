@@ -29,7 +29,7 @@ from index_builder.sources.statuses import complete_shards, counts_of, embedded_
 from index_builder.sources.vector_files import VectorFiles, find_vector_files
 from spine.config import DEMO, load_config
 from spine.errors import DataError
-from spine.lists import BlockLists
+from spine.lists import LOOK_EVERY_S, ListsInForce
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path
@@ -175,7 +175,8 @@ def _embed_pictures(
     earlier = EarlierEmbeddings.of(folder, clip_parameters(config.clip))
     encoder = ClipEncoder.load(config.clip)
     choice = kept_choice(folder, encoder, config.clip)
-    lists = BlockLists.load(config.lists, run.folder)
+    lists = ListsInForce(run, LOOK_EVERY_S)
+    lists.now()  # one that can't be read stops the work before it begins
     downloads = Downloads(config.fetch, lists, web) if download else None
     with _on_all_devices(encoder, choice, config) as everywhere:
         _embed_shards(folder, found, everywhere, earlier, config, downloads, progress)

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +26,12 @@ from spine.run import Run
 from spine.settings import ListsConfig
 
 _DIGITS = {"sha256": (64,), "md5": (32,), "url": (32, 64), "pdq": (64,)}
+ON_LISTS = ("takedown", "hash_block")
+"""The rules by which lists keep a picture out: what `BlockLists.blocks` says."""
+
+LOOK_EVERY_S = 1.0
+"""Seconds between two looks of a stage at its lists: it asks them of every picture."""
+
 _PICTURES = 10_000  # whose looks are asked at once
 
 
@@ -164,8 +171,14 @@ class BlockLists:
 class ListsInForce:
     """The lists of a run as they stand at each look; safe to share between threads."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, every_s: float = 0.0) -> None:
+        """Read nothing yet.
+
+        Args:
+            run: Whose lists.
+            every_s: For so many seconds what was found at one look counts without another.
+        """
+        self._run, self._every_s, self._until = run, every_s, 0.0
         self._lock = threading.Lock()
         self._files: list[Path] = []
         self._state: object = None
@@ -177,7 +190,11 @@ class ListsInForce:
         Raises:
             ConfigError: One can't be read; then no picture may be shown.
         """
+        lists = self._lists
+        if lists is not None and time.monotonic() < self._until:
+            return lists
         with self._lock:
+            until = time.monotonic() + self._every_s
             if self._lists is None or self._state != [*map(file_state, (self._run.config, *self._files))]:
                 self._lists = None  # should reading fail, the old ones must not stand
                 # The state before reading: a change meanwhile is seen at the next look.
@@ -189,6 +206,7 @@ class ListsInForce:
                 ]
                 self._state = [settings, *map(file_state, self._files)]
                 self._lists = BlockLists.load(config, self._run.folder)
+            self._until = until
             return self._lists
 
 

@@ -79,11 +79,18 @@ class PoliteWeb:
         self._tdm = TdmByHost(lambda url: self._get(url, ROBOTS_BYTES)[0])
         self._turns = _Turns(wait)
 
-    def ask(self, url: str, lists: BlockLists) -> Reply:
+    def ask(self, url: str, lists: Callable[[], BlockLists]) -> Reply:
         """What an address gives.
 
         What its host reserves is heeded before anything is used, and by robots.txt before it is asked. The
         hash lists are asked before anybody opens it: a hit leaves its hashes and nothing else.
+
+        Args:
+            url: The address.
+            lists: Gives those in force once the answer is there.
+
+        Raises:
+            ConfigError: `lists` can't read one.
         """
         forbidden, words = self._forbidden(url)
         if forbidden is not None:
@@ -96,7 +103,7 @@ class PoliteWeb:
             return Reply(content=gave_up, http_status=error.status, attempts=error.attempts)
         refused, reserved = self._reserved(url, response)
         return Reply(
-            content=refused or _listed(response, lists) or response.content,
+            content=refused or _listed(response, lists()) or response.content,
             http_status=response.status,
             attempts=attempts,
             opt_out=reserved,

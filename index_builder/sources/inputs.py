@@ -14,7 +14,7 @@ from types import TracebackType
 
 from index_builder.encoding.decoding import Refusal
 from spine.entries import Entry
-from spine.lists import BlockLists
+from spine.lists import ListsInForce
 from spine.polite_web import PoliteWeb, public_web
 from spine.refused import Refused
 from spine.settings import FetchConfig
@@ -58,12 +58,12 @@ def _without_bytes(entry: Entry) -> Refusal | None:
 class Downloads:
     """Downloads inputs that only have an address; a context manager that ends what is under way."""
 
-    def __init__(self, config: FetchConfig, lists: BlockLists, web: Web | None = None) -> None:
+    def __init__(self, config: FetchConfig, lists: ListsInForce, web: Web | None = None) -> None:
         """Nothing is asked yet.
 
         Args:
             config: The limits, and whether reservations are honoured.
-            lists: Takedown and hash lists.
+            lists: Takedown and hash lists, asked of each address as they stand by then.
             web: The way to the network; None is the public web within the limits of [fetch].
         """
         self._own = web is None
@@ -117,10 +117,10 @@ class Downloads:
 
     def _ask(self, entry: Entry) -> bytes | Refusal:
         assert entry.url is not None
-        rule = self._lists.blocks(picture_id=entry.web_id, url=entry.url)
+        rule = self._lists.now().blocks(picture_id=entry.web_id, url=entry.url)
         if rule is not None:
             return Refusal(rule, f"{entry.url}: on a list")
-        content = self._polite.ask(entry.url, self._lists).content
+        content = self._polite.ask(entry.url, self._lists.now).content
         if isinstance(content, Refused):
             return Refusal(content.reason, content.message)
         with self._lock:

@@ -306,9 +306,9 @@ def test_a_crawl_delay_is_kept_between_requests_to_its_host(site, monkeypatch):
     with loopback(site) as web:
         polite = PoliteWeb(CONFIG.fetch, web, wait=waited.append)
         for number in range(4):
-            assert isinstance(polite.ask(f"{site}/p/{number}", nothing).content, bytes)
+            assert isinstance(polite.ask(f"{site}/p/{number}", lambda: nothing).content, bytes)
         other = site.replace("127.0.0.1", "localhost")
-        polite.ask(f"{other}/p/1", nothing)
+        polite.ask(f"{other}/p/1", lambda: nothing)
 
     # Nobody really waited here, so each turn lies 3 s after the one before.
     assert [round(seconds) for seconds in waited] == [3, 6, 9]

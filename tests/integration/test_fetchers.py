@@ -16,7 +16,6 @@ from curation.fetched_images import fetch
 from curation.fetchers import Task, divided, fetch_divided
 from spine.config import write_config
 from spine.errors import DataError
-from spine.lists import BlockLists
 from spine.stage import find_manifest
 from spine.web import Web
 from tests.integration.curation_runs import CONFIG, Planted, by_address, local, plant
@@ -110,7 +109,7 @@ def test_the_disk_budget_is_one_for_all_processes_and_a_larger_one_goes_on(port,
 def test_a_process_that_is_killed_ends_the_fetch_with_its_reason_and_the_next_goes_on(port, tmp_path):
     run = planted(port, tmp_path, "run")
     with loopback(port) as web:
-        task = Task(run.folder, SEVERAL, BlockLists.load(SEVERAL.lists, run.folder), web, None)
+        task = Task(run.folder, SEVERAL, web, None)
         wanted = [
             {
                 "id": number,
