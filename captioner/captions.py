@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +20,11 @@ import pyarrow.compute as pc
 from captioner.asked import Asked
 from captioner.comparison import ask_blank
 from captioner.cost import Spent, spent_on, told
-from captioner.engine import Engine
+from captioner.engine import CaptionFailure, Engine, Prepared
 from captioner.figures import NO_YARDSTICKS, Yardsticks, figures_of
+from captioner.listed import Listed, is_named, on_a_list
 from captioner.report_page import publish_report
-from captioner.rows import Row
+from captioner.rows import Row, caption_row
 from captioner.shelves import bring_forward
 from captioner.tally import COUNTED, tally
 from captioner.worklist import Unit, kept_rows, narrowed, read_done, read_units
@@ -74,7 +76,8 @@ def caption(
         that no later stage takes the part for the whole.
 
     Raises:
-        ConfigError: A setting doesn't fit this machine or the model.
+        ConfigError: A setting doesn't fit this machine or the model; or a list can't be read, also one that
+            changed meanwhile: what is captioned stays.
         DataError: Nothing is selected, an id isn't selected, or a table is damaged.
         ModelError: The model is not here, damaged, or too large.
         ServiceError: The servers of the http engine can't be reached, or don't have the model.
@@ -141,6 +144,7 @@ class _Work:
         """Ids of the pictures that have their row."""
         self._spent, self._said = Spent(), time.monotonic()
         self._asked: set[int] = set()
+        self._listed = Listed(run)
 
     def do(self, units: Sequence[Unit], asked: Sequence[Unit], limit: int | None) -> None:
         """Caption what is asked for and not yet there."""
@@ -205,22 +209,47 @@ class _Work:
         """The rows of one batch after the other."""
         size, overlap = self.who.setup.batch_size, self.who.setup.overlap
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
-        read = self._counted(zip(batches, self.who.read(engine, batches), strict=True))
+        opened = self.who.read(engine, map(self._to_be_read, batches))
+        read = self._counted(zip(batches, opened, strict=True))
         if overlap == 1:
             for batch, pictures in read:
-                yield self._told(self.who.rows(engine, batch, pictures))
+                yield self._told(self._rows(engine, batch, pictures))
             return
         asking: deque[Future[list[Row]]] = deque()
         with ThreadPoolExecutor(overlap, thread_name_prefix="asking") as threads:
             try:
                 for batch, pictures in read:
-                    asking.append(threads.submit(self.who.rows, engine, batch, pictures))
+                    asking.append(threads.submit(self._rows, engine, batch, pictures))
                     if len(asking) == overlap:
                         yield self._told(asking.popleft().result())
                 while asking:
                     yield self._told(asking.popleft().result())
             finally:
                 engine.close()  # or what is still being asked would be waited for
+
+    def _to_be_read(self, batch: Sequence[Unit]) -> list[Unit]:
+        """The same; what a list names by now is not opened."""
+        rules = self._listed.rules()
+        return [replace(unit, wanted=None) if is_named(unit, rules) else unit for unit in batch]
+
+    def _rows(
+        self, engine: Engine, batch: Sequence[Unit], pictures: Sequence[Prepared | CaptionFailure]
+    ) -> list[Row]:
+        """The rows of a batch; what a list names by now is not put to the engine, and fails by the list's rule."""
+        rules, who = self._listed.rules(), self.who
+        put = [
+            on_a_list(rules[unit.ids[0]]) if is_named(unit, rules) else picture
+            for unit, picture in zip(batch, pictures, strict=True)
+        ]
+        rows = who.rows(engine, batch, put)
+        for place, row in enumerate(rows):
+            if (
+                row["id"] in rules
+            ):  # each by its own rule, also where another of the same content is not named
+                failure = on_a_list(rules[row["id"]])
+                refused = caption_row(row["caption_id"], failure, who.prompt, who.setup, who.captioner)
+                rows[place] = refused | {"id": row["id"]}
+        return rows
 
     def _counted(self, read: Iterator[Item]) -> Iterator[Item]:
         """The same. The rate is counted from the first on: with loading and filling in it, the time left is off."""

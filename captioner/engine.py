@@ -79,6 +79,8 @@ class CaptionFailure:
 
 
 FAILURES: dict[str, str] = {
+    "takedown": "on a takedown list",
+    "hash_block": "its hash is on a block list",
     "not_fetched": "there is no fetched picture under this id",
     "changed": "its bytes are no longer those that were fetched",
     "out_of_memory": "the model ran out of memory on it alone",

@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 from captioner.engine import Wanted
 from spine.errors import DataError
 from spine.ids import caption_id
+from spine.lists import ON_LISTS
 from spine.prompts import Prompt
 from spine.publish import publish_table
 from spine.run import Run, part_paths
 from spine.tables import CAPTIONS, IMAGES, SELECTION, read_parts, read_table
 
 _NO_PICTURE = "not_fetched"
-_BRIEF = pa.schema([CAPTIONS.field(name) for name in ("id", "caption_id", "status")])
+_BRIEF = pa.schema([CAPTIONS.field(name) for name in ("id", "caption_id", "status", "reason")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +97,20 @@ def narrowed(units: Sequence[Unit], ids: Collection[int] | None) -> list[Unit]:
 def read_done(run: Run, units: Iterable[Unit]) -> pa.Table:
     """The rows that earlier starts left, after removing those that no longer hold.
 
-    A row is void when its picture has other content now. Rows of pictures that are no longer selected stay: selected
-    again, they need no new caption.
+    A row is void when its picture has other content now, or failed by a list: the lists are asked anew. Rows of
+    pictures that are no longer selected stay: selected again, they need no new caption.
 
     Returns:
-        Columns `id`, `caption_id` and `status`.
+        Columns `id`, `caption_id`, `status` and `reason`.
     """
     now = {number: unit.caption_id for unit in units for number in unit.ids}
 
     def holds(rows: pa.Table) -> list[bool]:
-        pairs = zip(rows["id"].to_pylist(), rows["caption_id"].to_pylist(), strict=True)
-        return [now.get(number, name) == name for number, name in pairs]
+        known = (rows[column].to_pylist() for column in ("id", "caption_id", "reason"))
+        return [
+            now.get(number, name) == name and reason not in ON_LISTS
+            for number, name, reason in zip(*known, strict=True)
+        ]
 
     return kept_rows(run, holds)
 
@@ -116,10 +120,10 @@ def kept_rows(run: Run, holds: Callable[[pa.Table], list[bool]]) -> pa.Table:
 
     Args:
         run: Its captions are those meant.
-        holds: Given `id`, `caption_id` and `status` of a part, says of each row whether it holds.
+        holds: Given `id`, `caption_id`, `status` and `reason` of a part, says of each row whether it holds.
 
     Returns:
-        The same three columns.
+        The same columns.
     """
     tables = [_BRIEF.empty_table()]
     for path in part_paths(run.captions):

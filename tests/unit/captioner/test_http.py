@@ -2,11 +2,13 @@
 
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -24,9 +26,11 @@ from captioner.lanes import PROBES_TO_GIVE_UP
 from captioner.pictures import blank_picture
 from captioner.sending import data_url
 from captioner.serving import create_app
+from spine.config import load_config, write_config
 from spine.errors import ConfigError, ServiceError
+from spine.lists import LOOK_EVERY_S
 from spine.prompts import PROMPTS
-from spine.settings import CaptionConfig
+from spine.settings import CaptionConfig, ListsConfig
 from spine.stage import MANIFEST
 from spine.tables import CAPTIONS, read_parts
 from tests.unit.captioner.runs import noise, picture_id
@@ -177,6 +181,66 @@ def test_a_run_over_http_captions_every_picture(server, make_run, pictures):
     assert {(row["engine"], row["model"], row["family"]) for row in rows} == {("http", "tiny-llava", "llava")}
     assert manifest.counts["captioned"] == 7
     assert caption(run) == manifest
+
+
+@pytest.fixture
+def listed_while_asked(misbehaving, make_run, pictures):
+    """A run of seven pictures whose server calls `change(run)` when the first of them is put to it."""
+
+    def begin(change):
+        def script(_, number):
+            if number == 1:  # before it the blank picture was asked
+                change(run)
+                time.sleep(LOOK_EVERY_S * 1.2)
+            return good()
+
+        address, state = misbehaving(script)
+        run = make_run(pictures, engine="http", endpoints=(address,), model="tiny-llava", in_flight=1)
+        (run.folder / "gone.txt").write_text("")
+        (run.folder / "hashes.txt").write_text("")
+        lists = ListsConfig(takedown=("gone.txt",), hash_block=("hashes.txt",))
+        write_config(run.config, replace(load_config(run.config), lists=lists))
+        return run, state
+
+    return begin
+
+
+def test_a_picture_that_is_listed_while_others_are_captioned_goes_to_no_engine(listed_while_asked, pictures):
+    files = sorted(pictures, key=picture_id)
+
+    def change(run):
+        (run.folder / "gone.txt").write_text(f"{picture_id(files[6])}\n")
+        (run.folder / "hashes.txt").write_text(hashlib.sha256(files[4].read_bytes()).hexdigest())
+
+    run, state = listed_while_asked(change)
+
+    manifest = caption(run)
+
+    found = {row["id"]: row for row in read_parts(run.captions, CAPTIONS).to_pylist()}
+    assert [found[picture_id(file)]["reason"] for file in files] == [
+        *[None] * 4,
+        "hash_block",
+        None,
+        "takedown",
+    ]
+    assert state["n"] == 1 + 5, "the blank one and five pictures"
+    assert (manifest.counts["captioned"], manifest.counts["failed"]) == (5, 2)
+    (run.folder / "gone.txt").write_text("")
+    (run.folder / "hashes.txt").write_text("")
+    assert caption(run, failed_only=True).counts["captioned"] == 7
+    assert state["n"] == 1 + 7
+
+
+def test_a_list_that_becomes_unreadable_stops_captioning_which_then_goes_on(listed_while_asked):
+    run, state = listed_while_asked(lambda run: (run.folder / "gone.txt").unlink())
+
+    with pytest.raises(ConfigError, match=r"gone\.txt: can't be read") as stopped:
+        caption(run)
+
+    assert "\n" not in str(stopped.value) and not (run.captions / MANIFEST).exists()
+    assert state["n"] <= 1 + 4, "what was under way"
+    (run.folder / "gone.txt").write_text("")
+    assert caption(run).counts["captioned"] == 7
 
 
 def test_a_picture_goes_as_bytes_after_which_the_verbatim_prompt(misbehaving):
