@@ -105,7 +105,7 @@ class Lane:
             self._narrow(now)
         closes = not self.probing and (unheard or self.failures >= FAILURES_TO_CLOSE)
         if closes or probe:  # what was still under way when it closed counts no more
-            self.rest_until = now + min(self._rest_s, LONGEST_REST_S)
+            self.rest_until = max(self.rest_until, now + min(self._rest_s, LONGEST_REST_S))
             self._rest_s *= 2
             self.in_vain += probe or unheard
             self.probing = True

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from captioner.lanes import FAILURES_TO_CLOSE, LONGEST_REST_S, Lane, Lanes
+from captioner.lanes import FAILURES_TO_CLOSE, LONGEST_REST_S, PROBES_TO_GIVE_UP, Lane, Lanes
 
 
 def drive(lane, capacity, latency_s, rounds):
@@ -67,6 +67,39 @@ def test_a_server_that_fails_time_and_again_rests_ever_longer_and_is_tried_with_
     lane.sent(now)
     lane.answered(now)
     assert lane.places(now) == 8
+
+
+def test_probes_alone_tell_that_a_server_is_gone_and_late_failures_lengthen_no_rest():
+    lanes = Lanes(("a",), 64)
+    [lane] = lanes.all
+    for _ in range(40):
+        lane.running += 1  # all under way before the first came back
+    for _ in range(40):
+        lane.failed(0.0, "a: answers 500")
+    assert (lane.rest_until, lane.in_vain) == (0.5, 0)
+
+    for number in range(1, PROBES_TO_GIVE_UP + 1):
+        assert not lanes.gone
+        lane.sent(lane.rest_until)
+        lane.failed(lane.rest_until, "a: answers 500", probe=True)
+        assert lane.in_vain == number
+
+    assert lanes.gone
+    assert lane.rest_until == 0.5 + 1 + 2 + 4 + 8 + 16 + LONGEST_REST_S
+    assert lanes.complaint == f"a: answers 500 ({40 + PROBES_TO_GIVE_UP} failures in a row)"
+    lane.sent(lane.rest_until)
+    lane.answered(lane.rest_until)
+    assert not lanes.gone
+
+
+def test_a_rest_that_the_server_asked_for_is_not_cut_short_by_a_failure():
+    lane = Lane("a", 64)
+    for _ in range(2):
+        lane.sent(0.0)
+    lane.slowed(0.0, 20.0)
+    lane.failed(0.0, unheard=True)
+
+    assert lane.rest_until == 20.0
 
 
 def test_nobody_waits_for_ever_and_nobody_more_than_allowed_is_under_way():
