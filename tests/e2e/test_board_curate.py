@@ -321,6 +321,19 @@ def test_filters_found_by_looking_are_saved_for_the_run(page, fresh):
         run.config.write_text(before)
 
 
+def test_a_filter_that_takes_nothing_says_so_in_the_funnel_and_one_that_takes_some_does_not(page, fresh):
+    """Of the similarities none is below 0.1; of the widths, 48 or 96, those of every fifth picture are."""
+    small = sum(number % 5 == 4 for number in READY)
+    open_board(page, fresh, "/?f=similarity:0.1..&f=pwatermark:off&f=side_px:64..")
+    taken = page.locator(".pf-funnel-line .pf-loss")
+
+    expect(taken).to_have_text([f"shorter side−{small}", "similarity−0 no effect"])
+
+    page.get_by_label("Similarity, at least", exact=True).fill("0.895")
+    page.keyboard.press("Tab")
+    expect(taken).to_have_text([f"shorter side−{small}", f"similarity−{len(READY) - small - 1}"])
+
+
 def test_a_thousand_filters_pass_in_the_browser_what_they_pass_in_select(page, server):
     open_board(page, server, "/?centroid=1")
     generator = random.Random(13)
