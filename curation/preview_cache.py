@@ -61,7 +61,11 @@ class PreviewCache:
     """The file; safe to share between threads."""
 
     def __init__(self, path: Path) -> None:
-        """Open it, or begin a new one; one of another version or damaged begins anew."""
+        """Open it, or begin a new one; one of another version or damaged begins anew.
+
+        Raises:
+            DataError: It can't be written: the disk is full, for one.
+        """
         self._path, self._lock, self._written = path, threading.Lock(), 0
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -69,7 +73,10 @@ class PreviewCache:
         except sqlite3.DatabaseError:
             for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
                 path.with_name(name).unlink(missing_ok=True)
-            self._database = self._opened()
+            try:
+                self._database = self._opened()
+            except sqlite3.OperationalError as error:
+                raise DataError(f"{path}: {error}; free some space there, or make it writable") from None
 
     def close(self) -> None:
         """Let go of the file."""

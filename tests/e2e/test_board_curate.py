@@ -17,7 +17,8 @@ from spine.filters import judge
 from spine.run import Run
 from spine.settings import AestheticMin, Config, FiltersConfig
 from tests.e2e.board_server import WAIT_MS, Server, eventually, free_port, open_board, saved, tile
-from tests.unit.ui.planted import EACH, HOSTILE, Planted, state_of
+from tests.small_disk import fill, small_disk
+from tests.unit.ui.planted import EACH, HOSTILE, Planted, plant, state_of
 from ui.board import Measured, judged_values
 from ui.snapshot import Snapshot
 
@@ -460,6 +461,37 @@ def test_a_stopped_server_is_told_with_what_to_do_on_tiles_and_above_them(page, 
     fresh.start()
     saved(page)
     assert [action for action, _ in fresh.stored()] == ["keep"]
+
+
+def test_on_a_full_disk_decisions_wait_in_the_browser_though_the_server_is_killed(page, tmp_path):
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        server = Server(plant(disk / "run"), free_port())
+        server.start()
+        try:
+            filler = fill(disk)
+            open_board(page, server, "/?centroid=1")
+            page.keyboard.press("a")
+            expect(page.get_by_role("alert")).to_contain_text("the disk is full; free some space")
+            expect(page.get_by_role("alert")).to_contain_text("waits in this browser")
+            filler.unlink()
+            saved(page)
+            filler = fill(disk)
+            page.keyboard.press("r")
+            expect(page.locator(".pf-saving")).to_contain_text("not saved")
+
+            server.kill()
+            filler.unlink()
+            server.start()
+
+            saved(page)
+            passing = [EACH + number for number in range(EACH) if _passes(EACH + number)]
+            assert server.stored() == [("keep", [passing[0]]), ("reject", [passing[1]])]
+        finally:
+            server.kill()
+
+
+def _passes(number):
+    return state_of(number) == "ready" and number % 5 != 4 and number % 6 != 2
 
 
 def test_an_empty_run_and_one_in_progress_say_what_comes_next(page, server, tmp_path):

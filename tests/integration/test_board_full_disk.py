@@ -3,9 +3,11 @@
 import json
 import logging
 
+import pytest
 from fastapi.testclient import TestClient
 
 from curation.decisions import Decisions
+from spine.errors import DataError
 from tests.small_disk import fill, small_disk
 from tests.unit.ui.planted import EACH, Planted, plant
 from ui.app import build_app
@@ -42,6 +44,15 @@ def test_tables_are_read_without_their_cache_and_one_line_says_so(tmp_path, capl
             assert sum("images-" in line for line in told) == 1
             assert all("No space left on device" in line and "free some space" in line for line in told)
         assert list(planted.run.mapped_tables.glob("*.arrow")) == []
+
+
+def test_a_board_that_starts_without_room_says_what_it_needs(tmp_path):
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        planted = plant(disk / "run")
+        fill(disk)
+
+        with pytest.raises(DataError, match="disk is full; free some space"):
+            build_app(planted.run)
 
 
 def test_a_decision_is_acknowledged_only_once_it_is_stored(tmp_path):
