@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.funnel import FunnelStep
+from curation.passed_over import STATUS
 from curation.verdicts import Verdict
 from spine.filters import RULES
 from spine.settings import Config, FiltersConfig
@@ -18,8 +19,9 @@ from spine.settings import Config, FiltersConfig
 UNSAFE_LIMIT = 0.5
 """Unsafe score from which a picture is blurred where [filters] punsafe_max is not set."""
 
-READY, GONE, PENDING, BLOCKED = "ready", "gone", "pending", "blocked"
-"""States of a tile: there; could not be had; not asked for yet; kept out by a list."""
+READY, GONE, PENDING, BLOCKED, PASSED_OVER = "ready", "gone", "pending", "blocked", "passed_over"
+"""States of a tile: there; could not be had; not asked for yet; kept out by a list; not asked for, as a filter rejects
+it by what the pool says."""
 
 _CENTROID_STATES = {"keep": "done", "reject": "out"}
 
@@ -152,12 +154,29 @@ def neighbour_rows(
         if rule is not None:
             row |= {"state": BLOCKED, "reason": RULES[rule]}
         else:
-            row |= _state_of(image) | _about(found, group, caption)
+            row |= state_of_image(image) | _about(found, group, caption)
             row |= _values_of(value, head, config.filters)
             unsafe = row["punsafe"]
             row["blurred"] = unsafe is None or unsafe > limit
         rows.append(row)
     return rows
+
+
+def state_of_image(image: Row) -> Row:
+    """State of a picture's tile with the reason why it isn't there.
+
+    Args:
+        image: Its row of IMAGES, nulls where it was not asked for.
+    """
+    if image["status"] is None:
+        return {"state": PENDING, "reason": "not fetched yet", "sha256": None}
+    if image["status"] == STATUS:
+        reason = RULES.get(image["reason"], image["reason"])
+        return {"state": PASSED_OVER, "reason": reason, "message": image["message"], "sha256": None}
+    if image["status"] != "fetched":
+        reason = image["reason"] or "failed"
+        return {"state": GONE, "reason": reason, "message": image["message"], "sha256": None}
+    return {"state": READY, "reason": None, "sha256": image["sha256"]}
 
 
 def filter_settings(config: FiltersConfig) -> Row:
@@ -200,19 +219,6 @@ def _verdict_of(selected: Row | None, verdict: Verdict | None) -> Row:
     if verdict is not None:
         row |= {"decision": verdict.action, "curator": verdict.curator}
     return row
-
-
-def _state_of(image: Row) -> Row:
-    if image["status"] is None:
-        return {"state": PENDING, "reason": "not fetched yet", "sha256": None}
-    if image["status"] != "fetched":
-        return {
-            "state": GONE,
-            "reason": image["reason"] or "failed",
-            "message": image["message"],
-            "sha256": None,
-        }
-    return {"state": READY, "reason": None, "sha256": image["sha256"]}
 
 
 def _about(found: Row, group: Row, caption: Row) -> Row:

@@ -9,7 +9,7 @@ from typing import Any
 from curation.caption_choice import choose
 from curation.verdicts import Verdict
 from spine.filters import RULES
-from ui.board import BLOCKED, GONE, PENDING, READY
+from ui.board import BLOCKED, READY, state_of_image
 from ui.caption_list import STATES, flag_names, state_of
 
 Row = dict[str, Any]
@@ -93,17 +93,14 @@ def card(
 
 
 def _picture(image: Row, unsafe: float | None, limit: float) -> Row:
-    if image["status"] is None:
-        return {"state": PENDING, "reason": "not fetched yet"}
-    if image["status"] != "fetched":
-        return {"state": GONE, "reason": image["reason"] or "failed"}
-    return {
-        "state": READY,
-        "sha256": image["sha256"],
-        "width": image["width"],
-        "height": image["height"],
-        "blurred": unsafe is None or not unsafe <= limit,
-    }
+    shown = state_of_image(image)
+    if shown["state"] == READY:
+        shown |= {
+            "width": image["width"],
+            "height": image["height"],
+            "blurred": unsafe is None or not unsafe <= limit,
+        }
+    return shown
 
 
 def _caption(own: bool, flags: int, row: Row, verdict: Verdict | None, counts: bool) -> Row:

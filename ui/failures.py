@@ -1,10 +1,11 @@
-"""What failed in a stage: examples of one cause, from the stage's own tables as far as they are published."""
+"""What a stage has nothing of: examples of one cause, from the stage's own tables as far as they are published."""
 
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.passed_over import STATUS
 from spine.places import shown_place
 from spine.run import Run, part_paths
 from spine.tables import CAPTIONS, IMAGES, STATUSES, read_table
@@ -15,11 +16,12 @@ _TABLES = {
     "fetch": ("images", IMAGES, ("id", "url", "message")),
     "caption": ("captions", CAPTIONS, ("id", "message")),
 }
+_STATES = pa.array(["failed", STATUS])
 _PARTS_READ = 50
 
 
 def examples(run: Run, stage: str, reason: str, count: int = 5) -> list[dict[str, Any]]:
-    """Some pictures that failed for this reason.
+    """Some pictures that failed, or were passed over, for this reason.
 
     Args:
         run: The run.
@@ -38,7 +40,7 @@ def examples(run: Run, stage: str, reason: str, count: int = 5) -> list[dict[str
     for path in reversed(part_paths(run.folder / folder)[-_PARTS_READ:]):
         table = read_table(path, pa.schema([schema.field(name) for name in wanted]))
         failed = table.filter(
-            pc.and_(pc.equal(table.column("status"), "failed"), pc.equal(table.column("reason"), reason))
+            pc.and_(pc.is_in(table.column("status"), _STATES), pc.equal(table.column("reason"), reason))
         )
         found += failed.slice(0, count - len(found)).select(list(columns)).to_pylist()
         if len(found) >= count:

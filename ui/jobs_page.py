@@ -8,6 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from spine.errors import DataError
+from spine.filters import FILTERS, RULES
 from spine.jobs import cancel_job, progress_of, read_job, stages_of
 from ui.desk import Desk
 from ui.failures import examples
@@ -64,7 +65,9 @@ def _story(desk: Desk, job_id: str) -> dict[str, Any]:
     every = max(1, len(points) // _POINTS_SHOWN)
     return {
         "stages": [
-            asdict(stage) | {"lines": [], "rate": stage.rate, "began": stage.stage_started}
+            asdict(stage)
+            | {"lines": [], "rate": stage.rate, "began": stage.stage_started}
+            | {"meanings": {name: RULES[name] for name in stage.failures if name in FILTERS}}
             for stage in stages_of(desk.run, job_id)
         ],
         "points": [*points[::every], *points[-1:]],

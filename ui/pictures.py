@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from spine.filters import RULES
-from ui.board import BLOCKED, GONE, PENDING, READY, unsafe_limit
+from ui.board import BLOCKED, READY, state_of_image, unsafe_limit
 from ui.desk import Desk
 
 
@@ -23,14 +23,10 @@ def pictures_of(desk: Desk, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         rule = lists.blocks(picture_id=number, **known)
         if rule is not None:
             found[number] = {"state": BLOCKED, "reason": RULES[rule]}
-        elif image["status"] is None:
-            found[number] = {"state": PENDING, "reason": "not fetched"}
-        elif image["status"] != "fetched":
-            found[number] = {"state": GONE, "reason": image["reason"] or "failed"}
-        else:
-            found[number] = {
-                "state": READY,
-                "sha256": image["sha256"],
+            continue
+        found[number] = state_of_image(image)
+        if found[number]["state"] == READY:
+            found[number] |= {
                 "width": image["width"],
                 "height": image["height"],
                 "blurred": score is None or not score <= limit,

@@ -14,11 +14,12 @@ from playwright.sync_api import expect
 from curation.decisions import Decisions
 from spine.config import load_config, with_demo_models, write_config
 from spine.filters import judge
+from spine.jobs import Journal
 from spine.run import Run
 from spine.settings import AestheticMin, Config, FiltersConfig
 from tests.e2e.board_server import WAIT_MS, Server, eventually, free_port, open_board, saved, tile
 from tests.small_disk import fill, small_disk
-from tests.unit.ui.planted import EACH, HOSTILE, Planted, plant, state_of
+from tests.unit.ui.planted import EACH, HOSTILE, Planted, pass_over, plant, state_of
 from ui.board import Measured, judged_values
 from ui.snapshot import Snapshot
 
@@ -492,6 +493,31 @@ def test_on_a_full_disk_decisions_wait_in_the_browser_though_the_server_is_kille
 
 def _passes(number):
     return state_of(number) == "ready" and number % 5 != 4 and number % 6 != 2
+
+
+def test_a_picture_that_a_filter_spared_fetch_says_so_on_its_tile_and_on_jobs(page, tmp_path):
+    planted = plant(tmp_path / "run")
+    pass_over(planted, [0, 3], "min_side_px")
+    journal = Journal(planted.run, ["fetch", str(planted.run.folder)])
+    journal.begin("fetch", 90, "pictures")
+    journal.advance(90, {"min_side_px": 2, "not_found": 1})
+    journal.close("done")
+    server = Server(planted, free_port())
+    server.start()
+    try:
+        open_board(page, server, "/?centroid=0&show=passed_over")
+        expect(page.locator(".pf-tile .pf-why")).to_have_text(["not fetched: shorter side too small"] * 2)
+        expect(page.locator(".pf-status")).to_contain_text("2 passed over")
+        page.get_by_label("Which pictures to show").select_option("passing")
+        expect(tile(page, server, 1)).to_be_visible()
+        expect(tile(page, server, 0)).to_have_count(0)
+
+        page.goto(f"{server.address}/jobs?job={journal.job_id}")
+        page.get_by_role("button", name="not fetched: shorter side too small").click()
+        expect(page.locator(".pf-examples li")).to_have_count(2)
+        expect(page.locator(".pf-examples li").first).to_contain_text("the pool says 300")
+    finally:
+        server.kill()
 
 
 def test_an_empty_run_and_one_in_progress_say_what_comes_next(page, server, tmp_path):

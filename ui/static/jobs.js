@@ -74,9 +74,9 @@ part("jobs", (host) => {
       ...failing.map((stage) => causes(job, stage)),
       job.lines.length ? el("pre", { class: "pf-log", tabindex: 0, role: "region", "aria-label": "Last lines", text: job.lines.map((entry) => clip(entry, 2000)).join("\n") }) : null);
   };
-  const causes = (job, { stage, failures }) => el("table", { class: "pf-failures", "data-stage": stage }, el("caption", { text: `What failed in ${stage}, by cause` }),
+  const causes = (job, { stage, failures, meanings = {} }) => el("table", { class: "pf-failures", "data-stage": stage }, el("caption", { text: `What failed in ${stage}, by cause` }),
     ...Object.entries(failures).sort((a, b) => b[1] - a[1]).flatMap(([reason, number]) => [
-      el("tr", {}, el("td", {}, el("button", { type: "button", class: "pf-link", "aria-expanded": shown === `${stage} ${reason}` ? "true" : "false", text: words(reason), on: { click: () => expand(job, stage, reason) } })), el("td", { text: count(number) })),
+      el("tr", {}, el("td", {}, el("button", { type: "button", class: "pf-link", "aria-expanded": shown === `${stage} ${reason}` ? "true" : "false", text: meanings[reason] ? `not fetched: ${meanings[reason]}` : words(reason), on: { click: () => expand(job, stage, reason) } })), el("td", { text: count(number) })),
       shown === `${stage} ${reason}` ? el("tr", {}, el("td", { colspan: 2 }, el("ul", { class: "pf-examples" },
         ...(found.length ? found.map((each) => el("li", { text: [clip(each.what, 200), clip(each.url, 200), clip(each.message, 300)].filter(Boolean).join(" · ") })) : [el("li", { class: "pf-muted", text: "no examples are kept of this stage" })])))) : null,
     ].filter(Boolean)));

@@ -29,6 +29,7 @@ from spine.tables import (
     SELECTION,
     centroids_schema,
     list_column,
+    read_table,
     scores_schema,
 )
 
@@ -164,6 +165,16 @@ def _plant_images(run: Run, metadata: list[dict]) -> None:
             rows.append({"id": row["id"], "attempts": 3} | gone)
     publish_table(part_path(run.images, 0), pa.Table.from_pylist(rows, schema=IMAGES))
     stage.finish({"images": len(rows)})
+
+
+def pass_over(planted: Planted, numbers: list[int], rule: str) -> None:
+    """Make it so that fetch never asked for these pictures, for what the pool says of them."""
+    path = part_path(planted.run.images, 0)
+    passed = {planted.ids[number] for number in numbers}
+    rows = [row for row in read_table(path, IMAGES).to_pylist() if row["id"] not in passed]
+    said = {"status": "rejected", "reason": rule, "message": "the pool says 300", "attempts": 0}
+    rows += [{"id": picture} | said for picture in sorted(passed)]
+    publish_table(path, pa.Table.from_pylist(rows, schema=IMAGES))
 
 
 def _plant_scores(run: Run, ids: list[int]) -> None:

@@ -12,7 +12,7 @@ from spine.config import Config
 from spine.filters import judge
 from spine.settings import AestheticMin, FiltersConfig
 from spine.tables import NEIGHBOURS, SELECTION
-from tests.unit.ui.planted import EACH, HOSTILE, state_of, unsafe_of
+from tests.unit.ui.planted import EACH, HOSTILE, pass_over, state_of, unsafe_of
 from ui.board import (
     Measured,
     centroid_rows,
@@ -66,6 +66,17 @@ def test_every_neighbour_has_a_row_in_order_of_rank_with_its_planted_values(plan
             assert min(row["width"], row["height"]) == (48 if number % 5 == 4 else 80)
         else:
             assert row["sha256"] is None
+
+
+def test_a_picture_passed_over_says_which_rule_and_is_neither_gone_nor_to_come(planted):
+    pass_over(planted, [3], "min_side_px")
+
+    rows = _rows(Snapshot(planted.run))
+
+    told = {name: rows[3][name] for name in ("state", "reason", "message", "sha256")}
+    reason = "shorter side too small"
+    assert told == {"state": "passed_over", "reason": reason, "message": "the pool says 300", "sha256": None}
+    assert [row["state"] for row in rows].count("passed_over") == 1
 
 
 def test_pictures_above_the_unsafe_limit_or_without_a_score_are_blurred_and_no_others(snapshot):

@@ -3,7 +3,7 @@ import pyarrow as pa
 from spine.publish import publish_table
 from spine.run import part_path
 from spine.tables import STATUSES
-from tests.unit.ui.planted import DEPTH, EACH, plant
+from tests.unit.ui.planted import DEPTH, EACH, pass_over, plant
 from ui.failures import examples
 
 
@@ -16,6 +16,16 @@ def test_examples_of_a_cause_are_rows_that_failed_for_it(tmp_path):
     assert len(found) == 4 and {row["what"] for row in found} <= gone
     assert all(row["message"] == "404" for row in found)
     assert examples(planted.run, "fetch", "timeout") == examples(planted.run, "score", "any") == []
+
+
+def test_examples_of_a_filter_are_rows_that_fetch_passed_over(tmp_path):
+    planted = plant(tmp_path / "run")
+    pass_over(planted, [3, 8], "pwatermark_max")
+
+    found = examples(planted.run, "fetch", "pwatermark_max")
+
+    assert {row["what"] for row in found} == {str(planted.ids[number]) for number in (3, 8)}
+    assert {row["message"] for row in found} == {"the pool says 300"}
 
 
 def test_examples_of_inputs_that_could_not_be_embedded_name_them_without_folders(tmp_path):

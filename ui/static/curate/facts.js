@@ -7,11 +7,11 @@ import { isCovered } from "./cursor.js";
 import { firstFailed, side, state } from "./state.js";
 
 export const RULE_WORDS = {
-  min_side_px: "small", pwatermark_max: "watermark", punsafe_max: "unsafe", aesthetic_min: "low aesthetic",
-  near_duplicate: "duplicate", other_centroid: "elsewhere", quota: "quota full", unfetched: "gone", unscored: "unscored",
+  min_side_px: "small", pwatermark_max: "watermark", punsafe_max: "unsafe", violence_max: "violent", aesthetic_min: "low aesthetic",
+  near_duplicate: "duplicate", other_centroid: "elsewhere", quota: "quota full", unfetched: "gone", unscored: "unscored", changed: "changed",
   takedown: "taken down", hash_block: "blocked", centroid_left_out: "left out", person: "",
 };
-export const STATE_WORDS = { gone: "could not be had", pending: "not fetched yet", blocked: "kept out by a list" };
+export const STATE_WORDS = { gone: "could not be had", pending: "not fetched yet", blocked: "kept out by a list", passed_over: "not fetched" };
 export const SIGNS = { keep: "✓", reject: "✕" };
 /* Where the browser gets a row's small picture, or null where there is none. */
 export const sourceOf = (row, covered = isCovered(row)) => {
@@ -20,7 +20,7 @@ export const sourceOf = (row, covered = isCovered(row)) => {
   if (row.state === "pending") return url(`/preview/${row.id}${covered ? ".blurred" : ""}.webp`);
   return null;
 };
-export const reasonOf = (row) => (row.state === "gone" ? `${STATE_WORDS.gone}: ${words(row.reason)}` : STATE_WORDS[row.state]);
+export const reasonOf = (row) => (row.state === "gone" || row.state === "passed_over" ? `${STATE_WORDS[row.state]}: ${words(row.reason)}` : STATE_WORDS[row.state]);
 
 export const wordOf = (row) => {
   if (row.verdict === "selected") return "selected";
@@ -46,7 +46,7 @@ export const whyText = (row) => {
 };
 export const factsOf = (row) => {
   const facts = [`#${row.rank + 1}`, `similarity ${fixed(row.similarity, 3)}`];
-  if (row.state === "gone" || row.state === "blocked") return [...facts, reasonOf(row)];
+  if (["gone", "blocked", "passed_over"].includes(row.state)) return [...facts, reasonOf(row)];
   if (row.width) facts.push(`${row.width}×${row.height} px`);
   return [...facts, `aesthetic ${fixed(row.aesthetic, 2)}`, `watermark ${fixed(row.pwatermark, 2)}`, `unsafe ${fixed(row.punsafe, 2)}`];
 };

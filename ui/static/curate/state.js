@@ -62,6 +62,7 @@ export const SHOWS = {
   duplicates: "near-duplicates",
   elsewhere: "nearer to another centroid",
   gone: "could not be had",
+  passed_over: "not fetched: rejected by the pool's own values",
   all: "everything found",
 };
 /* Filters that a centroid may have of its own, by the name of the setting. */
@@ -123,7 +124,7 @@ export const funnel = () => {
 };
 
 const KEEPERS = {
-  passing: (row) => (row.state === "pending" && !state.like ? false : !judged(row) || row.decision || !row.failed),
+  passing: (row) => !(row.state === "passed_over" || (row.state === "pending" && !state.like)) && (!judged(row) || row.decision || !row.failed),
   open: (row) => judged(row) && !row.decision && !row.failed,
   selected: (row) => row.verdict === "selected",
   decided: (row) => Boolean(row.decision),
@@ -132,6 +133,7 @@ const KEEPERS = {
   duplicates: (row) => row.group_size > 1,
   elsewhere: (row) => row.best !== null && row.best !== undefined && String(row.best) !== state.centroid,
   gone: (row) => row.state === "gone",
+  passed_over: (row) => row.state === "passed_over",
   all: () => true,
 };
 const ORDERS = {
