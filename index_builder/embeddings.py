@@ -73,7 +73,7 @@ def embed(
         web: The way to the network; None is the public web within the limits of [fetch].
 
     Raises:
-        ConfigError: A setting is wrong, or a list can't be read.
+        ConfigError: A setting is wrong, or a list can't be read, also one that changed meanwhile.
         DataError: The source is missing or empty, or none of its pictures could be embedded.
         ModelError: The CLIP model can't be loaded.
     """
@@ -179,7 +179,7 @@ def _embed_pictures(
     lists.now()  # one that can't be read stops the work before it begins
     downloads = Downloads(config.fetch, lists, web) if download else None
     with _on_all_devices(encoder, choice, config) as everywhere:
-        _embed_shards(folder, found, everywhere, earlier, config, downloads, progress)
+        _embed_shards(folder, found, everywhere, earlier, config, lists, downloads, progress)
     return encoder.d
 
 
@@ -213,6 +213,7 @@ def _embed_shards(
     encoder: ClipEncoder | DeviceProcesses,
     earlier: EarlierEmbeddings,
     config: Config,
+    lists: ListsInForce,
     downloads: Downloads | None,
     progress: Progress,
 ) -> None:
@@ -223,7 +224,9 @@ def _embed_shards(
     items = local_inputs(waiting) if downloads is None else downloads.inputs(waiting)
     encoding = CropEncoding(encoder, encoder.batch_size)
     with contextlib.ExitStack() as stack:
-        pictures = decode(items, encoder.preprocess, workers=config.clip.workers)
+        pictures = decode(
+            items, encoder.preprocess, workers=config.clip.workers, listed=lambda: lists.now().hashes
+        )
         stack.enter_context(contextlib.closing(pictures))
         if downloads is not None:
             stack.enter_context(downloads)  # closed first: whoever waits for a download is let go

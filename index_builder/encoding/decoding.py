@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -28,10 +28,12 @@ from index_builder.encoding.preprocessing import Crop, Preprocessing
 from spine.errors import ImageError
 from spine.images import open_picture
 from spine.places import read_bytes
+from spine.refused import md5_of
 from spine.workers import interrupts_held
 
 T = TypeVar("T")
 Crops = tuple[Preprocessing, ...]
+Hashes = frozenset[str]
 
 TIMEOUT_S = 60.0
 """For one picture; the largest that is taken needs about two on a quiet core."""
@@ -65,7 +67,7 @@ class Refusal:
     """Why a picture can't be used."""
 
     reason: str
-    """One of spine.images.REFUSALS, or "decode_crashed" or "decode_timeout" of them."""
+    """One of spine.images.REFUSALS, "decode_crashed" and "decode_timeout" among them, or "hash_block"."""
     message: str
 
 
@@ -76,6 +78,7 @@ def decode(
     other: Preprocessing | None = None,
     workers: int = 0,
     timeout_s: float = TIMEOUT_S,
+    listed: Callable[[], Hashes] = frozenset,
 ) -> Generator[tuple[T, Decoded | Refusal | None], None, None]:
     """Read, open and crop pictures in several processes, while the caller works on the last ones.
 
@@ -85,6 +88,8 @@ def decode(
         other: Makes a second one, for another model.
         workers: Processes at most; 0 is one a core.
         timeout_s: For one picture.
+        listed: Gives SHA-256 and MD5, in hex, of pictures that may not be opened, as they stand now; asked often, and
+            what it raises ends the work. The same set as long as nothing changes.
 
     Yields:
         Each item in its order, with its picture, the reason why not, or None where there was none to decode.
@@ -93,7 +98,7 @@ def decode(
         RuntimeError: The processes can't be started.
     """
     crops = (preprocess,) if other is None else (preprocess, other)
-    dispatcher = _Dispatcher(items, crops, workers or available_cores(), timeout_s)
+    dispatcher = _Dispatcher(items, crops, workers or available_cores(), timeout_s, listed)
     dispatcher.start()
     try:
         while (found := dispatcher.output.get()) is not None:
@@ -122,6 +127,8 @@ class _Task:
 class _Worker:
     process: Any
     connection: Connection
+    hashes: Hashes
+    """What it was told not to open."""
     tasks: deque[_Task] = field(default_factory=deque)
     """What it holds; it works on the first."""
     since: float = 0.0
@@ -138,6 +145,7 @@ class _Dispatcher(threading.Thread, Generic[T]):
         crops: Crops,
         limit: int,
         timeout_s: float,
+        listed: Callable[[], Hashes],
     ) -> None:
         super().__init__(name="decoding", daemon=True)
         self.output: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -149,6 +157,7 @@ class _Dispatcher(threading.Thread, Generic[T]):
         self._crops = crops
         self._limit = limit
         self._timeout_s = timeout_s
+        self._listed, self._hashes = listed, Hashes()
         self._workers: list[_Worker] = []
         self._backlog: deque[_Task] = deque()
         self._open: dict[int, T] = {}
@@ -192,12 +201,16 @@ class _Dispatcher(threading.Thread, Generic[T]):
             self._hand_out()
 
     def _hand_out(self) -> None:
+        self._hashes = self._listed()
         while self._backlog:
             worker = self._free_worker(self._backlog[0])
             if worker is None:
                 return
             task = self._backlog.popleft()
             try:
+                if worker.hashes is not self._hashes:
+                    worker.connection.send(self._hashes)
+                    worker.hashes = self._hashes
                 worker.connection.send(task.source)
             except OSError:  # it died with nothing to do: nobody's fault
                 self._backlog.appendleft(task)
@@ -213,7 +226,9 @@ class _Dispatcher(threading.Thread, Generic[T]):
         if isinstance(task.source, str):
             if (worker is None or worker.tasks) and len(self._workers) < self._limit:
                 worker = self._start_worker()
-            return worker if worker is not None and len(worker.tasks) < _AHEAD else None
+            if worker is None or (worker.tasks and worker.hashes is not self._hashes):
+                return None  # it is told of other hashes once it waits, as bytes are given
+            return worker if len(worker.tasks) < _AHEAD else None
         # Bytes go to a process that waits for them: a pipe holds few, and were both sides writing, each would
         # wait for ever for the other to read.
         waiting = next((one for one in self._workers if one.ready and not one.tasks), None)
@@ -283,11 +298,13 @@ class _Dispatcher(threading.Thread, Generic[T]):
     def _start_worker(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._crops), daemon=True, name="decoder")
+        process = context.Process(
+            target=_serve, args=(theirs, self._crops, self._hashes), daemon=True, name="decoder"
+        )
         with interrupts_held():
             process.start()
         theirs.close()
-        worker = _Worker(process, ours, since=time.monotonic())
+        worker = _Worker(process, ours, self._hashes, since=time.monotonic())
         self._workers.append(worker)
         return worker
 
@@ -304,15 +321,19 @@ class _Dispatcher(threading.Thread, Generic[T]):
         worker.process.join()
 
 
-def _serve(connection: Connection, crops: Crops) -> None:
-    """A process: places or bytes in, pictures out, until the other side closes."""
+def _serve(connection: Connection, crops: Crops, hashes: Hashes) -> None:
+    """A process: places or bytes in, pictures out, until the other side closes; other hashes replace those it has."""
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     limit_memory()
     with contextlib.suppress(EOFError, OSError):  # the parent is gone or has enough
         connection.send(None)
         for _ in itertools.count():
-            connection.send(_decoded(connection.recv(), crops))
+            given = connection.recv()
+            if isinstance(given, frozenset):
+                hashes = given
+            else:
+                connection.send(_decoded(given, crops, hashes))
 
 
 def limit_memory() -> None:
@@ -331,14 +352,16 @@ def _named(source: str | bytes) -> str:
     return source if isinstance(source, str) else "a downloaded picture"
 
 
-def _decoded(source: str | bytes, crops: Crops) -> Decoded | Refusal:
+def _decoded(source: str | bytes, crops: Crops, hashes: Hashes) -> Decoded | Refusal:
     try:
         content = read_bytes(source) if isinstance(source, str) else source
+        sha256 = hashlib.sha256(content).hexdigest()
+        if hashes and not hashes.isdisjoint((sha256, md5_of(content))):
+            return Refusal("hash_block", f"{_named(source)}: on a list")
         picture = open_picture(content)
         crop, *others = (preprocess.crop(picture.image) for preprocess in crops)
     except ImageError as error:
         return Refusal(error.reason, str(error))
     except MemoryError:
         return Refusal("out_of_memory", f"{_named(source)}: more memory is needed than a decoder may take")
-    sha256 = hashlib.sha256(content).hexdigest()
     return Decoded(crop, picture.width, picture.height, picture.format, sha256, *others)

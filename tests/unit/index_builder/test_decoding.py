@@ -16,6 +16,7 @@ from PIL import Image
 
 from index_builder.encoding.decoding import Decoded, Refusal, decode
 from index_builder.encoding.preprocessing import Preprocessing
+from spine.errors import ConfigError
 
 PLAIN = Preprocessing(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", "shortest", 0)
 
@@ -62,6 +63,40 @@ def test_pictures_come_in_order_with_their_own_pixels_and_hash(folder):
             assert (picture.crop == number).all()
             assert (picture.width, picture.height, picture.format) == (20, 20, "PNG")
             assert picture.sha256 == hashlib.sha256((folder / f"{number}.png").read_bytes()).hexdigest()
+
+
+def test_what_is_listed_is_not_opened_from_the_moment_on(folder):
+    places = [str(folder / f"{number}.png") for number in range(40)]
+    contents = [(folder / f"{number}.png").read_bytes() for number in range(40)]
+    large = [f"{number:064x}" for number in range(20_000)]  # more than a pipe holds
+    lists = [frozenset({hashlib.md5(contents[1]).hexdigest()})]
+    lists.append(frozenset([hashlib.sha256(contents[30]).hexdigest(), *large]))
+    found = {}
+
+    def items():
+        for number, place in enumerate(places):
+            if number == 20:
+                del lists[0]
+            yield number, contents[number] if number % 3 == 2 else place
+
+    for number, picture in decode(items(), PLAIN, workers=2, listed=lambda: lists[0]):
+        found[number] = picture
+
+    refused = [number for number, picture in found.items() if isinstance(picture, Refusal)]
+    assert refused == [1, 30] and {found[number].reason for number in refused} == {"hash_block"}
+
+
+def test_lists_that_cannot_be_read_end_the_decoding(folder):
+    def listed():
+        if taken:
+            raise ConfigError("a list can't be read")
+        return frozenset()
+
+    taken = []
+    with pytest.raises(ConfigError, match="can't be read"):
+        for number, _ in decode(((n, str(folder / "5.png")) for n in range(5000)), PLAIN, listed=listed):
+            taken.append(number)
+    assert len(taken) < 5000
 
 
 def test_bytes_are_decoded_as_files_are_however_many_a_pipe_holds(folder):

@@ -7,6 +7,7 @@ import json
 import socket
 import tarfile
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -21,8 +22,9 @@ from index_builder.embeddings import embed
 from index_builder.encoding.clip import ClipEncoder
 from index_builder.encoding.crop_encoding import CropEncoding
 from spine.config import with_demo_models, write_config
-from spine.errors import DataError
+from spine.errors import ConfigError, DataError
 from spine.ids import content_id, laion_id
+from spine.lists import LOOK_EVERY_S
 from spine.run import Run, part_paths
 from spine.settings import ClipConfig, Config, ListsConfig, PoolConfig
 from spine.shards import read_shards
@@ -310,6 +312,59 @@ def test_addresses_are_downloaded_and_embedded_as_the_pictures_themselves(tmp_pa
         assert row["sha256"] == hashlib.sha256(png(int(row["url"].rsplit("/", 1)[1]))).hexdigest()
         assert (row["image_path"], row["width"], row["height"]) == (None, 80, 60)
     assert [path.name for path in remote.folder.rglob("*.png")] == []  # nothing is kept
+
+
+def test_a_local_picture_that_is_listed_meanwhile_is_not_opened_and_the_counts_add_up(tmp_path, new_run):
+    source = write_pictures(tmp_path / "source", range(1, 1001))
+    run = new_run()
+    hashes = run.folder / "hashes.txt"
+    hashes.write_text(hashlib.sha256(png(2)).hexdigest())
+    write_config(run.config, Config(clip=CLIP, lists=ListsConfig(hash_block=("hashes.txt",))))
+
+    class Listing(Heard):
+        """After the first pictures the list names another, and the stage waits until that can be known."""
+
+        def advance(self, units, failures=None):
+            if not self.units:
+                hashes.write_text(
+                    f"{hashlib.sha256(png(2)).hexdigest()}\n{hashlib.md5(png(900)).hexdigest()}"
+                )
+                time.sleep(LOOK_EVERY_S * 1.2)
+            super().advance(units, failures)
+
+    heard = Listing()
+    manifest = embed(run, "pool", str(source), progress=heard)
+
+    assert manifest.counts == {
+        "inputs": 1000,
+        "embedded": 998,
+        "duplicate": 0,
+        "failed": 2,
+        "failed_hash_block": 2,
+    }
+    statuses = read_parts(run.pool / "statuses", STATUSES).to_pylist()
+    refused = [row["input"] for row in statuses if row["reason"] == "hash_block"]
+    assert refused == [str(source / "0002.png"), str(source / "0900.png")]
+    assert heard.failures == {"hash_block": 2}
+
+
+def test_a_list_that_becomes_unreadable_stops_embedding_which_then_goes_on(tmp_path, new_run):
+    source = write_pictures(tmp_path / "source", range(1, 1001))
+    run = new_run()
+    hashes = run.folder / "hashes.txt"
+    hashes.write_text("")
+    write_config(run.config, Config(clip=CLIP, lists=ListsConfig(hash_block=("hashes.txt",))))
+
+    class Removing(Heard):
+        def advance(self, units, failures=None):
+            hashes.unlink(missing_ok=True)
+            time.sleep(LOOK_EVERY_S * 1.2 if not self.units else 0)
+            super().advance(units, failures)
+
+    with pytest.raises(ConfigError, match=r"hashes\.txt: can't be read"):
+        embed(run, "pool", str(source), progress=Removing())
+    hashes.write_text("")
+    assert embed(run, "pool", str(source)).counts["embedded"] == 1000
 
 
 def test_with_downloads_off_addresses_are_counted_as_not_local(tmp_path, new_run):
