@@ -154,7 +154,7 @@ const statusText = () => {
   const out = [...taken.values()].reduce((sum, number) => sum + number, 0);
   const parts = [`${count(state.shown.length)} of ${count(state.rows.length)} shown`];
   if (out) parts.push(`${count(out)} filtered out`);
-  for (const [kind, word] of [["gone", "gone"], ["pending", "not fetched yet"], ["passed_over", "passed over"], ["blocked", "blocked"]]) if (tally[kind]) parts.push(`${count(tally[kind])} ${word}`);
+  for (const [kind, word] of [["gone", "gone"], ["pending", "not fetched"], ["passed_over", "passed over"], ["blocked", "blocked"]]) if (tally[kind]) parts.push(`${count(tally[kind])} ${word}`);
   parts.push(`✓ ${count(tally.keep)} ✕ ${count(tally.reject)} ? ${count(tally.unsure)}`);
   if (state.ticked.size) parts.push(`${count(state.ticked.size)} ticked`);
   if (state.revealAll) parts.push("all revealed");
