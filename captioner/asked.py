@@ -1,6 +1,6 @@
 """Who is asked what: a captioner with its prompt and parameters, and the rows it gives of a batch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,8 +67,8 @@ class Asked:
 
     def read(
         self, engine: Engine, batches: Iterable[Sequence[Unit]]
-    ) -> Iterator[list[Prepared | CaptionFailure]]:
-        """Read the pictures of each batch for an engine of this captioner, some batches ahead."""
+    ) -> Generator[list[Prepared | CaptionFailure], None, None]:
+        """Read the pictures of each batch for an engine of this captioner, some batches ahead; to be closed."""
         wanted = ([unit.wanted for unit in batch] for batch in batches)
         return read_ahead(wanted, lambda each: engine.read(each, self.config.image_mode))
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -209,12 +210,21 @@ class _Work:
         """The rows of one batch after the other."""
         size, overlap = self.who.setup.batch_size, self.who.setup.overlap
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
-        opened = self.who.read(engine, map(self._to_be_read, batches))
-        read = self._counted(zip(batches, opened, strict=True))
-        if overlap == 1:
-            for batch, pictures in read:
-                yield self._told(self._rows(engine, batch, pictures))
-            return
+        with closing(self.who.read(engine, map(self._to_be_read, batches))) as opened:
+            read = self._counted(zip(batches, opened, strict=True))
+            if overlap == 1:
+                for batch, pictures in read:
+                    yield self._told(self._rows(engine, batch, pictures))
+            else:
+                yield from self._overlapping(engine, read, overlap)
+
+    def _overlapping(
+        self,
+        engine: Engine,
+        read: Iterator[tuple[Sequence[Unit], Sequence[Prepared | CaptionFailure]]],
+        overlap: int,
+    ) -> Generator[list[Row], None, None]:
+        """The same, with some batches put to the engine at once."""
         asking: deque[Future[list[Row]]] = deque()
         with ThreadPoolExecutor(overlap, thread_name_prefix="asking") as threads:
             try:

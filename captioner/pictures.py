@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -109,8 +109,11 @@ def bounded(image: Image.Image) -> Image.Image:
 def read_ahead(
     batches: Iterable[Sequence[Wanted | None]],
     read: Callable[[Wanted | None], Read],
-) -> Iterator[list[Read]]:
+) -> Generator[list[Read], None, None]:
     """Read the pictures of each batch in threads, some batches ahead of the one that is taken.
+
+    To be closed by who takes them: the garbage collector may do it in the midst of a thread's start, which then waits
+    for itself.
 
     Args:
         batches: What each batch wants.

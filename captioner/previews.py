@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,12 @@ def _ask_all(folder: Path, whose: Sequence[Asked], units: Sequence[list[Unit]], 
             rows, size = [], who.setup.batch_size
             batches = [units[place][start : start + size] for start in range(0, len(units[place]), size)]
             engine = engine_of(who)
-            for batch, pictures in zip(batches, who.read(engine, batches), strict=True):
-                told = who.rows(engine, [_first(unit) for unit in batch], pictures)
-                progress.advance(len(batch), dict(Counter(row["reason"] for row in told if row["reason"])))
-                rows += told
+            with closing(who.read(engine, batches)) as read:
+                for batch, pictures in zip(batches, read, strict=True):
+                    told = who.rows(engine, [_first(unit) for unit in batch], pictures)
+                    reasons = Counter(row["reason"] for row in told if row["reason"])
+                    progress.advance(len(batch), dict(reasons))
+                    rows += told
             publish_table(part_path(folder, place), pa.Table.from_pylist(rows, CAPTIONS))
     progress.end()
 

@@ -8,6 +8,7 @@ picture's captions is released, curators decide; without a decision it is the on
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
+from contextlib import closing
 
 import pyarrow as pa
 
@@ -107,10 +108,11 @@ def _rows(engine: Engine, who: Asked, units: Sequence[Unit], take: int, progress
     size = who.setup.batch_size
     batches = [units[start : start + size] for start in range(0, len(units), size)]
     rows = []
-    for batch, pictures in zip(batches, who.read(engine, batches), strict=True):
-        told = who.rows(engine, batch, pictures, take)
-        progress.advance(len(told), dict(Counter(row["reason"] for row in told if row["reason"])))
-        rows += told
+    with closing(who.read(engine, batches)) as read:
+        for batch, pictures in zip(batches, read, strict=True):
+            told = who.rows(engine, batch, pictures, take)
+            progress.advance(len(told), dict(Counter(row["reason"] for row in told if row["reason"])))
+            rows += told
     return rows
 
 
