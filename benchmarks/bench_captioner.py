@@ -38,7 +38,8 @@ from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import CaptionConfig, Config
 from spine.stage import Stage
-from spine.tables import CAPTIONS, IMAGES, SELECTION, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS, IMAGES, SELECTION
 
 BATCH = 32
 LATENCY_S = 1.0

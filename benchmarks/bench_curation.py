@@ -45,7 +45,8 @@ from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config, FetchConfig, FiltersConfig, SelectConfig
 from spine.stage import MANIFEST, Stage
-from spine.tables import IMAGES, NEIGHBOURS, SELECTION, Vectors, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import IMAGES, NEIGHBOURS, SELECTION, Vectors
 from spine.web import Web
 
 HOSTS = 64

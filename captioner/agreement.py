@@ -18,7 +18,8 @@ from captioner.cleaning import sentences
 from spine.publish import publish_table
 from spine.run import Run
 from spine.stage import find_manifest
-from spine.tables import AGREEMENT, Vectors, read_parts, read_table, scores_schema, vectors_of
+from spine.table_files import read_parts, read_table
+from spine.tables import AGREEMENT, Vectors, scores_schema, vectors_of
 
 _DIGITS = 4  # rounding in the last bits depends on what is encoded together
 

@@ -33,7 +33,8 @@ from spine.progress import SILENT, Progress
 from spine.publish import publish_json, publish_table
 from spine.run import Run, part_path, part_paths
 from spine.stage import MANIFEST, Manifest, Stage, find_manifest, read_manifest
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 
 Item = TypeVar("Item")
 

@@ -16,7 +16,8 @@ from captioner.pictures import blank_picture
 from captioner.trimming import trim_prefix
 from spine.publish import publish_json
 from spine.run import Run, part_paths
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 
 LIKE_BLANK = 0.9
 """From this share of words in common with the blank picture's caption on, a caption may be of no picture at all."""

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spine.settings import CaptionConfig
-from spine.tables import CAPTIONS, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS
 
 COLUMNS = pa.schema([CAPTIONS.field(name) for name in ("caption_id", "tokens", "prompt_tokens", "captioner")])
 """Columns of CAPTIONS that tell what was spent."""

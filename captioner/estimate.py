@@ -9,7 +9,8 @@ from captioner.shelves import parts_of
 from captioner.worklist import narrowed, read_units
 from spine.jobs import past_stages
 from spine.run import Run
-from spine.tables import CAPTIONS, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from spine.errors import DataError
 from spine.publish import publishing
 from spine.run import Run, part_paths
-from spine.tables import CAPTIONS, SELECTION, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS, SELECTION
 from spine.tar_members import add_member, key_of
 
 TAR_ROWS = 10_000

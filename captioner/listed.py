@@ -9,7 +9,8 @@ from captioner.engine import CaptionFailure
 from captioner.worklist import Unit
 from spine.lists import LOOK_EVERY_S, BlockLists, ListsInForce
 from spine.run import Run
-from spine.tables import IMAGES, read_parts
+from spine.table_files import read_parts
+from spine.tables import IMAGES
 
 
 class Listed:

@@ -20,7 +20,8 @@ from spine.images import thumbnail
 from spine.publish import publish_text
 from spine.run import Run
 from spine.sources import read_bytes
-from spine.tables import CAPTIONS, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import CAPTIONS
 
 _SIDE_PX = 256
 _WORD = re.compile(r"\w+|\W+")

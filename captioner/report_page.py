@@ -16,7 +16,8 @@ from spine.caption_flags import FLAGS
 from spine.html_page import framed_page
 from spine.publish import publish_text
 from spine.run import Run
-from spine.tables import AGREEMENT, read_table
+from spine.table_files import read_table
+from spine.tables import AGREEMENT
 
 BARS = 20
 SAMPLES = 12

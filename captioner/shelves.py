@@ -11,7 +11,8 @@ import pyarrow as pa
 from spine.errors import DataError
 from spine.publish import sync_folder
 from spine.run import Run, part_path, part_paths
-from spine.tables import CAPTIONS, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS
 
 _WHOSE = pa.schema([CAPTIONS.field("captioner")])
 

@@ -22,7 +22,8 @@ from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.stage import MANIFEST, Manifest, Stage, find_manifest
-from spine.tables import CAPTIONS, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS
 
 _IDS = pa.schema([CAPTIONS.field("caption_id")])
 

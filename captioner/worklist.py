@@ -14,7 +14,8 @@ from spine.lists import ON_LISTS
 from spine.prompts import Prompt
 from spine.publish import publish_table
 from spine.run import Run, part_paths
-from spine.tables import CAPTIONS, IMAGES, SELECTION, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import CAPTIONS, IMAGES, SELECTION
 
 _NO_PICTURE = "not_fetched"
 _BRIEF = pa.schema([CAPTIONS.field(name) for name in ("id", "caption_id", "status", "reason")])

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from spine.errors import DataError
 from spine.run import Run, part_paths
 from spine.stage import Manifest, read_manifest
-from spine.tables import NEIGHBOURS, read_table
+from spine.table_files import read_table
+from spine.tables import NEIGHBOURS
 
 Ints = npt.NDArray[np.int64]
 

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from curation.verdicts import Verdict
 from spine.ids import caption_id
 from spine.run import Run
-from spine.tables import CAPTIONS, IMAGES, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import CAPTIONS, IMAGES
 
 
 @dataclass(frozen=True, slots=True)

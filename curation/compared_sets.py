@@ -18,7 +18,8 @@ from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
 from spine.stage import find_manifest, read_manifest
-from spine.tables import METADATA, Vectors, read_table, scores_schema, vectors_of
+from spine.table_files import read_table
+from spine.tables import METADATA, Vectors, scores_schema, vectors_of
 
 SAMPLE = 5_000
 """Pictures of a set at most: the figures' cost grows with the square."""

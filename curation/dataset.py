@@ -16,7 +16,8 @@ from curation.verdicts import Verdicts
 from spine.added_centroids import read_centroids
 from spine.lists import BlockLists
 from spine.run import Run
-from spine.tables import DATASET, IMAGES, SELECTION, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import DATASET, IMAGES, SELECTION
 
 _POOL = (
     "id",

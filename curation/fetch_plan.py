@@ -18,7 +18,8 @@ from spine.publish import publish_json, publish_table
 from spine.run import Run
 from spine.settings import TWO_STEP, Config
 from spine.stage import Manifest
-from spine.tables import FULL_SIZE, SELECTION, read_table
+from spine.table_files import read_table
+from spine.tables import FULL_SIZE, SELECTION
 
 WANTED = ("id", "url", "image_path", "sha256")
 """What fetch needs to know of a picture."""

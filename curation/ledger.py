@@ -26,7 +26,8 @@ from spine.polite_web import NOTHING_RESERVED, may_answer_later
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import TWO_STEP, Config
-from spine.tables import IMAGES, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import IMAGES
 
 MERGED_ROWS = 50_000
 """Rows from which a part is left as it is once a fetch is done."""

@@ -12,7 +12,8 @@ from curation.assignment import Mask
 from curation.candidates import Ints, Pictures, Reach, read_candidates, rows_of
 from curation.passed_over import STATUS
 from spine.run import Run, part_paths
-from spine.tables import GROUPS, IMAGES, POOL_SIMILARITIES, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import GROUPS, IMAGES, POOL_SIMILARITIES
 
 _POOL = ("id", "url", "sha256", "width", "height", "aesthetic", "pwatermark", "punsafe")
 _IMAGE = ("id", "status", "reason", "sha256", "md5", "pdq", "width", "height")

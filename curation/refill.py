@@ -12,7 +12,8 @@ from curation.verdicts import Verdicts
 from spine.run import Run
 from spine.settings import Config
 from spine.stage import read_manifest
-from spine.tables import SELECTION, read_table
+from spine.table_files import read_table
+from spine.tables import SELECTION
 
 OVERFETCH = 1.5
 """Candidates that pass the known filters, for each place in the quota: some links are dead, some pictures alike."""

@@ -28,7 +28,8 @@ from spine.publish import publish_json, publish_table, publish_text, sha256_of
 from spine.run import Run
 from spine.settings import Config
 from spine.stage import Manifest, Stage, find_manifest, read_manifest
-from spine.tables import DATASET, read_table
+from spine.table_files import read_table
+from spine.tables import DATASET
 
 _NEEDED = ("centroids", "neighbours", "images", "scores", "selection", "captions")
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")

@@ -20,7 +20,8 @@ from spine.filters import RULES
 from spine.lists import BlockLists
 from spine.run import Run
 from spine.stage import find_manifest, read_manifest
-from spine.tables import DATASET, SELECTION, read_table
+from spine.table_files import read_table
+from spine.tables import DATASET, SELECTION
 
 _NAMED_BY = ("id", "url", "sha256", "md5", "pdq")
 _PLACES = frozenset({"image_path", "key"})  # where a picture lies is no part of what it is

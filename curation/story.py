@@ -23,17 +23,8 @@ from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
 from spine.stage import find_manifest
-from spine.tables import (
-    CAPTIONS,
-    DATASET,
-    GROUPS,
-    IMAGES,
-    METADATA,
-    NEIGHBOURS,
-    POOL_SIMILARITIES,
-    SELECTION,
-    find_rows,
-)
+from spine.table_files import find_rows
+from spine.tables import CAPTIONS, DATASET, GROUPS, IMAGES, METADATA, NEIGHBOURS, POOL_SIMILARITIES, SELECTION
 
 _OF_POOL = ("width", "height", "aesthetic", "pwatermark", "punsafe")
 

@@ -13,7 +13,8 @@ from spine.added_centroids import read_centroids
 from spine.run import Run
 from spine.settings import Config
 from spine.stage import read_manifest
-from spine.tables import SELECTION, read_table
+from spine.table_files import read_table
+from spine.tables import SELECTION
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,8 @@ from spine.places import read_bytes
 from spine.run import Run, part_paths
 from spine.shards import read_shards
 from spine.stage import find_manifest, read_manifest
-from spine.tables import METADATA, Vectors, read_table, scores_schema, vectors_of
+from spine.table_files import read_table
+from spine.tables import METADATA, Vectors, scores_schema, vectors_of
 
 _ID = pa.schema([METADATA.field("id")])
 

@@ -42,7 +42,8 @@ from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config
 from spine.stage import Manifest, Stage, find_manifest, read_manifest
-from spine.tables import METADATA, NEIGHBOURS, SEARCHED, Vectors, read_table, vectors_of
+from spine.table_files import read_table
+from spine.tables import METADATA, NEIGHBOURS, SEARCHED, Vectors, vectors_of
 
 BLOCK = 256
 """Centroids in a part."""

@@ -28,6 +28,7 @@ from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.shards import read_shards
 from spine.stage import Manifest, Stage, find_manifest, read_manifest
+from spine.table_files import read_parts, read_table
 from spine.tables import (
     GROUPS,
     IMAGES,
@@ -36,8 +37,6 @@ from spine.tables import (
     POOL_SIMILARITIES,
     SCORED_BYTES,
     Vectors,
-    read_parts,
-    read_table,
     scores_schema,
     vectors_of,
 )

@@ -8,7 +8,8 @@ from popfactory.demo_world import Attributes, Kind, caption, parse_caption
 from spine.places import split_place
 from spine.prompts import CAPTION_PREFIX
 from spine.run import Run
-from spine.tables import IMAGES, read_parts
+from spine.table_files import read_parts
+from spine.tables import IMAGES
 
 
 def truth_of(run: Run) -> Callable[[Mapping[int, str]], dict[str, float]] | None:

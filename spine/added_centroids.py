@@ -18,7 +18,8 @@ from spine.errors import DataError
 from spine.publish import publish_new
 from spine.run import Run
 from spine.stage import read_manifest
-from spine.tables import Vectors, centroids_schema, list_column, read_table, vectors_of
+from spine.table_files import read_table
+from spine.tables import Vectors, centroids_schema, list_column, vectors_of
 
 KINDS = ("text", "example")
 """What a curator can give."""

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from spine.errors import DataError
 from spine.publish import publish_array, publish_table
 from spine.stage import find_manifest, read_manifest, require_published
-from spine.tables import Vectors, read_table
+from spine.table_files import read_table
+from spine.tables import Vectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from spine.ids import caption_id
 from spine.prompts import prompts_of
 from spine.settings import CaptionConfig
 from spine.stage import find_manifest
-from spine.tables import CAPTIONS, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS
 from ui.board import unsafe_limit
 from ui.caption_cards import card
 from ui.caption_list import NONE, Asked, CaptionList, caption_list, places_of

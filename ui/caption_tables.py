@@ -19,7 +19,8 @@ from curation.caption_choice import shelved_parts
 from spine.caption_flags import COLUMNS, FLAGS, flags
 from spine.errors import DataError
 from spine.run import Run, part_paths
-from spine.tables import AGREEMENT, CAPTIONS, read_table
+from spine.table_files import read_table
+from spine.tables import AGREEMENT, CAPTIONS
 
 MEASURES = ("words", "repetition", "speculation", "interpretation")
 """Columns of CAPTIONS that captions are sorted by."""

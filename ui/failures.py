@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 from curation.passed_over import STATUS
 from spine.places import shown_place
 from spine.run import Run, part_paths
-from spine.tables import CAPTIONS, IMAGES, STATUSES, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS, IMAGES, STATUSES
 
 _TABLES = {
     "embed concepts": ("concepts/statuses", STATUSES, ("input", "message")),

@@ -20,7 +20,8 @@ from curation.revisions import published, revisions
 from spine.errors import DataError
 from spine.jobs import answer_of
 from spine.stage import find_manifest
-from spine.tables import DATASET, read_table
+from spine.table_files import read_table
+from spine.tables import DATASET
 from ui.board import funnel_rows
 from ui.desk import Desk
 from ui.pictures import pictures_of

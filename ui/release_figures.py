@@ -12,7 +12,8 @@ from curation.unfilled import unfilled_centroids
 from curation.verdicts import Verdicts
 from spine.polite_web import NOTHING_RESERVED
 from spine.settings import Config
-from spine.tables import IMAGES, read_parts
+from spine.table_files import read_parts
+from spine.tables import IMAGES
 from ui.desk import Desk
 from ui.figures import PLACED, balance, distribution, yields
 from ui.pictures import pictures_of

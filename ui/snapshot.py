@@ -24,6 +24,7 @@ from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
 from spine.stage import MANIFEST, Manifest, find_manifest
+from spine.table_files import read_parts, read_table
 from spine.tables import (
     CAPTIONS,
     EXEMPLARS,
@@ -33,8 +34,6 @@ from spine.tables import (
     NEIGHBOURS,
     SELECTION,
     Vectors,
-    read_parts,
-    read_table,
     vectors_of,
 )
 from ui.board import unsafe_limit

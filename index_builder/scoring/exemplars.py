@@ -7,7 +7,8 @@ import pyarrow.compute as pc
 from index_builder.scoring.heads import Head
 from spine.run import Run
 from spine.shards import read_shards
-from spine.tables import EXEMPLARS, METADATA, read_table
+from spine.table_files import read_table
+from spine.tables import EXEMPLARS, METADATA
 
 
 def exemplar_scores(run: Run, head: Head | None) -> pa.Table:

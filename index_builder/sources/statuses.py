@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from index_builder.sources.known_ids import KnownIds
 from spine.run import part_path, part_paths
-from spine.tables import STATUSES, read_table
+from spine.table_files import read_table
+from spine.tables import STATUSES
 
 
 def complete_shards(folder: Path, sizes: Sequence[int] | int) -> int:

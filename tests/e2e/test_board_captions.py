@@ -15,7 +15,8 @@ from curation.decisions import Decisions
 from curation.verdicts import Verdict
 from spine.config import load_config
 from spine.jobs import list_jobs
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from tests.e2e.board_server import JOB_MS, Server, eventually, free_port
 from tests.unit.ui.planted import HOSTILE, plant
 from tests.unit.ui.planted_captions import BEFORE, plant_captions, row_of, selected

@@ -12,7 +12,8 @@ from playwright.sync_api import expect
 from spine.added_centroids import read_centroids
 from spine.run import Run
 from spine.stage import read_manifest
-from spine.tables import DATASET, read_table
+from spine.table_files import read_table
+from spine.tables import DATASET
 from tests.e2e.board_server import JOB_MS, Server, eventually, free_port
 from tests.integration.curation_runs import edit_caption
 from tests.unit.ui.planted import Planted

@@ -14,7 +14,8 @@ from spine.run import Run
 from spine.settings import TWO_STEP
 from spine.sources import read_bytes
 from spine.stage import read_manifest, verify
-from spine.tables import CAPTIONS, FULL_SIZE, IMAGES, SELECTION, STATUSES, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import CAPTIONS, FULL_SIZE, IMAGES, SELECTION, STATUSES
 
 LAION_POP = [
     "url",

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from spine.sources import read_bytes
-from spine.tables import IMAGES, NEIGHBOURS, read_parts
+from spine.table_files import read_parts
+from spine.tables import IMAGES, NEIGHBOURS
 from tests.e2e.support import small_run
 
 BITS = 12

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from spine.stage import read_manifest
-from spine.tables import SELECTION, read_table
+from spine.table_files import read_table
+from spine.tables import SELECTION
 from tests.e2e.support import small_run
 
 

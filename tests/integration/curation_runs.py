@@ -23,6 +23,7 @@ from spine.settings import (
     SelectConfig,
 )
 from spine.stage import Manifest, Stage, read_manifest
+from spine.table_files import read_parts, read_table
 from spine.tables import (
     CAPTIONS,
     GROUPS,
@@ -31,8 +32,6 @@ from spine.tables import (
     SELECTION,
     centroids_schema,
     list_column,
-    read_parts,
-    read_table,
     scores_schema,
 )
 

@@ -15,7 +15,8 @@ from spine.run import Run
 from spine.settings import CentroidsConfig, Config, IndexConfig
 from spine.shards import write_shard
 from spine.stage import Stage, read_manifest
-from spine.tables import METADATA, read_table, vectors_of
+from spine.table_files import read_table
+from spine.tables import METADATA, vectors_of
 
 N, D = 160_000, 256
 FLOATS = 4 * N * D  # 164 MB: one float32 copy of all embeddings

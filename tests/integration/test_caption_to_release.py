@@ -18,7 +18,8 @@ from spine.ids import caption_id
 from spine.publish import publish_table
 from spine.run import part_path, part_paths
 from spine.settings import CaptionConfig
-from spine.tables import CAPTIONS, IMAGES, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS, IMAGES
 from tests.integration.curation_runs import CONFIG, Planted, local, plant, score_all
 
 

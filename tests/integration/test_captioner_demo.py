@@ -18,7 +18,8 @@ from spine.prompts import CAPTION_PREFIX
 from spine.run import Run, part_paths
 from spine.settings import CaptionConfig, Config
 from spine.stage import MANIFEST, read_manifest, verify
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import picture_id, publish_images, publish_selection
 
 SCENES = 40

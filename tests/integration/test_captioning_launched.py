@@ -16,7 +16,8 @@ from spine.jobs import read_job
 from spine.run import Run
 from spine.settings import CaptionConfig, Config
 from spine.stage import read_manifest
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import publish_images, publish_selection
 from ui.app import build_app
 from ui.job_queue import is_active

@@ -10,7 +10,8 @@ from curation.fetched_images import fetch
 from curation.refill import deeper
 from curation.selection import select
 from spine.run import Run
-from spine.tables import NEIGHBOURS, SELECTION, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import NEIGHBOURS, SELECTION
 from tests.integration.curation_runs import CONFIG, Planted, local, plant, score_all
 
 

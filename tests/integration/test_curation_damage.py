@@ -21,7 +21,8 @@ from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import ReleaseConfig
 from spine.stage import read_manifest
-from spine.tables import CAPTIONS, IMAGES, SELECTION, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import CAPTIONS, IMAGES, SELECTION
 from tests.integration.curation_runs import CONFIG, Planted, caption_all, local, plant, score_all
 
 

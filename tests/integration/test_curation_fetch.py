@@ -37,7 +37,8 @@ from spine.run import Run, part_paths
 from spine.settings import FetchConfig, ListsConfig
 from spine.sources import read_bytes
 from spine.stage import find_manifest, verify
-from spine.tables import IMAGES, NEIGHBOURS, SELECTION, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import IMAGES, NEIGHBOURS, SELECTION
 from spine.web import Web
 from tests.integration.curation_runs import (
     CONFIG,

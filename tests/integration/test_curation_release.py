@@ -33,7 +33,8 @@ from spine.run import Run, part_path
 from spine.settings import AestheticMin, ReleaseConfig, SelectConfig
 from spine.sources import read_bytes
 from spine.stage import read_manifest, verify
-from spine.tables import CAPTIONS, DATASET, SELECTION, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import CAPTIONS, DATASET, SELECTION
 from spine.tar_members import key_of
 from tests.integration.curation_runs import (
     CONFIG,

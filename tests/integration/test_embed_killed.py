@@ -19,7 +19,8 @@ from spine.run import Run
 from spine.settings import ClipConfig, Config
 from spine.shards import read_shards
 from spine.stage import find_manifest, verify
-from spine.tables import METADATA, STATUSES, read_parts
+from spine.table_files import read_parts
+from spine.tables import METADATA, STATUSES
 
 CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=8, workers=2)
 

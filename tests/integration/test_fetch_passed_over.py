@@ -14,7 +14,8 @@ from curation.story import why
 from spine.config import write_config
 from spine.run import Run
 from spine.settings import Config
-from spine.tables import IMAGES, NEIGHBOURS, SELECTION, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import IMAGES, NEIGHBOURS, SELECTION
 from tests.integration.curation_runs import CONFIG, Planted, by_address, plant, score_all, with_lists
 from tests.integration.test_centroid_settings import decide, id_at
 from tests.integration.test_curation_fetch import Site, loopback, rows_by_id, site

@@ -12,7 +12,8 @@ from popfactory.cli import cli
 from spine.errors import ConfigError
 from spine.publish import sha256_of
 from spine.run import Run
-from spine.tables import IMAGES, read_parts
+from spine.table_files import read_parts
+from spine.tables import IMAGES
 from tests.integration.curation_runs import CONFIG, Planted, caption_all, local, plant, score_all, with_lists
 
 

@@ -20,7 +20,8 @@ from spine.refused import Refused
 from spine.run import Run
 from spine.settings import Config
 from spine.stage import find_manifest
-from spine.tables import IMAGES, read_parts
+from spine.table_files import read_parts
+from spine.tables import IMAGES
 from spine.web import Web
 from tests.integration.curation_runs import (
     CONFIG,

@@ -20,7 +20,8 @@ from spine.run import Run, part_path
 from spine.settings import ReleaseConfig, SelectConfig
 from spine.shards import write_shard
 from spine.stage import Stage, read_manifest
-from spine.tables import IMAGES, METADATA, SELECTION, list_column, read_parts, read_table, scores_schema
+from spine.table_files import read_parts, read_table
+from spine.tables import IMAGES, METADATA, SELECTION, list_column, scores_schema
 from tests.integration.curation_runs import (
     CONFIG,
     D,

@@ -19,7 +19,8 @@ from spine.run import Run
 from spine.settings import CentroidsConfig, Config, IndexConfig, PoolConfig, RetrieveConfig
 from spine.shards import write_shard
 from spine.stage import Stage, read_manifest, verify
-from spine.tables import METADATA, NEIGHBOURS, read_parts
+from spine.table_files import read_parts
+from spine.tables import METADATA, NEIGHBOURS
 from tests.integration.server_index import running
 
 N, D, K = 3_000, 32, 25

@@ -18,7 +18,8 @@ from spine.run import Run, part_paths
 from spine.settings import TWO_STEP, Config
 from spine.sources import read_bytes
 from spine.stage import find_manifest, verify
-from spine.tables import SELECTION, read_table
+from spine.table_files import read_table
+from spine.tables import SELECTION
 from spine.web import Web
 from tests.integration.curation_runs import CONFIG, Planted, by_address, number_in, plant, score_all
 from tests.integration.test_centroid_settings import decide

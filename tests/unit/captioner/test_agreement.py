@@ -6,7 +6,8 @@ from captioner.agreement import measure_agreement
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.stage import Stage
-from spine.tables import AGREEMENT, list_column, read_table, scores_schema
+from spine.table_files import read_table
+from spine.tables import AGREEMENT, list_column, scores_schema
 
 D = 16
 

@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from popfactory.cli import cli
 from spine.jobs import list_jobs
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import picture_id
 
 

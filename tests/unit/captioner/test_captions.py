@@ -19,7 +19,8 @@ from spine.prompts import PROMPTS, Prompt
 from spine.publish import sha256_of
 from spine.settings import CaptionConfig, Config
 from spine.stage import MANIFEST, find_manifest, read_manifest, verify
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import noise, picture_id, publish_images, publish_selection
 
 LAION = PROMPTS["laion-pop"]

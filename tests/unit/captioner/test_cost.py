@@ -8,7 +8,8 @@ from captioner.estimate import estimate, estimate_lines
 from captioner.previews import preview
 from spine.jobs import Journal, list_jobs
 from spine.settings import CaptionConfig
-from spine.tables import CAPTIONS, read_parts, read_table
+from spine.table_files import read_parts, read_table
+from spine.tables import CAPTIONS
 
 
 def test_a_content_counts_once_and_a_row_without_tokens_not_at_all():

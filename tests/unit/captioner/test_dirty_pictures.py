@@ -11,7 +11,8 @@ from PIL import Image
 from captioner.captions import caption
 from spine.config import load_config, write_config
 from spine.errors import ServiceError
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import noise, picture_id
 from tests.unit.captioner.test_captions import Counting
 from tests.unit.captioner.test_http import good, misbehaving  # noqa: F401

@@ -8,7 +8,8 @@ from captioner import exports
 from captioner.captions import caption
 from captioner.exports import export
 from spine.errors import DataError
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from spine.tar_members import key_of
 from tests.unit.captioner.runs import picture_id, publish_selection
 

@@ -32,7 +32,8 @@ from spine.lists import LOOK_EVERY_S
 from spine.prompts import PROMPTS
 from spine.settings import CaptionConfig, ListsConfig
 from spine.stage import MANIFEST
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import noise, picture_id
 
 LAION = PROMPTS["laion-pop"]

@@ -12,7 +12,8 @@ from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.prompts import PROMPTS
 from spine.stage import find_manifest, verify
-from spine.tables import CAPTIONS, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import picture_id
 
 

@@ -6,7 +6,8 @@ from spine.errors import DataError
 from spine.ids import caption_id
 from spine.publish import sha256_of
 from spine.stage import MANIFEST, find_manifest, read_manifest, verify
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import picture_id
 
 

@@ -11,7 +11,8 @@ from spine.run import Run
 from spine.settings import CentroidsConfig, Config
 from spine.shards import write_shard
 from spine.stage import Stage, verify
-from spine.tables import METADATA, centroids_schema, read_table, vectors_of
+from spine.table_files import read_table
+from spine.tables import METADATA, centroids_schema, vectors_of
 
 D = 32
 COLOURS = ["red", "green", "blue", "white", "black"]

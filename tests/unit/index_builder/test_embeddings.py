@@ -29,7 +29,8 @@ from spine.run import Run, part_paths
 from spine.settings import ClipConfig, Config, ListsConfig, PoolConfig
 from spine.shards import read_shards
 from spine.sources import read_bytes
-from spine.tables import METADATA, STATUSES, read_parts
+from spine.table_files import read_parts
+from spine.tables import METADATA, STATUSES
 from spine.web import Web
 
 CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=1)

@@ -17,7 +17,8 @@ from spine.run import Run
 from spine.settings import ClipConfig, Config
 from spine.shards import read_shards
 from spine.stage import verify
-from spine.tables import METADATA, STATUSES, read_parts
+from spine.table_files import read_parts
+from spine.tables import METADATA, STATUSES
 
 D = 128
 

@@ -30,7 +30,8 @@ from spine.settings import (
 )
 from spine.shards import write_shard
 from spine.stage import Stage, verify
-from spine.tables import METADATA, NEIGHBOURS, centroids_schema, list_column, read_parts
+from spine.table_files import read_parts
+from spine.tables import METADATA, NEIGHBOURS, centroids_schema, list_column
 from tests.unit.index_builder.scattered import unit
 
 N, D, CENTROIDS = 900, 16, 20

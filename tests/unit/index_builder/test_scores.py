@@ -29,17 +29,8 @@ from spine.run import Run, part_path, part_paths
 from spine.settings import ClipConfig, Config, ScoreConfig, SelectConfig
 from spine.shards import read_shards
 from spine.stage import Stage
-from spine.tables import (
-    GROUPS,
-    IMAGES,
-    METADATA,
-    NEIGHBOURS,
-    POOL_SIMILARITIES,
-    read_parts,
-    read_table,
-    scores_schema,
-    vectors_of,
-)
+from spine.table_files import read_parts, read_table
+from spine.tables import GROUPS, IMAGES, METADATA, NEIGHBOURS, POOL_SIMILARITIES, scores_schema, vectors_of
 from spine.torchvision_ops import declare_missing_operators
 
 CLIP = ClipConfig(model="demo", pretrained="", device="cpu", batch_size=16, workers=1)

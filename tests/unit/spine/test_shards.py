@@ -6,7 +6,8 @@ from spine.errors import DataError
 from spine.publish import publish_array, publish_table
 from spine.shards import published_shards, read_shards, shards, write_shard
 from spine.stage import Stage
-from spine.tables import METADATA, list_column, read_parts, read_table, vectors_of
+from spine.table_files import read_parts, read_table
+from spine.tables import METADATA, list_column, vectors_of
 
 
 def _rows(ids):

@@ -3,7 +3,8 @@ import pytest
 
 from spine.errors import DataError
 from spine.publish import publish_table
-from spine.tables import GROUPS, IMAGES, read_table
+from spine.table_files import read_table
+from spine.tables import GROUPS, IMAGES
 
 
 def test_a_damaged_table_is_one_line_wherever_the_damage_lies(tmp_path):

@@ -21,6 +21,7 @@ from spine.run import Run, part_path
 from spine.settings import FiltersConfig, ListsConfig
 from spine.shards import write_shard
 from spine.stage import Stage, read_manifest
+from spine.table_files import read_table
 from spine.tables import (
     GROUPS,
     IMAGES,
@@ -29,7 +30,6 @@ from spine.tables import (
     SELECTION,
     centroids_schema,
     list_column,
-    read_table,
     scores_schema,
 )
 

@@ -9,7 +9,8 @@ from spine.ids import caption_id
 from spine.publish import publish_table
 from spine.run import part_path
 from spine.stage import Stage, read_manifest
-from spine.tables import CAPTIONS, SELECTION, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS, SELECTION
 from tests.unit.ui.planted import HOSTILE, Planted
 
 NOW, BEFORE = "a" * 16, "b" * 16

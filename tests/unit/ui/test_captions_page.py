@@ -11,7 +11,8 @@ from spine.prompts import PROMPTS
 from spine.publish import publish_table
 from spine.run import part_path, part_paths
 from spine.stage import MANIFEST, Stage
-from spine.tables import AGREEMENT, CAPTIONS, SELECTION, read_table
+from spine.table_files import read_table
+from spine.tables import AGREEMENT, CAPTIONS, SELECTION
 from tests.unit.ui.planted import EACH, HOSTILE, plant
 from tests.unit.ui.planted_captions import BEFORE, NOW, PART, fault_of, plant_captions, row_of
 from ui import api, captions_page

@@ -7,7 +7,8 @@ from curation.decisions import Decisions, Event
 from spine.publish import publish_table
 from spine.run import part_path
 from spine.stage import Stage
-from spine.tables import IMAGES, read_parts
+from spine.table_files import read_parts
+from spine.tables import IMAGES
 from tests.unit.ui.planted_captions import plant_captions
 from ui.desk import Desk
 from ui.release_figures import ReleaseFigures

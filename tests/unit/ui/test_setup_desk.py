@@ -12,7 +12,8 @@ from spine.errors import ConfigError
 from spine.jobs import Journal, list_jobs
 from spine.publish import publish_json
 from spine.stage import Stage
-from spine.tables import IMAGES, NEIGHBOURS, read_parts, scores_schema
+from spine.table_files import read_parts
+from spine.tables import IMAGES, NEIGHBOURS, scores_schema
 from tests.unit.ui.planted import D
 from ui.desk import Desk
 from ui.setup_desk import SetupDesk, nearest_preset
