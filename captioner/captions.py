@@ -44,9 +44,7 @@ BATCHES_A_PART = 8
 SAY_EVERY_S = 60.0
 """Seconds between two lines about what was spent."""
 
-_RETRYING = (
-    ".retrying.json"  # pictures that a call with failed_only took in hand, so that a kill forgets none
-)
+_RETRYING = ".retrying.json"  # what a call with failed_only took in hand: a kill forgets none
 
 
 def caption(

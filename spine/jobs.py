@@ -30,9 +30,7 @@ from spine.run import Run
 _JOB_VARIABLE = "POPFACTORY_JOB"
 _WRITE_EVERY_S = 0.5
 _LINES_KEPT = 50
-_BEGINS_S = (
-    60.0  # a process that has not told its journal so by then was never started, or died before it could
-)
+_BEGINS_S = 60.0  # a process that has told its journal nothing by then never started
 
 
 @dataclass(slots=True)

@@ -11,19 +11,26 @@ from spine.errors import DataError
 from spine.run import part_paths
 
 _ADDED = frozenset(
-    {
-        *("violence", "violence_model", "small_path"),
-        *("opt_out", "md5", "pdq", "take", "clean_caption", "prompt_tokens", "truncated", "repetition"),
-        *(
-            "speculation",
-            "interpretation",
-            "refusal",
-            "language",
-            "retried_for",
-            "other_raw_caption",
-            "captioner",
-        ),
-    }
+    [
+        "violence",
+        "violence_model",
+        "small_path",
+        "opt_out",
+        "md5",
+        "pdq",
+        "take",
+        "clean_caption",
+        "prompt_tokens",
+        "truncated",
+        "repetition",
+        "speculation",
+        "interpretation",
+        "refusal",
+        "language",
+        "retried_for",
+        "other_raw_caption",
+        "captioner",
+    ]
 )
 """Columns that came later: in a table from before they are null throughout."""
 

@@ -275,10 +275,8 @@ DATASET = pa.schema(
         ("md5", pa.string()),
         ("pdq", pa.string()),  # as in IMAGES: lists of a later day find the picture by it
         ("opt_out", pa.string()),  # "none": its host was asked and reserves nothing; null: nobody asked
-        (
-            "clean_caption",
-            pa.string(),
-        ),  # without speculation and interpretation; null where a curator wrote it
+        # Without speculation and interpretation; null where a curator wrote it.
+        ("clean_caption", pa.string()),
         ("violence", pa.float32()),  # above 0 is violent
         ("violence_model", pa.string()),
     ]
