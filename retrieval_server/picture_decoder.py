@@ -16,12 +16,11 @@ from multiprocessing.context import SpawnProcess
 import numpy as np
 from PIL import Image
 
-from index_builder.encoding.decoding import limit_memory
 from index_builder.encoding.preprocessing import Crop, Preprocessing
 from retrieval_server.refusals import Refusal
 from spine.errors import ImageError
 from spine.images import open_picture
-from spine.workers import interrupts_held
+from spine.workers import interrupts_held, limit_memory
 
 WORKERS = 2
 """Processes at most."""

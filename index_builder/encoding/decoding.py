@@ -11,7 +11,6 @@ import itertools
 import multiprocessing
 import os
 import queue
-import resource
 import threading
 import time
 import warnings
@@ -19,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from PIL import Image
@@ -29,7 +27,7 @@ from spine.errors import ImageError
 from spine.images import open_picture
 from spine.places import read_bytes
 from spine.refused import md5_of
-from spine.workers import interrupts_held
+from spine.workers import interrupts_held, limit_memory
 
 T = TypeVar("T")
 Crops = tuple[Preprocessing, ...]
@@ -37,9 +35,6 @@ Hashes = frozenset[str]
 
 TIMEOUT_S = 60.0
 """For one picture; the largest that is taken needs about two on a quiet core."""
-
-MEMORY_BYTES = 3_000_000_000
-"""Address space a process may add to what it starts with; 50 megapixels as floats need a third of it."""
 
 _START_TIMEOUT_S = 180.0
 _AHEAD = 2  # pictures a process holds, so that it need not wait for the next
@@ -334,18 +329,6 @@ def _serve(connection: Connection, crops: Crops, hashes: Hashes) -> None:
                 hashes = given
             else:
                 connection.send(_decoded(given, crops, hashes))
-
-
-def limit_memory() -> None:
-    """Hold this process to MEMORY_BYTES more than it has; nothing where the system can't."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (OSError, ValueError, IndexError):  # not Linux
-        return
-    limit = pages * resource.getpagesize() + MEMORY_BYTES
-    _, highest = resource.getrlimit(resource.RLIMIT_AS)
-    if highest == resource.RLIM_INFINITY or limit < highest:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, highest))
 
 
 def _named(source: str | bytes) -> str:
