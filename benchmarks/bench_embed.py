@@ -4,7 +4,8 @@ Two models over the same drawn photographs: one as heavy as CLIP ViT-B/16's pict
 which decoding can keep up with; and the demo model, so light that decoding bounds it. The stage is the real
 one, from files to published shards. The model alone is measured before and after it, on crops that lie ready and
 in the same steps; decoding alone as the stage does it, with nobody else on the cores. How long the model worked
-is taken in the same run as well: what others do on the machine changes both sides of that share.
+is taken in the same run as well: what others do on the machine changes both sides of that share. CPU seconds are
+those of all threads and processes.
 """
 
 import argparse
@@ -15,6 +16,10 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+
+# As the command does, before torch is loaded: threads that spin take from the decoding processes what they then wait
+# for, five CPU milliseconds a picture of the light model's.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from PIL import Image
@@ -36,6 +41,8 @@ SIDE_PX = 512
 DRAWN = 64
 """Different pictures; each file has a number of its own behind it."""
 BATCH = 16
+STEPS = 16
+"""Of the model alone."""
 
 
 def main() -> None:
@@ -51,21 +58,26 @@ def main() -> None:
         )
         light = ClipConfig(model="demo", pretrained="", batch_size=64)
         measure(folder / "heavy-run", "embed_heavy", heavy, 384 if quick else 768)
-        measure(folder / "light-run", "embed_light", light, 2_000 if quick else 20_000)
+        measure(folder / "light-run", "embed_light", light, 2_000 if quick else 12_000)
 
 
 class TimedEncoder(ClipEncoder):
-    """The model, with the seconds it worked and the moment it was ready."""
+    """The model, with the seconds it worked, and the moment and CPU seconds at which it was ready."""
 
     worked_s = 0.0
     ready = 0.0
+    ready_cpu_s = 0.0
 
     @classmethod
     def load(cls, config: ClipConfig, device: str | None = None) -> "TimedEncoder":
         """As ClipEncoder."""
         encoder = super().load(config, device)
         assert isinstance(encoder, TimedEncoder)
-        TimedEncoder.worked_s, TimedEncoder.ready = 0.0, time.perf_counter()
+        TimedEncoder.worked_s, TimedEncoder.ready, TimedEncoder.ready_cpu_s = (
+            0.0,
+            time.perf_counter(),
+            cpu_s(),
+        )
         return encoder
 
     def encode_images(self, pixels: Pixels, *, steady: bool = False) -> Vectors:
@@ -82,15 +94,15 @@ def measure(folder: Path, name: str, clip: ClipConfig, n: int) -> None:
     clip = replace(clip, device="cpu", precision="fp32")
     encoder = ClipEncoder.load(clip)
     crops = np.stack([encoder.preprocess.crop(Image.open(path)) for path in pictures[:DRAWN]])
-    steps = max(2, min(n, 1024) // clip.batch_size // 2)
-    before = model_alone(encoder, crops, clip.batch_size, steps)
+    before, cpu_before = model_alone(encoder, crops, clip.batch_size)
     run = Run(folder / "run")
     run.folder.mkdir()
     write_config(run.config, Config(clip=clip))
     embed(run, "pool", str(folder / "pictures"))
     taken_s, worked_s = time.perf_counter() - TimedEncoder.ready, TimedEncoder.worked_s
-    after = model_alone(encoder, crops, clip.batch_size, steps)
-    decoding = decoding_alone(pictures, encoder.preprocess)
+    cpu_together = (cpu_s() - TimedEncoder.ready_cpu_s) / n
+    after, cpu_after = model_alone(encoder, crops, clip.batch_size)
+    decoding, cpu_decoding = decoding_alone(pictures, encoder.preprocess)
     check(run, encoder, pictures)
     alone, together = 2 / (1 / before + 1 / after), n / taken_s
     conditions = {
@@ -99,6 +111,9 @@ def measure(folder: Path, name: str, clip: ClipConfig, n: int) -> None:
         "batch_size": clip.batch_size,
         "model_alone_per_s": [round(before, 2), round(after, 2)],
         "decoding_alone_per_s": round(decoding, 1),
+        "cpu_ms_a_picture": round(1e3 * cpu_together, 2),
+        "model_alone_cpu_ms": [round(1e3 * cpu_before, 2), round(1e3 * cpu_after, 2)],
+        "decoding_alone_cpu_ms": round(1e3 * cpu_decoding, 2),
         "workers": available_cores(),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
         "load_average": round(os.getloadavg()[0], 1),
@@ -110,27 +125,39 @@ def measure(folder: Path, name: str, clip: ClipConfig, n: int) -> None:
     # On CPUs the two take turns on the same cores: this is what both at their best would leave.
     shared = 1 / (1 / alone + 1 / decoding)
     report(f"{name}_of_cores_shared", together / shared, "x model and decoding in turn", **conditions)
+    apart = (cpu_before + cpu_after) / 2 + cpu_decoding
+    report(f"{name}_cpu", cpu_together / apart, "x CPU seconds of model and decoding apart", **conditions)
 
 
-def model_alone(encoder: ClipEncoder, crops: np.ndarray, batch: int, steps: int) -> float:
-    """Pictures a second of the model on crops that lie ready: normalised, as in the stage."""
+def model_alone(encoder: ClipEncoder, crops: np.ndarray, batch: int) -> tuple[float, float]:
+    """Pictures a second and CPU seconds a picture of the model on crops that lie ready: normalised, as in the stage."""
     some = np.resize(crops, (batch, *crops.shape[1:]))
     encoder.encode_images(encoder.preprocess.normalise(some), steady=True)
-    started = time.perf_counter()
-    for _ in range(steps):
+    started, started_cpu_s = time.perf_counter(), cpu_s()
+    for _ in range(STEPS):
         encoder.encode_images(encoder.preprocess.normalise(some), steady=True)
-    return steps * batch / (time.perf_counter() - started)
+    n = STEPS * batch
+    return n / (time.perf_counter() - started), (cpu_s() - started_cpu_s) / n
 
 
-def decoding_alone(pictures: list[Path], preprocess: Preprocessing) -> float:
-    """Pictures a second by all cores, from the first that is out on: starting processes is no decoding."""
-    some = (pictures * 4)[: max(2_000, DRAWN)]
+def decoding_alone(pictures: list[Path], preprocess: Preprocessing) -> tuple[float, float]:
+    """Pictures a second by all cores, from the first that is out on: starting processes is no decoding.
+
+    And CPU seconds a picture, with the start of the processes as the stage has it.
+    """
+    started_cpu_s, some = cpu_s(), (pictures * 6)[:2_000]
     found = decode(((path, str(path)) for path in some), preprocess)
     for _ in range(100):
         next(found)
     started = time.perf_counter()
     left = sum(1 for _ in found)
-    return left / (time.perf_counter() - started)
+    return left / (time.perf_counter() - started), (cpu_s() - started_cpu_s) / len(some)
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process, and of those it started that have ended."""
+    usages = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def check(run: Run, encoder: ClipEncoder, pictures: list[Path]) -> None:
