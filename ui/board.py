@@ -38,6 +38,10 @@ class Measured:
     scores: pa.Table
     groups: pa.Table
     captions: pa.Table
+    scored: bool = False
+    """Whether the score stage is finished: what it has no row of gave no embedding."""
+    pool_similarities: pa.Table | None = None
+    """None where they decide nothing: see `[select] same_picture`."""
 
 
 def unsafe_limit(config: FiltersConfig) -> float:
@@ -109,10 +113,29 @@ def judged_values(neighbours: pa.Table, measured: Measured) -> pa.Table:
             "height": pc.coalesce(measured.images.column("height"), neighbours.column("height")),
             "pwatermark": pc.coalesce(measured.scores.column("watermark"), neighbours.column("pwatermark")),
             "punsafe": pc.coalesce(measured.scores.column("unsafe"), neighbours.column("punsafe")),
+            "violence": measured.scores.column("violence"),
             "aesthetic": pc.coalesce(own, neighbours.column("aesthetic")),
             "aesthetic_model": pc.if_else(own.is_valid(), measured.scores.column("aesthetic_model"), None),
         }
     )
+
+
+def unusable(measured: Measured, same_picture: float) -> list[str | None]:
+    """The rule by which `select` leaves a fetched picture out before any filter; None where there is none.
+
+    Args:
+        measured: What is known of the neighbours.
+        same_picture: The setting of that name.
+    """
+    rules: list[str | None] = [None] * measured.images.num_rows
+    if measured.pool_similarities is not None:
+        for place, similarity in enumerate(measured.pool_similarities.column("similarity").to_pylist()):
+            if similarity is not None and similarity < same_picture:
+                rules[place] = "changed"
+    if measured.scored:
+        for place, scored in enumerate(measured.scores.column("id").is_valid().to_pylist()):
+            rules[place] = rules[place] if scored else "unscored"
+    return rules
 
 
 def neighbour_rows(
@@ -138,12 +161,14 @@ def neighbour_rows(
     values = judged_values(neighbours, measured).to_pylist()
     head = config.filters.aesthetic_min.head
     rows = []
-    for found, image, value, group, caption in zip(
+    rules = unusable(measured, config.select.same_picture)
+    for found, image, value, group, caption, out_by in zip(
         neighbours.to_pylist(),
         measured.images.to_pylist(),
         values,
         measured.groups.to_pylist(),
         measured.captions.to_pylist(),
+        rules,
         strict=True,
     ):
         picture = found["id"]
@@ -156,6 +181,7 @@ def neighbour_rows(
         else:
             row |= state_of_image(image) | _about(found, group, caption)
             row |= _values_of(value, head, config.filters)
+            row["unusable"] = out_by if row["state"] == READY else None
             unsafe = row["punsafe"]
             row["blurred"] = unsafe is None or unsafe > limit
         rows.append(row)
@@ -185,6 +211,7 @@ def filter_settings(config: FiltersConfig) -> Row:
         "side_px": config.min_side_px or None,
         "pwatermark": config.pwatermark_max,
         "punsafe": config.punsafe_max,
+        "violence": config.violence_max,
         "aesthetic": config.aesthetic_min.value,
         "unknown": config.unknown,
         "unsafe_limit": unsafe_limit(config),
@@ -243,6 +270,7 @@ def _values_of(value: Row, head: str, filters: FiltersConfig) -> Row:
         "aesthetic": _number(known),
         "pwatermark": _number(value["pwatermark"]),
         "punsafe": _number(value["punsafe"]),
+        "violence": _number(value["violence"]),
     }
 
 

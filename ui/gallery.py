@@ -155,6 +155,8 @@ class Gallery:
                 snapshot.scores().rows(ids),
                 snapshot.groups().rows(ids),
                 snapshot.captions().rows(ids),
+                snapshot.manifest(self._run.scores) is not None,
+                snapshot.pool_similarities().rows(ids) if snapshot.config().select.same_picture else None,
             )
             said = self._decisions.said(ids.tolist())
             rows = neighbour_rows(

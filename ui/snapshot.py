@@ -32,6 +32,7 @@ from spine.tables import (
     IMAGES,
     METADATA,
     NEIGHBOURS,
+    POOL_SIMILARITIES,
     SELECTION,
     Vectors,
     vectors_of,
@@ -63,6 +64,7 @@ _SCORES = pa.schema(
         ("aesthetic_model", pa.string()),
         ("unsafe", pa.float32()),
         ("watermark", pa.float32()),
+        ("violence", pa.float32()),
     ]
 )
 _CAPTIONS = ("id", "status", "caption", "prompt_id", "model")
@@ -226,6 +228,15 @@ class Snapshot:
     def scores(self) -> ById:
         """Scores by id."""
         return self._mapped("scores", self.run.scores, _SCORES, lambda: _parts(self.run.scores, _SCORES))
+
+    def pool_similarities(self) -> ById:
+        """How like the pool's own embedding each scored picture is, by id."""
+        path = self.run.pool_similarities_table
+
+        def parts() -> list[pa.Table]:
+            return [read_table(path, POOL_SIMILARITIES)] if path.is_file() else []
+
+        return self._mapped("pool similarities", self.run.scores, POOL_SIMILARITIES, parts)
 
     def groups(self) -> ById:
         """Near-duplicate groups by id."""

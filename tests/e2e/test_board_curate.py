@@ -9,14 +9,19 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
 from playwright.sync_api import expect
 
 from curation.decisions import Decisions
 from spine.config import load_config, with_demo_models, write_config
 from spine.filters import judge
 from spine.jobs import Journal
-from spine.run import Run
-from spine.settings import AestheticMin, Config, FiltersConfig
+from spine.publish import publish_table
+from spine.run import Run, part_path
+from spine.settings import AestheticMin, Config, FiltersConfig, SelectConfig
+from spine.tables import POOL_SIMILARITIES
 from tests.e2e.board_server import WAIT_MS, Server, eventually, free_port, open_board, saved, tile
 from tests.small_disk import fill, small_disk
 from tests.unit.ui.planted import EACH, HOSTILE, Planted, pass_over, plant, state_of
@@ -336,6 +341,55 @@ def test_a_filter_that_takes_nothing_says_so_in_the_funnel_and_one_that_takes_so
     expect(taken).to_have_text([f"shorter side−{small}", f"similarity−{len(READY) - small - 1}"])
 
 
+@pytest.mark.parametrize(("low", "said"), [(4, "−4 no effect"), (5, "−5")])
+def test_a_filter_that_keeps_more_than_995_of_1000_is_said_to_have_no_effect(page, server, low, said):
+    open_board(page, server, "/?f=similarity:0.1..&f=pwatermark:off&f=side_px:off")
+    page.evaluate(
+        """async (low) => {
+          const main = document.querySelector('script[src$="/main.js"]').src;
+          const { changed, state } = await import(main.replace("main.js", "curate/state.js"));
+          const one = state.rows.find((row) => row.state === "ready");
+          const row = (place) => ({ ...one, id: String(place), rank: place, similarity: place < low ? 0.05 : 0.5 });
+          state.rows = Array.from({ length: 1000 }, (_, place) => row(place));
+          changed();
+        }""",
+        low,
+    )
+
+    expect(page.locator(".pf-funnel-line .pf-loss")).to_have_text([f"similarity{said}"])
+
+
+def test_violence_unscored_and_changed_pictures_are_left_out_on_the_page_as_in_select(page, tmp_path):
+    filters = FiltersConfig(min_side_px=64, pwatermark_max=0.8, violence_max=0.15)
+    config = with_demo_models(Config(filters=filters, select=SelectConfig(same_picture=0.5)))
+    planted = plant(tmp_path / "run", config=config)
+    part = part_path(planted.run.scores, 0)
+    scores = pq.read_table(part)
+    publish_table(part, scores.filter(pc.not_equal(scores.column("id"), planted.ids[0])))
+    likeness = {"id": planted.ids[:4], "similarity": [0.9, 0.4, 0.5, 0.9]}
+    publish_table(planted.run.pool_similarities_table, pa.table(likeness, schema=POOL_SIMILARITIES))
+    board = Server(planted, free_port())
+    board.start()
+    try:
+        open_board(page, board, "/?centroid=0")
+        lost = page.locator(".pf-funnel-line .pf-loss")
+        expect(lost).to_have_text(
+            ["unscored−1", "changed−1", "shorter side−5", "watermark−3", re.compile("^violence−")]
+        )
+        expect(page.get_by_label("Violence, at most", exact=True)).to_have_value("0.15")
+        left = int(page.locator(".pf-passed").inner_text())
+        page.get_by_label("Violence, at most", exact=True).fill("")
+        page.keyboard.press("Tab")
+        expect(lost).to_have_count(4)
+        assert int(page.locator(".pf-passed").inner_text()) > left
+        page.get_by_label("Violence, at most", exact=True).fill("0.25")
+        page.keyboard.press("Tab")
+        page.get_by_role("button", name="Save to popfactory.toml").click()
+        eventually(lambda: load_config(planted.run.config).filters.violence_max == 0.25, "the filter")
+    finally:
+        board.kill()
+
+
 def test_a_thousand_filters_pass_in_the_browser_what_they_pass_in_select(page, server):
     open_board(page, server, "/?centroid=1")
     generator = random.Random(13)
@@ -344,6 +398,7 @@ def test_a_thousand_filters_pass_in_the_browser_what_they_pass_in_select(page, s
             "side_px": [generator.choice([None, 47, 48, 49, 80, 81]), None],
             "pwatermark": [None, generator.choice([None, 0.1, 0.5, 0.95, generator.random()])],
             "punsafe": [None, generator.choice([None, 0.04, 0.05, 0.9, generator.random()])],
+            "violence": [None, generator.choice([None, -0.4, 0.0, 0.1, generator.random() - 0.5])],
             "aesthetic": [generator.choice([None, 3.0, 3.5, 3 + 1.5 * generator.random()]), None],
             "unknown": generator.choice(["keep", "drop"]),
         }
@@ -372,6 +427,7 @@ def test_a_thousand_filters_pass_in_the_browser_what_they_pass_in_select(page, s
             min_side_px=given["side_px"][0] or 0,
             pwatermark_max=given["pwatermark"][1],
             punsafe_max=given["punsafe"][1],
+            violence_max=given["violence"][1],
             aesthetic_min=AestheticMin(value=given["aesthetic"][0]),
             unknown=given["unknown"],
         )

@@ -415,3 +415,19 @@ def test_a_threshold_that_changes_nothing_or_drops_all_is_said_aloud(side, said)
     lines = remarks(selection_counts(table), selection_facts(table, config, Verdicts()), config)
 
     assert any(f"min_side_px = 10 {said}" in line for line in lines)
+
+
+@pytest.mark.parametrize(("small", "said"), [(4, True), (5, False)])
+def test_a_threshold_has_no_effect_where_it_keeps_more_than_995_of_1000(small, said):
+    case = Case(
+        rows=[(0, rank, rank, 0.5) for rank in range(1_000)],
+        pictures={number: {"side": 1 if number < small else 30} for number in range(1_000)},
+    )
+    table = as_table(case)
+
+    lines = remarks(
+        selection_counts(table), selection_facts(table, config_of(case), Verdicts()), config_of(case)
+    )
+
+    told = f"min_side_px = 10 has no effect: it keeps {1_000 - small:,} of 1,000"
+    assert any(told in line for line in lines) == said

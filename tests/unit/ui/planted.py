@@ -74,6 +74,11 @@ def unsafe_of(number: int) -> float | None:
     return None if number % 11 == 5 else 0.05
 
 
+def violence_of(number: int) -> float | None:
+    """From -0.4 to 0.3 in steps; every eighth is without a score."""
+    return None if number % 8 == 6 else 0.1 * (number % 8 - 4)
+
+
 def plant(folder: Path, *, config: Config | None = None, text: str = "a plain colour") -> Planted:
     """Write the run. Each centroid has EACH neighbours: pictures EACH * c and on."""
     run = Run(folder)
@@ -185,6 +190,7 @@ def _plant_scores(run: Run, ids: list[int]) -> None:
         {"id": ids[number], "embedding": [1.0, 0.0, 0.0, 0.0], "aesthetic": 3.0 + 0.05 * (number % EACH)}
         | {"aesthetic_model": "demo", "unsafe": unsafe_of(number), "unsafe_model": "demo"}
         | {"watermark": 0.95 if number % 6 == 2 else 0.1, "watermark_model": "demo"}
+        | {"violence": violence_of(number), "violence_model": "demo"}
         for number in numbers
     ]
     publish_table(part_path(run.scores, 0), pa.Table.from_pylist(rows, schema=schema))

@@ -4,15 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
+from curation.decisions import Decisions, Event
 from curation.funnel import funnel
+from curation.selection import select
 from curation.verdicts import Verdict
-from spine.config import Config
+from spine.config import Config, with_demo_models
 from spine.filters import judge
-from spine.settings import AestheticMin, FiltersConfig
-from spine.tables import NEIGHBOURS, SELECTION
-from tests.unit.ui.planted import EACH, HOSTILE, pass_over, state_of, unsafe_of
+from spine.publish import publish_table
+from spine.run import part_path
+from spine.settings import AestheticMin, FiltersConfig, SelectConfig
+from spine.tables import NEIGHBOURS, POOL_SIMILARITIES, SELECTION
+from tests.unit.ui.planted import EACH, HOSTILE, pass_over, plant, state_of, unsafe_of
 from ui.board import (
     Measured,
     centroid_rows,
@@ -21,6 +27,7 @@ from ui.board import (
     neighbour_rows,
     unsafe_limit,
 )
+from ui.desk import Desk
 from ui.snapshot import Snapshot
 
 
@@ -178,6 +185,7 @@ def test_rows_carry_exactly_what_the_filters_judge(snapshot):
             min_side_px=generator.choice([0, 48, 49, 80, 81]),
             pwatermark_max=generator.choice([None, 0.1, 0.5, 0.95]),
             punsafe_max=generator.choice([None, 0.04, 0.05, 0.9]),
+            violence_max=generator.choice([None, -0.4, 0.0, 0.1, 0.15]),
             aesthetic_min=AestheticMin(value=generator.choice([None, 3.0, 3.5, 4.2])),
             unknown=generator.choice(["keep", "drop"]),
         )
@@ -191,12 +199,43 @@ def _passes(row: dict, config: FiltersConfig) -> bool:
         (side, config.min_side_px or None, lambda value, limit: value >= limit),
         (row["pwatermark"], config.pwatermark_max, lambda value, limit: value <= limit),
         (row["punsafe"], config.punsafe_max, lambda value, limit: value <= limit),
+        (row["violence"], config.violence_max, lambda value, limit: value <= limit),
         (row["aesthetic"], config.aesthetic_min.value, lambda value, limit: value >= limit),
     )
     return all(
         limit is None or (config.unknown == "keep" if value is None else holds(value, limit))
         for value, limit, holds in trials
     )
+
+
+def test_the_board_leaves_in_what_select_leaves_in_by_every_filter_and_by_what_gives_no_fit(tmp_path):
+    """Picture 0 is fetched without a score; 1 and 3 show something else than the pool's, and 3 is kept."""
+    filters = FiltersConfig(min_side_px=64, pwatermark_max=0.8, violence_max=0.15, unknown="drop")
+    settings = SelectConfig(same_picture=0.5, near_duplicate=2.0)
+    planted = plant(tmp_path / "run", config=with_demo_models(Config(filters=filters, select=settings)))
+    run = planted.run
+    part = part_path(run.scores, 0)
+    scores = pq.read_table(part)
+    publish_table(part, scores.filter(pc.not_equal(scores.column("id"), planted.ids[0])))
+    likeness = {"id": planted.ids[:4], "similarity": [0.9, 0.4, 0.5, 0.1]}
+    publish_table(run.pool_similarities_table, pa.table(likeness, schema=POOL_SIMILARITIES))
+    Decisions.open(run.decisions).record(
+        [Event(client="a", seq=1, curator="ada", action="keep", target="image", ids=(planted.ids[3],))]
+    )
+
+    select(run, force=True)
+
+    desk = Desk(run)
+    rows = desk.gallery.of_centroid(0)
+    desk.close()
+    passing = {"selected", "quota", "near_duplicate", "other_centroid"}
+    assert {row["rule"] for row in rows} > {"unscored", "changed", "violence_max"}
+    for row in rows:
+        if row["state"] == "ready" and row["decision"] is None:
+            left_in = row["unusable"] is None and _passes(row, filters)
+            assert left_in == (row["rule"] in passing), row
+        elif row["state"] == "ready":
+            assert (row["unusable"], row["verdict"], row["rule"]) == ("changed", "selected", "person")
 
 
 def test_an_aesthetic_score_of_another_head_is_unknown_when_the_filter_names_one(planted, snapshot):

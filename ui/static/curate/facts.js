@@ -25,7 +25,7 @@ export const reasonOf = (row) => (row.state === "gone" || row.state === "passed_
 export const wordOf = (row) => {
   if (row.verdict === "selected") return "selected";
   const failed = row.state === "ready" ? firstFailed(row) : null;
-  return RULE_WORDS[row.rule] ?? row.rule ?? (failed ? failed.word : "");
+  return RULE_WORDS[row.rule] ?? row.rule ?? RULE_WORDS[row.unusable] ?? (failed ? failed.word : "");
 };
 
 export const tileLabel = (row) => {
@@ -48,5 +48,5 @@ export const factsOf = (row) => {
   const facts = [`#${row.rank + 1}`, `similarity ${fixed(row.similarity, 3)}`];
   if (["gone", "blocked", "passed_over"].includes(row.state)) return [...facts, reasonOf(row)];
   if (row.width) facts.push(`${row.width}×${row.height} px`);
-  return [...facts, `aesthetic ${fixed(row.aesthetic, 2)}`, `watermark ${fixed(row.pwatermark, 2)}`, `unsafe ${fixed(row.punsafe, 2)}`];
+  return [...facts, `aesthetic ${fixed(row.aesthetic, 2)}`, `watermark ${fixed(row.pwatermark, 2)}`, `unsafe ${fixed(row.punsafe, 2)}`, ...(typeof row.violence === "number" ? [`violence ${fixed(row.violence, 2)}`] : [])];
 };

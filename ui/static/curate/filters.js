@@ -6,6 +6,7 @@ import { get, post } from "../core/net.js";
 import { notice, on, page, part } from "../core/page.js";
 import { reload } from "./opening.js";
 import { changed, defaults, differs, FILTERS, funnel, isOn, judged, OWN_NAMES, state } from "./state.js";
+import { RULE_WORDS } from "./facts.js";
 import { ownPanel } from "./own.js";
 import { viewsPanel } from "./views.js";
 
@@ -40,9 +41,13 @@ part("side", (host) => {
   on("filters", () => {
     unknown.value = state.filters.unknown || "keep";
     controls.forEach((control) => control.draw());
-    const { found, ready, taken, passed } = funnel();
+    const { found, ready, unusable, taken, passed } = funnel();
     const steps = [[`${count(found)} found`, found - ready]];
     let left = ready;
+    for (const [rule, took] of unusable) {
+      steps.push([RULE_WORDS[rule], took, 0]);
+      left -= took;
+    }
     for (const filter of FILTERS.filter(isOn)) {
       const took = taken.get(filter.name);
       steps.push([filter.label.toLowerCase(), took, left ? 1 - took / left : 1]);
@@ -84,7 +89,7 @@ part("side", (host) => {
   });
 });
 
-const SAVED_AS = { ...OWN_NAMES, aesthetic: "aesthetic_min.value" };
+const SAVED_AS = { ...OWN_NAMES, violence: "violence_max", aesthetic: "aesthetic_min.value" };
 const saveFilters = async () => {
   const changes = FILTERS.filter((filter) => SAVED_AS[filter.name]).map((filter) => {
     const value = state.filters[filter.name][filter.bound === "min" ? 0 : 1];
@@ -184,6 +189,7 @@ const filterControl = (filter) => {
       each.value = limits[end] === null ? (end ? each.max : each.min) : limits[end];
     });
     off.disabled = !isOn(filter);
+    node.hidden = Boolean(filter.rare) && !known.length && !isOn(filter);
     node.classList.toggle("pf-filter-on", isOn(filter));
   };
   return { node, draw: () => { if (state.filters[filter.name]) draw(); } };

@@ -47,6 +47,7 @@ export const FILTERS = [
   { name: "side_px", label: "Shorter side", word: "small", bound: "min", digits: 0, step: 1, of: side },
   { name: "pwatermark", label: "Watermark", word: "watermark", bound: "max", digits: 2, step: 0.01, of: (row) => row.pwatermark, range: [0, 1] },
   { name: "punsafe", label: "Unsafe", word: "unsafe", bound: "max", digits: 2, step: 0.01, of: (row) => row.punsafe, range: [0, 1] },
+  { name: "violence", label: "Violence", word: "violent", bound: "max", digits: 2, step: 0.01, of: (row) => row.violence, rare: true },
   { name: "aesthetic", label: "Aesthetic", word: "low aesthetic", bound: "min", digits: 1, step: 0.1, of: (row) => row.aesthetic },
   { name: "similarity", label: "Similarity", word: "low similarity", bound: "min", digits: 3, step: 0.001, of: (row) => row.similarity, viewOnly: true },
   { name: "aspect", label: "Width / height", word: "shape", bound: "max", digits: 2, step: 0.01, of: (row) => (row.width && row.height ? row.width / row.height : null), viewOnly: true },
@@ -78,6 +79,8 @@ export const defaults = () => ({
   ...Object.fromEntries(FILTERS.map((filter) => [filter.name, filter.bound === "min" ? [ofRun(filter), null] : [null, ofRun(filter)]])),
   unknown: page.run.filters.unknown,
 });
+/* Whether `select` leaves a picture out before any filter; a keep overrules that it shows something else than the pool's. */
+export const isUnusable = (row) => row.unusable === "unscored" || (row.unusable === "changed" && row.decision !== "keep");
 export const isOn = (filter) => state.filters[filter.name].some((limit) => limit !== null);
 export const differs = () => {
   const usual = defaults();
@@ -111,21 +114,23 @@ export const firstFailed = (row) => (row.failed ? FILTERS[31 - Math.clz32(row.fa
 /* How many are left after each rule, in their order, and how many each took. */
 export const funnel = () => {
   const taken = new Map(FILTERS.map((filter) => [filter.name, 0]));
+  const unusable = new Map();
   let ready = 0;
   let passed = 0;
   for (const row of state.rows) {
     if (!judged(row)) continue;
     ready += 1;
     const failed = firstFailed(row);
-    if (failed) taken.set(failed.name, taken.get(failed.name) + 1);
+    if (isUnusable(row)) unusable.set(row.unusable, (unusable.get(row.unusable) || 0) + 1);
+    else if (failed) taken.set(failed.name, taken.get(failed.name) + 1);
     else passed += 1;
   }
-  return { found: state.rows.length, ready, taken, passed };
+  return { found: state.rows.length, ready, unusable, taken, passed };
 };
 
 const KEEPERS = {
-  passing: (row) => !(row.state === "passed_over" || (row.state === "pending" && !state.like)) && (!judged(row) || row.decision || !row.failed),
-  open: (row) => judged(row) && !row.decision && !row.failed,
+  passing: (row) => !(row.state === "passed_over" || (row.state === "pending" && !state.like)) && (!judged(row) || row.decision || !(row.failed || isUnusable(row))),
+  open: (row) => judged(row) && !row.decision && !row.failed && !isUnusable(row),
   selected: (row) => row.verdict === "selected",
   decided: (row) => Boolean(row.decision),
   unsure: (row) => row.tag === "unsure",

@@ -6,7 +6,7 @@ import { on } from "../core/page.js";
 import { isCovered, place, reveal, tick, tickTo } from "./cursor.js";
 import { reasonOf, SIGNS, sourceOf, STATE_WORDS, tileLabel, wordOf } from "./facts.js";
 import { openPreview } from "./preview.js";
-import { side, state } from "./state.js";
+import { isUnusable, side, state } from "./state.js";
 
 export const tiles = new Map();
 
@@ -33,7 +33,7 @@ export const fillTile = (tile, row) => {
   tile.dataset.look = look;
   const covered = isCovered(row);
   const ticked = state.ticked.has(row.id);
-  const failing = row.state === "ready" && row.failed;
+  const failing = row.state === "ready" && (row.failed || isUnusable(row));
   tile.className = ["pf-tile", `pf-${row.state}`, row.decision ? `pf-is-${row.decision}` : "", ticked ? "pf-ticked" : "", row.tag === "unsure" ? "pf-is-unsure" : "",
     failing && !row.decision ? "pf-failing" : "", row.id === state.cursor ? "pf-cursor" : ""].filter(Boolean).join(" ");
   tile.setAttribute("aria-selected", ticked ? "true" : "false");
