@@ -7,6 +7,7 @@ with it, and so does another one on the same run.
 import contextlib
 import fcntl
 import json
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,7 @@ from spine.errors import DataError
 from spine.jobs import Job, list_jobs, new_job_id, read_job, start_job
 from spine.publish import publish_bytes
 from spine.run import Run
-
-COMMANDS = ("run", "centroids", "index", "retrieve", "fetch", "score", "select", "caption", "release")
-"""What may be started from a page, always on the board's own run."""
-
-OPTIONS = {"fetch": ("--retry-failed",), "caption": ("--failed-only",)}
-"""The options that a page may add by name."""
+from ui.start_form import MEANINGS, words_of
 
 _LOOK_EVERY_S = 0.3
 
@@ -58,7 +54,7 @@ class JobQueue:
         """Start the first command now, the others each after the one before is done.
 
         Args:
-            commands: Of COMMANDS, each with options of OPTIONS behind it: "fetch --retry-failed".
+            commands: As `ui.start_form.words_of` takes them: "fetch --retry-failed".
 
         Returns:
             Job id of the first.
@@ -66,19 +62,16 @@ class JobQueue:
         Raises:
             DataError: A command is none that may be started here, or a job is at work on this run.
         """
-        for command in commands:
-            name, *options = command.split(" ")
-            if name not in COMMANDS or not set(options).issubset(OPTIONS.get(name, ())):
-                raise DataError(f"{command!r} can't be started here; there are: {', '.join(COMMANDS)}")
         if not commands:
-            raise DataError(f"nothing can't be started; there are: {', '.join(COMMANDS)}")
-        return self._begin(tuple(commands[0].split(" ")), tuple(commands[1:]))
+            raise DataError(f"nothing can't be started; there are: {', '.join(MEANINGS)}")
+        first, *_ = [words_of(command) for command in commands]
+        return self._begin(first, tuple(commands[1:]))
 
     def start_with(self, command: str, options: Sequence[str]) -> str:
         """Start one command with options.
 
         Args:
-            command: One of COMMANDS.
+            command: Of `ui.start_form.MEANINGS`.
             options: As typed behind the run folder; whoever calls has checked them.
 
         Returns:
@@ -200,7 +193,7 @@ def job_row(job: Job) -> dict[str, Any]:
     """A job as the page shows it."""
     return {
         "job": job.job_id,
-        "command": " ".join(["popfactory", *job.command]),
+        "command": shlex.join(["popfactory", *job.command]),
         "state": job.state,
         "stage": job.stage,
         "total": job.total,

@@ -1,5 +1,6 @@
 """The Jobs page: every job of the run, whoever started it."""
 
+import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -12,9 +13,11 @@ from spine.filters import FILTERS, RULES
 from spine.jobs import cancel_job, progress_of, read_job, stages_of
 from ui.desk import Desk
 from ui.failures import examples
-from ui.job_queue import COMMANDS, job_row
+from ui.job_queue import job_row
+from ui.job_samples import samples
 from ui.pages import Page, fresh
 from ui.requests import json_of
+from ui.start_form import MEANINGS, OPTIONS
 
 _JOBS_SHOWN = 100
 _MOST_JOBS = 10_000
@@ -35,6 +38,14 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
             raise DataError('{"commands": ["select", "caption"]} was needed')
         return fresh({"job": await run_in_threadpool(desk.jobs.start, commands)})
 
+    @app.get("/api/jobs/form")
+    def form() -> JSONResponse:
+        commands = [
+            {"name": name, "meaning": meaning, "options": [asdict(option) for option in OPTIONS[name]]}
+            for name, meaning in MEANINGS.items()
+        ]
+        return fresh({"run": shlex.quote(str(desk.run.folder)), "commands": commands})
+
     @app.get("/api/jobs/{job_id}")
     def job(job_id: str) -> JSONResponse:
         return fresh(_story(desk, job_id))
@@ -44,10 +55,15 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
         read_job(desk.run, job_id)
         return fresh({"examples": examples(desk.run, stage, reason)})
 
+    @app.get("/api/jobs/{job_id}/samples")
+    def newest(job_id: str) -> JSONResponse:
+        stage = read_job(desk.run, job_id).stage
+        return fresh({"stage": stage, "samples": samples(desk.run, desk.gallery, stage)})
+
     @app.post("/api/jobs/{job_id}/again")
     def again(job_id: str) -> JSONResponse:
         command, *rest = read_job(desk.run, job_id).command
-        if command not in COMMANDS:
+        if command not in MEANINGS:
             raise DataError(f"`popfactory {command}` is not started from here; type it in a terminal")
         # The run folder stands among the arguments as it was typed; it is put in anew.
         options = [each for each in rest if not _names_run(desk, each)]
@@ -70,7 +86,7 @@ def _story(desk: Desk, job_id: str) -> dict[str, Any]:
             | {"meanings": {name: RULES[name] for name in stage.failures if name in FILTERS}}
             for stage in stages_of(desk.run, job_id)
         ],
-        "points": [*points[::every], *points[-1:]],
+        "points": [*points[:-1:every], *points[-1:]],
     }
 
 

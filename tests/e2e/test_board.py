@@ -312,7 +312,7 @@ def test_no_other_host_is_ever_asked(page, server, seen):
     page.keyboard.press("n")
     page.wait_for_load_state("networkidle")
     page.goto(f"{server.address}/jobs")
-    expect(page.get_by_role("button", name="release")).to_be_visible()
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_visible()
     page.wait_for_load_state("networkidle")
 
     hosts = {urlsplit(url).netloc for url in seen.urls if urlsplit(url).scheme not in ("data", "blob")}
@@ -326,14 +326,14 @@ def test_a_job_is_cancelled_from_the_page_and_nothing_follows_it(page, fresh):
     page.get_by_role("button", name="Cancel").click()
 
     page.goto(f"{fresh.address}/jobs")
-    expect(page.get_by_role("button", name="release")).to_be_enabled(timeout=60_000)
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled(timeout=60_000)
     eventually(lambda: all(job.ended for job in list_jobs(fresh.planted.run)), "a job is still at work")
     assert "caption" not in {job.command[0] for job in list_jobs(fresh.planted.run) if job.state == "done"}
 
 
 def test_a_job_that_fails_says_why_on_the_page(page, fresh):
     page.goto(f"{fresh.address}/jobs")
-    page.get_by_role("button", name="run", exact=True).click()
+    page.get_by_role("button", name="Start", exact=True).click()  # "run" is the first of the commands
 
     row = page.locator('.pf-job-row[data-state="failed"]')
     expect(row).to_be_visible(timeout=60_000)
@@ -353,7 +353,7 @@ def test_selecting_and_captioning_started_from_the_page_run_to_their_end(page, f
     expect(page.locator(".pf-strip .pf-job")).to_be_visible(timeout=WAIT_MS)
     page.goto(f"{fresh.address}/jobs")  # jobs don't belong to the page
     expect(page.locator('.pf-job-row[aria-pressed="true"]')).to_be_visible(timeout=WAIT_MS)
-    expect(page.get_by_role("button", name="release")).to_be_enabled(
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled(
         timeout=240_000
     )  # nothing is at work any more
     jobs = {job.command[0]: job for job in reversed(list_jobs(fresh.planted.run)) if job.started >= began}

@@ -63,6 +63,17 @@ def test_axe_finds_nothing_on_the_jobs_page(page, server):
 
     assert _violations(page) == []
 
+    working = Journal(server.planted.run, ["retrieve", "runs/a"])
+    working.begin("retrieve", 3, "centroids")
+    page.goto(f"{server.address}/jobs?start=caption")
+    expect(page.locator(".pf-sample img").first).to_be_visible()
+    assert _violations(page) == []
+    working.close("done")
+    page.get_by_label("--force").check()
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("dialog", name="Start over?")).to_be_visible()
+    assert _violations(page) == []
+
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_follows_the_systems_theme(chromium, server, theme):

@@ -12,8 +12,10 @@ from playwright.sync_api import expect
 
 from spine.jobs import Job, Journal, list_jobs
 from spine.run import Run
+from spine.tables import CAPTIONS, read_parts
 from tests.e2e.board_server import JOB_MS, Server, eventually, free_port
-from tests.unit.ui.planted import Planted
+from tests.unit.ui.planted import Planted, plant, state_of
+from tests.unit.ui.planted_captions import plant_captions, selected
 
 
 @pytest.fixture
@@ -21,6 +23,15 @@ def server(demo_run: Run, tmp_path: Path) -> Iterator[Server]:
     folder = tmp_path / "run"
     shutil.copytree(demo_run.folder, folder)
     made = Server(Planted(Run(folder), [], []), free_port())
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Iterator[Server]:
+    """A board on a planted run of its own."""
+    made = Server(plant(tmp_path / "run"), free_port())
     made.start()
     yield made
     made.kill()
@@ -116,4 +127,110 @@ def test_the_causes_of_every_stage_are_told_with_examples_and_what_failed_can_be
     page.locator('.pf-failures[data-stage="embed pool"]').get_by_role("button", name="truncated").click()
     expect(page.locator(".pf-examples li").first).to_contain_text("truncated")
     assert str(run.folder.parent) not in page.locator(".pf-examples").inner_text()
+    assert seen.errors == []
+
+
+def test_a_command_is_started_with_the_options_that_were_chosen_and_the_line_says_so(page, planted, seen):
+    run = planted.planted.run
+    page.goto(f"{planted.address}/jobs")
+    start, line = page.get_by_role("button", name="Start", exact=True), page.locator(".pf-start .pf-command")
+    expect(line).to_have_text(f"popfactory run {run.folder}")
+    page.get_by_label("Command").select_option("caption")
+    page.get_by_label("--failed-only").check()
+    page.get_by_label("--limit").fill("7")
+    expect(line).to_have_text(f"popfactory caption {run.folder} --failed-only --limit 7")
+
+    page.goto(page.url)  # the address is the view
+    expect(line).to_have_text(f"popfactory caption {run.folder} --failed-only --limit 7")
+    page.get_by_label("--failed-only").uncheck()
+    page.get_by_role("button", name="Estimate").click()
+    expect(page.get_by_text(f"7 of {len(selected(planted.planted))} would be asked")).to_be_visible(
+        timeout=JOB_MS
+    )
+    start.click()
+
+    expect(page.locator('.pf-job-row[data-state="done"]', has_text="caption")).to_be_visible(timeout=JOB_MS)
+    job = list_jobs(run)[0]
+    assert (job.command, job.done) == (["caption", str(run.folder), "--limit", "7"], 7)
+
+    page.get_by_label("Command").select_option("select")
+    page.get_by_label("--force").check()
+    start.click()
+    dialog = page.get_by_role("dialog", name="Start over?")
+    expect(dialog).to_contain_text(f"popfactory select {run.folder} --force")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    assert len(list_jobs(run)) == 1
+    start.click()
+    dialog.get_by_role("button", name="Start over").click()
+    expect(page.locator('.pf-job-row[data-state="done"]', has_text="select")).to_be_visible(timeout=JOB_MS)
+    begun = (run.jobs / f"{list_jobs(run)[0].job_id}.jsonl").read_text().splitlines()[0]
+    assert json.loads(begun)["command"] == ["select", str(run.folder), "--force"]
+    assert seen.errors == []
+
+
+def test_a_running_job_shows_the_newest_of_what_it_has_written(page, planted, seen):
+    """fetch and caption as they are at work: their parts are there, their manifests not yet."""
+    made = planted.planted
+    run = made.run
+    plant_captions(made)
+    for folder in (run.images, run.scores):  # nothing is scored yet either, so all is blurred
+        (folder / "manifest.json").rename(folder / "kept.json")
+    journal = Journal(run, ["fetch", str(run.folder)])
+    journal.begin("fetch", len(made.ids), "pictures")
+    fetched = [number for number in range(len(made.ids)) if state_of(number) == "ready"]
+
+    page.goto(f"{planted.address}/jobs")
+
+    sample = page.locator(".pf-sample")
+    expect(sample).to_have_count(6)
+    newest = [str(made.ids[number]) for number in fetched[:-7:-1]]
+    assert sample.evaluate_all("nodes => nodes.map((node) => node.dataset.id)") == newest
+    expect(sample.first.locator(".pf-sample-said")).to_have_text("48 × 60 px, PNG")
+    clear, covered = f"/preview/{newest[0]}.webp", f"/preview/{newest[0]}.blurred.webp"
+    expect(sample.first.locator("img")).to_have_js_property("naturalWidth", 48)
+    assert any(url.endswith(covered) for url in seen.urls)
+    assert not any(url.endswith(clear) for url in seen.urls)
+    sample.first.get_by_role("button", name="Reveal").click()
+    expect(sample.first.locator(f'img[src$="{clear}"]')).to_have_js_property("naturalWidth", 48)
+
+    for folder in (run.images, run.scores):
+        (folder / "kept.json").rename(folder / "manifest.json")
+    (run.captions / "manifest.json").unlink()
+    journal.begin("caption", len(made.ids), "pictures")
+    rows = read_parts(run.captions, CAPTIONS).to_pylist()[::-1]
+    wanted = [(str(row["id"]), row["caption"]) for row in rows if row["status"] == "captioned"][:6]
+
+    expect(sample.first).to_have_attribute("data-id", wanted[0][0])
+    shown = sample.evaluate_all(
+        "nodes => nodes.map((node) => [node.dataset.id, node.querySelector('.pf-sample-said').textContent])"
+    )
+    assert [tuple(each) for each in shown] == wanted
+    journal.close("done")
+    assert seen.errors == []
+
+
+def test_what_failed_is_asked_again_from_the_page_and_nothing_else(page, planted, seen):
+    """A picture can't be opened while captions are made; then it is mended, and asked again."""
+    made = planted.planted
+    number = selected(made)[3]
+    picture = made.run.folder / "pictures" / f"{number:04d}.png"
+    content = picture.read_bytes()
+    picture.write_bytes(b"no picture")
+    page.goto(f"{planted.address}/jobs?start=caption")
+    page.get_by_role("button", name="Start", exact=True).click()
+    row = page.locator('.pf-job-row[data-state="done"]')
+    expect(row).to_be_visible(timeout=JOB_MS)
+    expect(row).to_contain_text("1 failed")
+    page.locator('.pf-failures[data-stage="caption"] button').click()
+    expect(page.locator(".pf-examples li")).to_contain_text(str(made.ids[number]))
+
+    picture.write_bytes(content)
+    page.get_by_role("button", name="Retry what failed").click()
+
+    expect(page.locator('.pf-job-row[data-state="done"]')).to_have_count(2, timeout=JOB_MS)
+    job = list_jobs(made.run)[0]
+    assert (job.command[0], job.command[2:], job.failures) == ("caption", ["--failed-only"], {})
+    rows = {row["id"]: row["status"] for row in read_parts(made.run.captions, CAPTIONS).to_pylist()}
+    assert rows[made.ids[number]] == "captioned" and set(rows.values()) == {"captioned"}
     assert seen.errors == []

@@ -63,7 +63,7 @@ def test_the_board_works_under_a_path_of_another_app(planted, chromium):
         page.keyboard.press("a")
         expect(page.locator(".pf-saving")).to_have_text("saved", timeout=WAIT_MS)
         page.get_by_role("link", name="Jobs").click()
-        expect(page.get_by_role("button", name="release")).to_be_visible(timeout=WAIT_MS)
+        expect(page.get_by_role("button", name="Start", exact=True)).to_be_visible(timeout=WAIT_MS)
         assert page.url == f"{address}/ui/jobs"
         page.close()
 

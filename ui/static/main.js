@@ -3,7 +3,7 @@
 import "./core/head.js";
 import "./curate/index.js";
 import "./captions/index.js";
-import "./jobs.js";
+import "./jobs/index.js";
 import "./release/index.js";
 import "./setup/index.js";
 import { draw } from "./core/page.js";

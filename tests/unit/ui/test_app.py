@@ -111,7 +111,7 @@ def test_a_hash_list_is_in_effect_at_the_next_look_without_another_fetch(tmp_pat
 
 
 def test_a_job_of_another_name_or_with_options_is_refused(board):
-    for commands in (["rm"], ["select --force"], [], "select", [["select"]], None):
+    for commands in (["rm"], ["select --out x"], ["select", "rm"], [], "select", [["select"]], None):
         reply = board.post("/api/jobs", content=json.dumps({"commands": commands}), headers=WRITE)
         assert reply.status_code == 409, commands
     assert board.get("/api/jobs").json() == {"jobs": [], "total": 0, "waiting": []}

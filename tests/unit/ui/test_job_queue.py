@@ -70,7 +70,7 @@ def test_after_a_job_that_failed_nothing_of_its_sequence_is_started(run):
 
 
 @pytest.mark.parametrize(
-    "command", ["select --force", "fetch --retry-failed --force", "embed", "", "fetch /etc"]
+    "command", ["select --force --force", "fetch --retry-failed --all", "embed", "", "fetch /etc"]
 )
 def test_only_named_commands_and_options_are_started(run, command):
     with pytest.raises(DataError, match="can't be started here"):

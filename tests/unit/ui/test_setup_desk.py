@@ -139,7 +139,12 @@ def test_filters_are_told_with_of_how_many_pictures_their_value_is_known(planted
         "of_pool": [neighbours.num_rows, neighbours.num_rows],
     }
     assert told["pwatermark_max"]["of_pool"] == [0, neighbours.num_rows]
-    assert (told["violence_max"]["limit"], told["violence_max"]["measured"]) == (None, [0, scores.num_rows])
+    known = scores.num_rows - scores["violence"].null_count
+    assert (told["violence_max"]["limit"], told["violence_max"]["measured"]) == (
+        None,
+        [known, scores.num_rows],
+    )
+    assert 0 < known < scores.num_rows
 
 
 def test_the_rate_of_the_newest_captioning_is_that_of_its_job(planted, setup):

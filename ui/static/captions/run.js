@@ -1,7 +1,7 @@
 /* A captioning run: who is asked what, a try on a few pictures, how long it takes, and the start. */
 
-import { button, choice, clip, count, el, fill, seconds } from "../core/dom.js";
-import { busy, jobs, jobStrip, mayStart, poll } from "../core/jobs.js";
+import { button, choice, clip, count, el, fill } from "../core/dom.js";
+import { busy, estimated, jobs, jobStrip, mayStart, poll } from "../core/jobs.js";
 import { get, post } from "../core/net.js";
 import { mayWrite, notice, on, page, tell } from "../core/page.js";
 import { openPreview } from "./preview.js";
@@ -69,11 +69,7 @@ export const runPart = () => {
   const told = el("p", { class: "pf-small", role: "status" });
   const estimate = button("Estimate", "", "Count what would be asked, and how long it takes; asks nothing", async () => {
     told.textContent = "counting …";
-    try {
-      const found = await get("/api/captions/estimate");
-      const time = found.seconds === null ? "how long it takes isn't known yet: this captioner has no finished job here" : found.to_ask ? `about ${seconds(found.seconds)} at ${found.rate.toFixed(1)}/s, as its last job here` : "nothing to do";
-      told.textContent = `${count(found.to_ask)} of ${count(found.contents)} would be asked: ${time}.`;
-    } catch (error) { told.textContent = error.message; }
+    try { told.textContent = estimated(await get("/api/captions/estimate")); } catch (error) { told.textContent = error.message; }
   });
   const start = button("Caption", "", "Describe every selected picture that has no caption yet", () => run({ kind: "run" }), "pf-primary");
   const failed = button("Only the failed", "", "Ask again for those that failed, and for no others", () => run({ kind: "run", failed_only: true }));

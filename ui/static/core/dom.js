@@ -3,6 +3,8 @@
    Text from a pool is hostile: everything on the screen is made by el(), which sets textContent and
    attributes, never markup. */
 
+const COPIED_MS = 2000;
+
 export const el = (tag, options = {}, ...children) => {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
@@ -23,6 +25,23 @@ export const caps = new Map();
 export const cap = (key) => el("kbd", { "data-key": key, text: caps.get(key) ?? key });
 export const button = (label, key, title, action, extra = "") =>
   el("button", { type: "button", class: `pf-button ${extra}`, title, on: { click: action } }, label, key ? cap(key) : null);
+
+export const copyButton = (textOf) => {
+  const node = button("Copy", "", "Copy the command", async () => {
+    try { await navigator.clipboard.writeText(textOf()); node.textContent = "Copied"; } catch { node.textContent = "Mark and copy it"; }
+    setTimeout(() => { node.textContent = "Copy"; }, COPIED_MS);
+  }, "pf-small-button");
+  return node;
+};
+
+/* Do what makes a node's buttons anew, and leave the keyboard on the one it was on. */
+export const keepingFocus = (node, change) => {
+  const here = document.activeElement;
+  const name = node.contains(here) && here.matches("button, [tabindex]") ? here.getAttribute("aria-label") || here.textContent : null;
+  change();
+  if (name === null) return;
+  [...node.querySelectorAll("button, [tabindex]")].find((each) => (each.getAttribute("aria-label") || each.textContent) === name)?.focus();
+};
 
 export const choice = (options, label, change) => {
   const select = el("select", { class: "pf-input pf-choice", "aria-label": label, on: { change: () => { change(select.value); select.blur(); } } },

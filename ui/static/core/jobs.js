@@ -44,6 +44,13 @@ export const cancel = async (job) => {
   await poll();
 };
 
+/* What a captioning would ask, as /api/captions/estimate counts it. */
+export const estimated = (found) => {
+  const time = !found.to_ask ? "nothing to do" : found.seconds === null ? "how long it takes isn't known yet: this captioner has no finished job here"
+    : `about ${seconds(found.seconds)} at ${found.rate.toFixed(1)}/s, as its last job here`;
+  return `${count(found.to_ask)} of ${count(found.contents)} would be asked: ${time}.`;
+};
+
 export const figures = (job) => {
   const parts = [];
   if (job.stage) parts.push(job.total === null ? `${count(job.done)} ${job.unit}` : `${count(job.done)} of ${count(job.total)} ${job.unit}`);

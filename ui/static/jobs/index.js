@@ -1,27 +1,20 @@
 /* The Jobs page: every job of the run, whoever started it. */
 
-import { button, clip, count, el, fill, seconds, when, words } from "./core/dom.js";
-import { ACTIVE, bar, figures, jobs, jobStrip, mayStart, poll, startJobs } from "./core/jobs.js";
-import { get, post } from "./core/net.js";
-import { load, notice, on, part, tell } from "./core/page.js";
-import * as router from "./core/router.js";
+import { button, clip, copyButton, count, el, fill, keepingFocus, seconds, when, words } from "../core/dom.js";
+import { ACTIVE, bar, figures, jobs, jobStrip, mayStart, poll, startJobs } from "../core/jobs.js";
+import { get, post } from "../core/net.js";
+import { load, notice, on, part, tell } from "../core/page.js";
+import * as router from "../core/router.js";
+import { samplesPart } from "./samples.js";
+import { isStartable, loadForm, startPart } from "./start.js";
 
-const COMMANDS = {
-  run: "Every stage that is not up to date, in order, to the release",
-  retrieve: "Find the neighbours of every centroid",
-  fetch: "Bring in their pictures",
-  score: "Score what was brought in, and group near-duplicates",
-  select: "Decide on every candidate: filters, people, duplicates, quota",
-  caption: "Describe the selected pictures",
-  release: "Publish the dataset with its card",
-};
 const STATES = ["running", "queued", "done", "failed", "cancelled", "lost"];
 const RETRIES = [["fetch", "fetch --retry-failed", "fetch --retry-failed: ask again what may answer another time"],
   ["caption", "caption --failed-only", "caption --failed-only: ask again for the captions that failed, and for no others"]];
+const WRITTEN_S = 0.2;
 const GRAPH = { width: 600, height: 90 };
 
 part("jobs", (host) => {
-  const buttons = Object.entries(COMMANDS).map(([command, meaning]) => button(command, "", meaning, () => startJobs([command]), command === "run" ? "pf-primary" : ""));
   const tally = el("div", { class: "pf-muted pf-small", role: "status" });
   const waiting = el("div", { class: "pf-waiting", hidden: true });
   const table = el("div", { class: "pf-jobs" });
@@ -30,10 +23,9 @@ part("jobs", (host) => {
   let story = { job: null, updated: null, stages: [], points: [] };
   let shown = ""; // the stage and cause whose examples are open
   let found = [];
-  buttons.forEach((node) => { node.disabled = true; }); // until it is known whether a job is at work
+  const samples = samplesPart();
   host.append(el("div", { class: "pf-page" },
-    el("section", { class: "pf-start" }, el("h2", { class: "pf-part", text: "Start" }), el("div", { class: "pf-tools" }, ...buttons),
-      el("p", { class: "pf-muted pf-small", text: "Each is the command of that name on this run, as its own process: it goes on when this page or the board is closed. Stopped and started again, it goes on from where it was. One works on a run at a time." })),
+    startPart(),
     el("section", {}, el("h2", { class: "pf-part", text: "Jobs" }), tally, waiting, table),
     detail));
 
@@ -63,16 +55,17 @@ part("jobs", (host) => {
     const retry = again_ && button("Retry what failed", "", again_[2], () => startJobs([again_[1]]), "pf-small-button");
     again.disabled = working;
     if (retry) retry.disabled = working;
-    fill(detail,
+    keepingFocus(detail, () => fill(detail,
       el("div", { class: "pf-tools" }, el("h2", { class: "pf-part" }, `Job ${job.job}`), el("span", { class: "pf-gap" }),
-        ACTIVE.includes(job.state) || !Object.hasOwn(COMMANDS, job.command.split(" ")[1]) ? null : again, ACTIVE.includes(job.state) ? null : retry),
+        ACTIVE.includes(job.state) || !isStartable(job.command.split(" ")[1]) ? null : again, ACTIVE.includes(job.state) ? null : retry),
       el("div", { class: "pf-tools pf-command-line" }, el("code", { class: "pf-command", text: clip(job.command, 500) }),
-        button("Copy", "", "Copy the command", async () => { try { await navigator.clipboard.writeText(job.command); notice("Copied."); } catch { notice("This browser does not let the page copy; mark the text and copy it."); } }, "pf-small-button")),
+        copyButton(() => job.command)),
       jobStrip(job, false),
+      job === jobs.list[0] ? samples.node : null,
       story.stages.length ? stagesTable(story.stages) : null,
       story.points.length > 5 ? graph(story.points, job.unit) : null,
       ...failing.map((stage) => causes(job, stage)),
-      job.lines.length ? el("pre", { class: "pf-log", tabindex: 0, role: "region", "aria-label": "Last lines", text: job.lines.map((entry) => clip(entry, 2000)).join("\n") }) : null);
+      job.lines.length ? el("pre", { class: "pf-log", tabindex: 0, role: "region", "aria-label": "Last lines", text: job.lines.map((entry) => clip(entry, 2000)).join("\n") }) : null));
   };
   const causes = (job, { stage, failures, meanings = {} }) => el("table", { class: "pf-failures", "data-stage": stage }, el("caption", { text: `What failed in ${stage}, by cause` }),
     ...Object.entries(failures).sort((a, b) => b[1] - a[1]).flatMap(([reason, number]) => [
@@ -95,8 +88,6 @@ part("jobs", (host) => {
   };
 
   on("jobs", async () => {
-    const working = !mayStart();
-    buttons.forEach((node) => { node.disabled = working; });
     const by = STATES.map((state) => [state, jobs.list.filter((entry) => entry.state === state).length]).filter(([, number]) => number);
     tally.textContent = by.map(([state, number]) => `${count(number)} ${state}`).join(" · ");
     waiting.hidden = !jobs.waiting.length;
@@ -109,6 +100,7 @@ part("jobs", (host) => {
       try {
         const answer = await get(`/api/jobs/${job.job}`);
         story = { job: job.job, updated: job.updated, ...answer };
+        if (job === jobs.list[0]) await samples.draw(job);
       } catch (error) { notice(error.message); }
     }
     if (current() === job) drawDetail(job);
@@ -124,7 +116,9 @@ const stagesTable = (stages) => el("div", { class: "pf-scroll-x" }, el("table", 
     el("td", { text: count(Object.values(stage.failures).reduce((sum, number) => sum + number, 0)) }))))));
 
 /* Units a second over the time of the newest stage. */
-const graph = (points, unit) => {
+const graph = (all, unit) => {
+  // What lies closer together than the journal is written tells nothing of the rate: a line that was said in between.
+  const points = all.filter(([time], place) => place === 0 || time - all[place - 1][0] > WRITTEN_S);
   const first = points[0][0];
   const span = Math.max(1e-3, points[points.length - 1][0] - first);
   const rates = points.slice(1).map(([time, done], index) => [time - first, Math.max(0, done - points[index][1]) / Math.max(1e-3, time - points[index][0])]);
@@ -140,4 +134,4 @@ const graph = (points, unit) => {
   return el("figure", { class: "pf-throughput" }, el("figcaption", { class: "pf-muted pf-small", text: `Throughput. ${said}.` }), svg);
 };
 
-load(["jobs"], poll);
+load(["jobs"], async () => { await loadForm(); await poll(); });
