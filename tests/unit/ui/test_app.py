@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from spine.errors import ConfigError
+from tests.small_disk import fill, small_disk
 from tests.unit.ui.planted import pdq_of, picture_bytes, plant, state_of
 from ui.access import POLICY
 from ui.app import build_app
@@ -158,14 +159,19 @@ def test_without_a_cookie_no_route_answers_but_the_login(planted):
 
 
 def test_a_full_disk_is_told_with_what_to_do_and_nothing_is_shown_unlogged(tmp_path):
-    planted = plant(tmp_path / "run")
-    planted.run.reveals.symlink_to("/dev/full")
     blurred = next(number for number in range(20) if number % 7 == 3)
-    with TestClient(build_app(planted.run), base_url="http://127.0.0.1:7860") as board:
-        reply = board.get(f"/thumb/{planted.hashes[blurred]}.webp")
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        planted = plant(disk / "run")
+        with TestClient(build_app(planted.run), base_url="http://127.0.0.1:7860") as board:
+            assert board.get("/api/centroids").status_code == 200
+            filler = fill(disk)
+            reply = board.get(f"/thumb/{planted.hashes[blurred]}.webp")
 
-        assert reply.status_code == 507 and "free some space" in reply.json()["error"]
-        assert board.get(f"/thumb/{planted.hashes[blurred]}.blurred.webp").status_code == 200
+            assert reply.status_code == 507 and "free some space" in reply.json()["error"]
+            assert board.get(f"/thumb/{planted.hashes[blurred]}.blurred.webp").status_code == 200
+            filler.unlink()
+            assert board.get(f"/thumb/{planted.hashes[blurred]}.webp").status_code == 200
+            assert planted.hashes[blurred] in planted.run.reveals.read_text()
 
 
 def test_likeness_to_a_centroid_needs_no_server_and_words_say_that_they_do(board, planted):
