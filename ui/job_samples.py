@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spine.run import Run, part_paths
-from spine.tables import CAPTIONS, IMAGES, METADATA, NEIGHBOURS, read_table
+from spine.table_files import read_table
+from spine.tables import CAPTIONS, IMAGES, METADATA, NEIGHBOURS
 from ui.board import BLOCKED
 from ui.gallery import Gallery
 

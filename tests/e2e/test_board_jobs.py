@@ -12,7 +12,8 @@ from playwright.sync_api import expect
 
 from spine.jobs import Job, Journal, list_jobs
 from spine.run import Run
-from spine.tables import CAPTIONS, read_parts
+from spine.table_files import read_parts
+from spine.tables import CAPTIONS
 from tests.e2e.board_server import JOB_MS, Server, eventually, free_port
 from tests.unit.ui.planted import Planted, plant, state_of
 from tests.unit.ui.planted_captions import plant_captions, selected
