@@ -9,7 +9,6 @@ import asyncio
 import functools
 import hashlib
 import json
-import math
 import os
 import ssl
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import httpx
+import uvloop
 from PIL import Image
 
 from captioner.answers import UNREACHABLE, Busy, bounded_body, pause_s, understood
@@ -44,7 +44,7 @@ MAX_BUSY = 60
 
 REQUEST_TIMEOUT_S = 600.0
 
-_CONNECTIONS_A_CLIENT = 16
+_HERE = ("127.0.0.1", "localhost", "::1")
 _JSON = {"content-type": "application/json"}
 
 
@@ -53,7 +53,7 @@ class HttpSetup:
     """Servers and the model they are asked for. See `captioner.engine.Setup`."""
 
     endpoints: tuple[str, ...]
-    """Addresses up to and without /chat/completions."""
+    """Addresses up to and without /chat/completions, each once."""
     model: str
     revision: str
     in_flight: int
@@ -69,7 +69,7 @@ class HttpSetup:
         Raises:
             ConfigError: An endpoint is no http address, or there is no key where one is to be.
         """
-        endpoints = tuple(endpoint_base(address) for address in config.endpoints)
+        endpoints = tuple(dict.fromkeys(endpoint_base(address) for address in config.endpoints))
         key = _key(config.api_key_env)
         return cls(endpoints, config.model, config.revision, config.in_flight, config.image_mode, key)
 
@@ -125,16 +125,17 @@ class HttpEngine:
             ServiceError: One doesn't answer, or doesn't have it.
         """
         self.setup = setup
-        places = setup.in_flight * len(setup.endpoints)
-        # Each request looks at every connection of its client, so many share the work. A request takes the place
-        # that was used last, whose connection is open.
-        clients = [_client(setup.key) for _ in range(math.ceil(places / _CONNECTIONS_A_CLIENT))]
-        self._places = [client for client in reversed(clients) for _ in range(_CONNECTIONS_A_CLIENT)]
-        self._clients = clients
+        # A client of its own for each request in flight: one for all would look at every connection for every
+        # request. A request takes the client that was used last, whose connection is open.
+        self._idle = {
+            endpoint: [_client(endpoint, setup.key) for _ in range(setup.in_flight)]
+            for endpoint in setup.endpoints
+        }
+        self._clients = [client for clients in self._idle.values() for client in clients]
         self._lanes = Lanes(setup.endpoints, setup.in_flight)
         self._shortest: int | None = None
         self._workers = PictureWorkers()
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="caption servers", daemon=True)
         self._thread.start()
         try:
@@ -276,7 +277,7 @@ class HttpEngine:
             self._lanes.wake()
 
     async def _answer(self, endpoint: str, body: bytes) -> "Reply | CaptionFailure | Busy":
-        client = self._places.pop()
+        client = self._idle[endpoint].pop()
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 async with client.stream(
@@ -290,7 +291,7 @@ class HttpEngine:
         except httpx.HTTPError as error:
             return CaptionFailure("server_error", f"{endpoint}: broke off ({type(error).__name__}: {error})")
         finally:
-            self._places.append(client)
+            self._idle[endpoint].append(client)
         if self.setup.key:  # what a server says goes into messages and tables
             content = content.replace(self.setup.key.encode(), b"***")
         return understood(endpoint, response, content)
@@ -298,7 +299,7 @@ class HttpEngine:
     async def _check(self) -> None:
         for endpoint in self.setup.endpoints:
             try:
-                response = await self._clients[0].get(f"{endpoint}/models", timeout=10)
+                response = await self._idle[endpoint][-1].get(f"{endpoint}/models", timeout=10)
                 listed = [str(entry["id"]) for entry in response.raise_for_status().json()["data"]]
             except httpx.HTTPError as error:
                 raise ServiceError(
@@ -315,18 +316,14 @@ class HttpEngine:
                 )
 
 
-def _client(key: str) -> httpx.AsyncClient:
-    places = _CONNECTIONS_A_CLIENT
+def _client(endpoint: str, key: str) -> httpx.AsyncClient:
+    """A client of one connection to this endpoint, without a proxy where it is on this machine."""
     return httpx.AsyncClient(
         verify=_certificates(),
         timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=10),
         headers={"Authorization": f"Bearer {key}"} if key else {},
-        limits=httpx.Limits(max_connections=places, max_keepalive_connections=places),
-        mounts={
-            "all://127.0.0.1": None,
-            "all://localhost": None,
-            "all://[::1]": None,
-        },  # no proxy on the way
+        limits=httpx.Limits(max_connections=1),
+        trust_env=httpx.URL(endpoint).host not in _HERE,
     )
 
 

@@ -576,6 +576,7 @@ def test_endpoints_may_be_given_with_or_without_their_path():
     forms = ["http://a:8000", "http://a:8000/", "http://a:8000/v1", "http://a:8000/v1/chat/completions"]
 
     assert {setup_of(form).endpoints for form in forms} == {("http://a:8000/v1",)}
+    assert setup_of(*forms).endpoints == ("http://a:8000/v1",), "one server, however often it is named"
     assert setup_of("https://a/llm/v1").endpoints == ("https://a/llm/v1",)
 
 
