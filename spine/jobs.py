@@ -30,6 +30,7 @@ from spine.run import Run
 _JOB_VARIABLE = "POPFACTORY_JOB"
 _WRITE_EVERY_S = 0.5
 _LINES_KEPT = 50
+_POINTS_KEPT = 256
 _BEGINS_S = 60.0  # a process that has told its journal nothing by then never started
 
 
@@ -53,8 +54,8 @@ class Job:
     started: float = 0.0
     """Seconds since 1970, as all times here."""
     ended: float | None = None
-    stage_started: float = 0.0
-    stage_done_before: int = 0
+    points: list[tuple[float, int]] = field(default_factory=list)
+    """Of this stage: when how much was done, the first when the job began it; of a long one every so many."""
     updated: float = 0.0
     message: str = ""
     """Why it failed."""
@@ -62,10 +63,16 @@ class Job:
 
     @property
     def rate(self) -> float | None:
-        """Units a second in this stage since the job began it; None before the first."""
-        elapsed = self.updated - self.stage_started
-        fresh = self.done - self.stage_done_before
-        return fresh / elapsed if fresh > 0 and elapsed > 0 else None
+        """Units a second over the newer half of the time that the stage has taken in this job; None before the first.
+
+        What a start costs, and how busy the machine was before, have no part in it.
+        """
+        if len(self.points) < 2:
+            return None
+        *earlier, (now, done) = self.points
+        middle = (earlier[0][0] + now) / 2
+        since, before = next((point for point in earlier if point[0] >= middle), earlier[-1])
+        return (done - before) / (now - since) if done > before and now > since else None
 
     @property
     def eta_s(self) -> float | None:
@@ -331,10 +338,15 @@ def _apply(job: Job, entry: dict[str, Any]) -> None:
             job.started = job.started or entry["time"]
         case "stage":
             job.stage, job.total, job.unit = entry["stage"], entry["total"], entry["unit"]
-            job.done = job.stage_done_before = entry["done"]
-            job.stage_started, job.failures = entry["time"], {}
+            job.done, job.failures = entry["done"], {}
+            job.points = [(entry["time"], job.done)]
         case "advance":
             job.done += entry["units"]
+            job.points.append((entry["time"], job.done))
+            if len(job.points) > _POINTS_KEPT:
+                job.points = job.points[
+                    ::2
+                ]  # with the first and the last, for there is an odd number of them
             for reason, count in entry["failures"].items():
                 job.failures[reason] = job.failures.get(reason, 0) + count
         case "line":

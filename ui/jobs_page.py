@@ -82,7 +82,7 @@ def _story(desk: Desk, job_id: str) -> dict[str, Any]:
     return {
         "stages": [
             asdict(stage)
-            | {"lines": [], "rate": stage.rate, "began": stage.stage_started}
+            | {"lines": [], "points": [], "rate": stage.rate, "began": stage.points[0][0]}
             | {"meanings": {name: RULES[name] for name in stage.failures if name in FILTERS}}
             for stage in stages_of(desk.run, job_id)
         ],

@@ -50,6 +50,47 @@ def test_a_journal_tells_what_its_stage_told(tmp_path):
     assert read_job(run, journal.job_id).state == "done"
 
 
+def _written(run, job_id, entries):
+    """A journal with these entries, as (seconds since the stage began, units that were done since the last)."""
+    begun = {
+        "time": 1000.0,
+        "event": "stage",
+        "stage": "caption",
+        "total": 1_000,
+        "unit": "pictures",
+        "done": 100,
+    }
+    lines = [
+        {"time": 990.0, "event": "started", "command": ["caption"], "pid": os.getpid(), "process_start": ""},
+        begun,
+    ]
+    lines += [{"time": 1000 + at, "event": "advance", "units": n, "failures": {}} for at, n in entries]
+    run.jobs.mkdir(exist_ok=True)
+    (run.jobs / f"{job_id}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_job(run, job_id)
+
+
+@pytest.mark.parametrize(
+    ("entries", "rate"),
+    [
+        ([], None),
+        ([(4, 20)], 5),
+        ([(4, 20), (5, 20)], 20),  # the first took as long as it does to get warm
+        ([(10 + n, 2 * n) for n in range(4)], 4),
+        (
+            [(n, 1) for n in range(1, 101)] + [(100 + n, 7) for n in range(1, 101)],
+            7,
+        ),  # faster since half of the time
+        ([(n / 2, 3) for n in range(1, 20_001)], 6),
+    ],
+)
+def test_the_rate_is_that_of_the_newer_half_of_the_time(tmp_path, entries, rate):
+    job = _written(Run(tmp_path), "a-1", entries)
+
+    assert job.done == 100 + sum(n for _, n in entries)
+    assert job.rate == (None if rate is None else pytest.approx(rate, rel=0.02))
+
+
 def test_a_job_whose_process_was_killed_is_lost(tmp_path):
     code = (
         "import os, sys, pathlib; from spine.jobs import Journal; from spine.run import Run\n"
