@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from captioner.embedded import EmbeddedSetup
-from captioner.engine import CaptionFailure, Engine, Prepared, Sampling, Setup
+from captioner.engine import CaptionFailure, Engine, Prepared, Reply, Sampling, Setup
 from captioner.http import HttpSetup
 from captioner.pictures import read_ahead
+from captioner.replies import KeptReplies
 from captioner.rows import Row, caption_row
 from captioner.second_try import Answer, asked_twice
 from captioner.worklist import Unit, captioner_id
@@ -78,6 +79,7 @@ class Asked:
         batch: Sequence[Unit],
         pictures: Sequence[Prepared | CaptionFailure],
         take: int = 0,
+        kept: KeptReplies | None = None,
     ) -> list[Row]:
         """Ask an engine of this captioner about a batch.
 
@@ -86,12 +88,15 @@ class Asked:
             batch: What the pictures are of.
             pictures: One a unit, as that engine has read it, or why it can't be used.
             take: 0 for the likeliest words; else the seed of those that are drawn.
+            kept: Has replies that need not be asked for again, and is given those that come.
 
         Returns:
             One row for each picture of each unit, in order.
         """
-        good = [picture for picture in pictures if isinstance(picture, Prepared)]
-        answers = iter(self._answers(engine, good, Sampling(take) if take else None))
+        good = [
+            (unit, each) for unit, each in zip(batch, pictures, strict=True) if isinstance(each, Prepared)
+        ]
+        answers = iter(self._answers(engine, good, Sampling(take) if take else None, kept))
         outcomes = [next(answers) if isinstance(one, Prepared) else one for one in pictures]
         rows = []
         for unit, outcome in zip(batch, outcomes, strict=True):
@@ -100,10 +105,34 @@ class Asked:
         return rows
 
     def _answers(
-        self, engine: Engine, images: Sequence[Prepared], sampling: Sampling | None
+        self,
+        engine: Engine,
+        good: Sequence[tuple[Unit, Prepared]],
+        sampling: Sampling | None,
+        kept: KeptReplies | None,
     ) -> list[Answer | CaptionFailure]:
         length = self.config.max_new_tokens
-        replies = engine.describe(images, self.prompt, length, sampling=sampling)
+        replies = self._replies(engine, good, sampling, kept)
         if self.config.second_try and sampling is None:
-            return asked_twice(engine, images, replies, self.prompt, length)
+            return asked_twice(engine, [picture for _, picture in good], replies, self.prompt, length)
         return [reply if isinstance(reply, CaptionFailure) else Answer(reply) for reply in replies]
+
+    def _replies(
+        self,
+        engine: Engine,
+        good: Sequence[tuple[Unit, Prepared]],
+        sampling: Sampling | None,
+        kept: KeptReplies | None,
+    ) -> list[Reply | CaptionFailure]:
+        """The first replies, those that are kept without asking."""
+        known = [kept.find(unit.caption_id) if kept is not None else None for unit, _ in good]
+        missing = [each for each, reply in zip(good, known, strict=True) if reply is None]
+
+        def heard(place: int, reply: Reply) -> None:
+            if kept is not None:
+                kept.keep(missing[place][0], reply)
+
+        pictures = [picture for _, picture in missing]
+        length = self.config.max_new_tokens
+        asked = iter(engine.describe(pictures, self.prompt, length, sampling=sampling, heard=heard))
+        return [next(asked) if reply is None else reply for reply in known]

@@ -5,14 +5,12 @@ whole batches. So a run that was stopped goes on with the very batches an unbrok
 says of a picture can depend on its neighbours in the batch (docs/captioning.md).
 """
 
-import json
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -22,15 +20,17 @@ from captioner.asked import Asked
 from captioner.comparison import ask_blank
 from captioner.cost import Spent, spent_on, told
 from captioner.engine import CaptionFailure, Engine, Prepared
+from captioner.failed import let_go, take_in_hand
 from captioner.figures import NO_YARDSTICKS, Yardsticks, figures_of
 from captioner.listed import Listed, is_named, on_a_list
+from captioner.replies import KeptReplies
 from captioner.report_page import publish_report
 from captioner.rows import Row, caption_row
 from captioner.shelves import bring_forward
 from captioner.tally import COUNTED, tally
-from captioner.worklist import Unit, kept_rows, narrowed, read_done, read_units
+from captioner.worklist import Unit, narrowed, read_done, read_units
 from spine.progress import SILENT, Progress
-from spine.publish import publish_json, publish_table
+from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.stage import MANIFEST, Manifest, Stage, find_manifest, read_manifest
 from spine.table_files import read_parts
@@ -39,12 +39,15 @@ from spine.tables import CAPTIONS
 Item = TypeVar("Item")
 
 BATCHES_A_PART = 8
-"""A killed run has lost what it did since its last part: the work of this many batches at most."""
+"""Batches that are published together; replies that came since the last part are kept beside (`captioner.replies`)."""
+
+TELL_EVERY_S = 0.5
+"""Seconds between two words of progress while a batch is under way."""
 
 SAY_EVERY_S = 60.0
 """Seconds between two lines about what was spent."""
 
-_RETRYING = ".retrying.json"  # what a call with failed_only took in hand: a kill forgets none
+_REPLIES = ".replies.jsonl"
 
 
 def caption(
@@ -102,8 +105,10 @@ def caption(
     if stage.published is not None:
         return stage.published
     bring_forward(run, who.captioner, discard=force)
+    if force:
+        (run.captions / _REPLIES).unlink(missing_ok=True)
     if failed_only:
-        asked = _taken_in_hand(run, asked)
+        asked = take_in_hand(run, asked)
     work = _Work(run, who, progress)
     work.do(units, asked, limit)
     return _closed(stage, units, work, yardsticks)
@@ -112,27 +117,6 @@ def caption(
 def _has_failed(run: Run) -> bool:
     manifest = find_manifest(run.captions)
     return manifest is None or manifest.counts.get("failed", 0) > 0
-
-
-def _taken_in_hand(run: Run, asked: Sequence[Unit]) -> list[Unit]:
-    """The units that failed before, their rows removed; of a call that was killed, those it still had to do."""
-    numbers = {number for unit in asked for number in unit.ids}
-    rows = kept_rows(run, lambda part: [True] * part.num_rows)
-    failed = rows.filter(pc.equal(rows["status"], "failed"))["id"].to_pylist()
-    path = run.captions / _RETRYING
-    wanted = (set(failed) | _noted(path)) & numbers
-    publish_json(path, sorted(wanted))
-
-    def holds(part: pa.Table) -> list[bool]:
-        pairs = zip(part["id"].to_pylist(), part["status"].to_pylist(), strict=True)
-        return [status != "failed" or number not in wanted for number, status in pairs]
-
-    kept_rows(run, holds)
-    return [unit for unit in asked if wanted.intersection(unit.ids)]
-
-
-def _noted(path: Path) -> set[int]:
-    return set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
 
 
 class _Work:
@@ -145,6 +129,9 @@ class _Work:
         self._spent, self._said = Spent(), time.monotonic()
         self._asked: set[int] = set()
         self._listed = Listed(run)
+        self._kept: KeptReplies | None = None
+        self._early: dict[str, int] = {}
+        """Pictures of each caption id that progress knows of though their batch is under way."""
 
     def do(self, units: Sequence[Unit], asked: Sequence[Unit], limit: int | None) -> None:
         """Caption what is asked for and not yet there."""
@@ -159,10 +146,13 @@ class _Work:
             engine = self.who.setup.load()
             try:
                 ask_blank(self.run, self.who, engine)
+                self._kept = KeptReplies(self.run.captions / _REPLIES)
                 self._publish_all(self._batches(engine, missing))
             finally:
                 engine.close()
-        (self.run.captions / _RETRYING).unlink(missing_ok=True)
+                if self._kept is not None:
+                    self._kept.close()
+        let_go(self.run)
         self.progress.end()
 
     def _begin(self) -> None:
@@ -230,11 +220,23 @@ class _Work:
                 for batch, pictures in read:
                     asking.append(threads.submit(self._rows, engine, batch, pictures))
                     if len(asking) == overlap:
-                        yield self._told(asking.popleft().result())
+                        yield self._awaited(asking.popleft())
                 while asking:
-                    yield self._told(asking.popleft().result())
+                    yield self._awaited(asking.popleft())
             finally:
                 engine.close()  # or what is still being asked would be waited for
+
+    def _awaited(self, asked: Future[list[Row]]) -> list[Row]:
+        """A batch's rows when they are there; meanwhile progress is told of what has come of it and of the next."""
+        while not wait([asked], TELL_EVERY_S).done:
+            if early := self._fresh():
+                self._early |= early
+                self.progress.advance(sum(early.values()))
+        return self._told(asked.result())
+
+    def _fresh(self) -> dict[str, int]:
+        """How many pictures each reply is of that has come since this was last asked, by caption id."""
+        return {unit.caption_id: len(unit.ids) for unit in self._kept.fresh()} if self._kept else {}
 
     def _to_be_read(self, batch: Sequence[Unit]) -> list[Unit]:
         """The same; what a list names by now is not opened."""
@@ -250,7 +252,7 @@ class _Work:
             on_a_list(rules[unit.ids[0]]) if is_named(unit, rules) else picture
             for unit, picture in zip(batch, pictures, strict=True)
         ]
-        rows = who.rows(engine, batch, put)
+        rows = who.rows(engine, batch, put, kept=self._kept)
         for place, row in enumerate(rows):
             if (
                 row["id"] in rules
@@ -268,7 +270,13 @@ class _Work:
             yield item
 
     def _told(self, rows: list[Row]) -> list[Row]:
-        self.progress.advance(len(rows), dict(Counter(row["reason"] for row in rows if row["reason"])))
+        """The same; progress is told of these rows, and of what else has come."""
+        fresh, names = self._fresh(), {row["caption_id"] for row in rows}
+        known = sum(self._early.pop(name, 0) for name in names)
+        others = {name: pictures for name, pictures in fresh.items() if name not in names}
+        self._early |= others
+        failures = Counter(row["reason"] for row in rows if row["reason"])
+        self.progress.advance(len(rows) - known + sum(others.values()), dict(failures))
         return rows
 
     def _publish(self, rows: list[Row]) -> None:
@@ -277,6 +285,8 @@ class _Work:
         table = pa.Table.from_pylist(rows, CAPTIONS)
         publish_table(path, table)
         self.here.update(row["id"] for row in rows)
+        if self._kept is not None:
+            self._kept.settle(row["caption_id"] for row in rows)
         self._spent += spent_on(table)
         if time.monotonic() - self._said >= SAY_EVERY_S:
             self.progress.say(f"so far {told(self._spent, self._spent.cost(self.who.config))}")
@@ -302,6 +312,7 @@ def _closed(stage: Stage, units: Sequence[Unit], work: _Work, yardsticks: Yardst
         "demo_models": setup.is_demo,
     }
     if rows.num_rows == len(selected):
+        (work.run.captions / _REPLIES).unlink(missing_ok=True)
         sample = work.who.config.agreement_sample
         facts["figures"] = figures_of(work.run, rows, work.who.captioner, sample, yardsticks)
         publish_report(work.run, rows, counts, facts)

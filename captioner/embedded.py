@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from captioner.checkpoint import Checkpoint, find_checkpoint
-from captioner.engine import CaptionFailure, Prepared, Reply, Sampling, Wanted
+from captioner.engine import CaptionFailure, Heard, Prepared, Reply, Sampling, Wanted
 from captioner.loading import load_model, token_set
 from captioner.memory import give_back_memory, in_halves
 from captioner.pictures import PREPROCESSING, load_picture
@@ -146,6 +146,7 @@ class EmbeddedEngine:
         max_new_tokens: int,
         repetition_penalty: float = 1.0,
         sampling: Sampling | None = None,
+        heard: Heard | None = None,
     ) -> list[Reply | CaptionFailure]:
         """Describe the pictures as one batch; see `captioner.engine.Engine.describe`.
 
@@ -156,10 +157,13 @@ class EmbeddedEngine:
             return []
         pictures = [each if isinstance(each, Prepared) else self._prepared(each) for each in images]
         ask = functools.partial(self._ask, text, max_new_tokens, repetition_penalty, sampling)
-        if sampling is None:
-            return in_halves(pictures, ask, self._out_of_memory)
-        # One by one: the draws of a batch depend on who else is in it.
-        return [in_halves([picture], ask, self._out_of_memory)[0] for picture in pictures]
+        # Drawn words one by one: the draws of a batch depend on who else is in it.
+        batches = [pictures] if sampling is None else [[picture] for picture in pictures]
+        replies = [reply for batch in batches for reply in in_halves(batch, ask, self._out_of_memory)]
+        for place, reply in enumerate(replies):
+            if heard is not None and isinstance(reply, Reply):
+                heard(place, reply)
+        return replies
 
     def _rendered(self, prompt: Prompt) -> str:
         mark = str(self._processor.image_token)

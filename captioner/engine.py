@@ -1,6 +1,6 @@
 """What every captioner looks like from outside: pictures and a prompt in, texts and why they ended out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -51,6 +51,10 @@ class Reply:
 
     prompt_tokens: int | None = None
     """Of picture and prompt, each time they were put to the model; None where a server doesn't say."""
+
+
+Heard = Callable[[int, Reply], None]
+"""Told of a reply as soon as it has come, with the place of its picture among those asked of; from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,7 @@ class Engine(Protocol):
         max_new_tokens: int,
         repetition_penalty: float = 1.0,
         sampling: Sampling | None = None,
+        heard: Heard | None = None,
     ) -> list[Reply | CaptionFailure]:
         """Describe each picture.
 
@@ -160,6 +165,7 @@ class Engine(Protocol):
             max_new_tokens: Length of a reply at most.
             repetition_penalty: What the likelihood of words that are there already is divided by; 1 is off.
             sampling: None for greedy.
+            heard: Told of each reply, also where the call then fails.
 
         Returns:
             One for each picture, in order. A failure concerns its own picture alone.

@@ -23,7 +23,7 @@ from PIL import Image
 
 from captioner.answers import UNREACHABLE, Busy, bounded_body, pause_s, understood
 from captioner.checkpoint import DEMO_FOLDER
-from captioner.engine import CaptionFailure, Prepared, Reply, Sampling, Wanted
+from captioner.engine import CaptionFailure, Heard, Prepared, Reply, Sampling, Wanted
 from captioner.lanes import Lane, Lanes
 from captioner.pictures import PREPROCESSING, blank_picture
 from captioner.sending import SENT, question_body, read_to_send, ready_to_send
@@ -179,6 +179,7 @@ class HttpEngine:
         max_new_tokens: int,
         repetition_penalty: float = 1.0,
         sampling: Sampling | None = None,
+        heard: Heard | None = None,
     ) -> list[Reply | CaptionFailure]:
         """Describe the pictures, as many at once as may be in flight; see `captioner.engine.Engine.describe`."""
         self._shortest = min(self._shortest or max_new_tokens, max_new_tokens)
@@ -192,22 +193,29 @@ class HttpEngine:
         if repetition_penalty != 1:
             # No field of OpenAI's: vLLM, SGLang and LMDeploy know the first, llama.cpp the second.
             question |= {"repetition_penalty": repetition_penalty, "repeat_penalty": repetition_penalty}
-        return self._do(self._describe(images, prompt, question))
+        return self._do(self._describe(images, prompt, question, heard))
 
     async def _describe(
-        self, images: Sequence[Image.Image | Prepared], prompt: Prompt, question: dict[str, Any]
+        self,
+        images: Sequence[Image.Image | Prepared],
+        prompt: Prompt,
+        question: dict[str, Any],
+        heard: Heard | None,
     ) -> list[Reply | CaptionFailure]:
         # Beside those under way as many more, encoded and ready to go.
         places = asyncio.Semaphore(2 * self.setup.in_flight * len(self.setup.endpoints))
 
-        async def one(image: Image.Image | Prepared) -> Reply | CaptionFailure:
+        async def one(place: int, image: Image.Image | Prepared) -> Reply | CaptionFailure:
             async with places:
                 picture = (
                     image if isinstance(image, Prepared) else await asyncio.to_thread(ready_to_send, image)
                 )
-                return await self._ask(picture, prompt, question)
+                answer = await self._ask(picture, prompt, question)
+            if heard is not None and isinstance(answer, Reply):
+                heard(place, answer)
+            return answer
 
-        tasks = [asyncio.create_task(one(image)) for image in images]
+        tasks = [asyncio.create_task(one(place, image)) for place, image in enumerate(images)]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
