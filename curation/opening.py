@@ -7,7 +7,7 @@ from functools import partial
 
 from PIL import Image, ImageOps
 
-from curation.pdq import pdq
+from curation.pdq import LARGEST_PX, pdq
 from spine.errors import ImageError
 from spine.images import Picture, open_picture
 from spine.lists import LOOK_EVERY_S, ListsInForce
@@ -87,7 +87,7 @@ def open_content(content: bytes, max_side_px: int, copied: bool = False) -> Open
         max_side_px: Scale it down where its longer side is over this; 0 never does.
         copied: Make a small copy too.
     """
-    found = measured(content)
+    found = measured(content, max_side_px)
     if isinstance(found, Refused):
         return found
     opened, picture = found
@@ -102,15 +102,20 @@ def _small(image: Image.Image) -> bytes:
     scale = SMALL_SIDE_PX / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
     kept = io.BytesIO()
-    image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0).save(kept, "JPEG", quality=90)
+    image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0).save(kept, "JPEG", quality=90)
     return kept.getvalue()
 
 
-def measured(content: bytes) -> tuple[Opened, Picture] | Refused:
-    """What is measured of a picture, and the opened picture; in a worker."""
+def measured(content: bytes, least_px: int = 0) -> tuple[Opened, Picture] | Refused:
+    """What is measured of a picture, and the opened picture; in a worker.
+
+    Args:
+        content: Its bytes.
+        least_px: Pixels of the shorter side that are needed of the opened picture, beyond those of a small copy.
+    """
     sha256 = hashlib.sha256(content).hexdigest()
     try:
-        picture = open_picture(content)
+        picture = open_picture(content, least_px=max(least_px, LARGEST_PX))
     except ImageError as error:
         return Refused(error.reason, str(error), sha256)
     opened = Opened(

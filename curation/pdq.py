@@ -17,9 +17,11 @@ from PIL import Image
 MIN_QUALITY = 50
 """A flatter picture gets no hash: it would match anything as flat."""
 
+LARGEST_PX = 512
+"""Longer side that is looked at: a larger picture is brought down to it."""
+
 _SIDE = 64
 _BITS = 16
-_LARGEST_PX = 512
 
 _Floats = npt.NDArray[np.float32]
 
@@ -38,8 +40,8 @@ def pdq(image: Image.Image) -> tuple[str, ...]:
     Returns:
         Eight hashes; none where the picture is too flat.
     """
-    if max(image.size) > _LARGEST_PX:
-        factor = _LARGEST_PX / max(image.size)
+    if max(image.size) > LARGEST_PX:
+        factor = LARGEST_PX / max(image.size)
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         image = image.resize(size, Image.Resampling.BOX)
     luma = np.asarray(image.convert("L"), dtype=np.float32)

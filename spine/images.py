@@ -110,13 +110,13 @@ class Picture:
     """An opened picture."""
 
     image: Image.Image
-    """Mode RGB, upright, decoded."""
+    """Mode RGB, upright, decoded; a JPEG at a half, a quarter or an eighth of its size where that was enough."""
 
     width: int
-    """Pixels, after EXIF rotation."""
+    """Pixels of the picture itself, after EXIF rotation."""
 
     height: int
-    """Pixels, after EXIF rotation."""
+    """Pixels of the picture itself, after EXIF rotation."""
 
     format: str
     """One of FORMATS."""
@@ -125,23 +125,30 @@ class Picture:
     """Tags by name as JSON, without place and maker notes; None where it has none."""
 
 
-def open_picture(content: bytes) -> Picture:
+def open_picture(content: bytes, *, least_px: int = 0) -> Picture:
     """Decode a picture's first frame as upright 8-bit RGB.
 
     16-bit and floating-point pictures are scaled to 8 bits, not clipped; transparency is laid over white.
 
     Args:
         content: The file's bytes.
+        least_px: So many pixels of the shorter side are enough: a larger JPEG is decoded at a part of its size, in
+            half the time. 0 needs them all. Damage is seen all the same.
 
     Raises:
         ImageError: With reason empty_file, too_many_bytes, not_an_image, unsupported_format,
             too_many_pixels, out_of_memory or truncated.
     """
     image = _open(content)
+    width, height = image.size
     try:
+        if least_px and image.format == "JPEG":
+            part = max(1, min(width, height) // least_px)
+            image.draft(None, (width // part, height // part))
         image.load()
         exif = _exif(image)
-        turn = _UPRIGHT.get(_orientation(image, content))
+        orientation = _orientation(image, content)
+        turn = _UPRIGHT.get(orientation)
         rgb = _rgb(image)
         upright = rgb.transpose(turn) if turn is not None else rgb
         upright.info = {}  # or whoever looks for an orientation finds the old one and turns it again
@@ -151,7 +158,9 @@ def open_picture(content: bytes) -> Picture:
         raise ImageError("out_of_memory", "more memory is needed than there is") from None
     except _DECODER_ERRORS as error:
         raise ImageError("truncated", f"damaged or cut off: {_said(error)}") from None
-    return Picture(upright, upright.width, upright.height, _format(image), exif)
+    if orientation >= 5:
+        width, height = height, width
+    return Picture(upright, width, height, _format(image), exif)
 
 
 def open_header(content: bytes) -> tuple[int, int, str]:
@@ -183,7 +192,7 @@ def thumbnail(content: bytes, side_px: int, *, blurred: bool = False) -> bytes:
     Raises:
         ImageError: As open_picture.
     """
-    return thumbnail_of(open_picture(content).image, side_px, blurred=blurred)
+    return thumbnail_of(open_picture(content, least_px=side_px).image, side_px, blurred=blurred)
 
 
 def thumbnail_of(image: Image.Image, side_px: int, *, blurred: bool = False) -> bytes:
@@ -194,7 +203,7 @@ def thumbnail_of(image: Image.Image, side_px: int, *, blurred: bool = False) -> 
         few = image.resize(_shrunk(image.size, left), Image.Resampling.BOX)
         small = few.resize(small.size, Image.Resampling.BICUBIC)
     kept = io.BytesIO()
-    small.save(kept, "WEBP", quality=75)
+    small.save(kept, "WEBP", quality=75, method=2)  # the usual 4 takes two thirds more time for 5 % fewer bytes
     return kept.getvalue()
 
 

@@ -8,7 +8,8 @@ import pytest
 import skimage
 from PIL import Image, ImageEnhance
 
-from curation.pdq import pdq
+from curation.pdq import LARGEST_PX, pdq
+from spine.images import open_picture
 
 PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
 REFERENCE = {
@@ -50,6 +51,16 @@ def test_what_happens_to_pictures_on_the_web_stays_within_31_bits_and_another_pi
     for other in sorted(REFERENCE):
         if other != "astronaut.png":
             assert min(differing(pdq(original)[0], each) for each in pdq(photograph(other))) > 60
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCE))
+def test_a_jpeg_opened_at_a_part_of_its_size_has_nearly_the_hash_of_the_whole(name):
+    kept = io.BytesIO()
+    photograph(name).resize((2000, 1500)).save(kept, "JPEG", quality=90)
+    whole, part = (open_picture(kept.getvalue(), least_px=least) for least in (0, LARGEST_PX))
+
+    assert part.image.size == (1000, 750)
+    assert differing(pdq(part.image)[0], pdq(whole.image)[0]) <= 8  # of 31 that a list allows
 
 
 def test_a_flat_picture_has_no_hash():

@@ -205,6 +205,34 @@ def test_random_damage_gives_a_picture_or_a_named_refusal_and_nothing_else():
     assert refused > 50
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_where_that_is_enough(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = Image.radial_gradient("L").resize((1300, 900)).convert("RGB")
+    smooth.paste("red", (0, 0, 400, 300))
+    content = encoded(smooth, "JPEG", quality=95, exif=exif)
+    whole = open_picture(content)
+
+    part = open_picture(content, least_px=400)
+
+    assert (part.width, part.height, part.exif) == (whole.width, whole.height, whole.exif)
+    assert sorted(part.image.size) == [450, 650]  # a half: a third is none of libjpeg's
+    halved = np.asarray(whole.image.reduce(2), dtype=np.int16)
+    assert np.abs(np.asarray(part.image, dtype=np.int16) - halved).mean() < 1.5
+    assert open_picture(content, least_px=901).image.size == whole.image.size
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_cut_off_is_refused_at_a_part_of_its_size_too(progressive):
+    noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
+    content = encoded(Image.fromarray(noise), "JPEG", progressive=progressive)
+    for kept in (0.5, 0.9, 0.99):
+        with pytest.raises(ImageError) as refused:
+            open_picture(content[: int(len(content) * kept)], least_px=100)
+        assert refused.value.reason == "truncated"
+
+
 def test_exif_is_kept_as_json_without_the_place():
     exif = Image.Exif()
     exif[0x010F] = "Maker\x00"
