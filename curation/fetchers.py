@@ -110,15 +110,17 @@ def fetch_divided(task: Task, candidates: Sequence[Row], processes: int) -> Iter
     given = replace(task, config=replace(task.config, fetch=own))
     at_work: dict[Connection, BaseProcess] = {}
     try:
-        for share in shares:
-            ours, theirs = context.Pipe(duplex=False)
-            process: BaseProcess = context.Process(
-                target=_fetch, args=(theirs, given, share, used), name="fetch"
-            )
+        for _ in shares:
+            ours, theirs = context.Pipe()
+            process: BaseProcess = context.Process(target=_fetch, args=(theirs, given, used), name="fetch")
             with interrupts_held():
                 process.start()
             theirs.close()
             at_work[ours] = process
+        for pipe, share in zip(at_work, shares, strict=True):
+            # Not with its start, which would wait until it has read it, and the next start with it.
+            with contextlib.suppress(OSError):  # it ended: _rows says so
+                pipe.send(share)
         yield from _rows(at_work)
         for process in at_work.values():
             process.join(_END_S)  # it ends its own processes
@@ -156,12 +158,12 @@ def _ended(process: BaseProcess) -> str:
     )
 
 
-def _fetch(pipe: Connection, task: Task, candidates: list[Row], used: "Synchronized[int]") -> None:
-    """Fetch a share and send its rows; in a process of its own."""
+def _fetch(pipe: Connection, task: Task, used: "Synchronized[int]") -> None:
+    """Be sent a share, fetch it and send its rows; in a process of its own."""
     follow_parent()
-    with contextlib.suppress(BrokenPipeError), ExitStack() as stack:
+    with contextlib.suppress(EOFError, BrokenPipeError), ExitStack() as stack:
         try:
-            for row in _intake(task, stack, used).bring(candidates):
+            for row in _intake(task, stack, used).bring(pipe.recv()):
                 pipe.send_bytes(json.dumps({"row": row}).encode())
             pipe.send_bytes(b'{"done": true}')
         except FactoryError as error:
