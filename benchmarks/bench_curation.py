@@ -43,7 +43,7 @@ from spine.ids import laion_id
 from spine.images import open_picture
 from spine.publish import publish_table
 from spine.run import Run, part_path
-from spine.settings import Config, FetchConfig, FiltersConfig, SelectConfig
+from spine.settings import TWO_STEP, Config, FetchConfig, FiltersConfig, SelectConfig
 from spine.stage import MANIFEST, Stage
 from spine.table_files import read_parts, read_table
 from spine.tables import IMAGES, NEIGHBOURS, SELECTION, Vectors
@@ -79,7 +79,8 @@ def main() -> None:
     quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as folder:
         with drawn_web() as (port, web):
-            measure_fetch(Path(folder) / "fetch", port, web, 4_000 if quick else 20_000)
+            for mode in ("one-step", TWO_STEP):
+                measure_fetch(Path(folder) / f"fetch-{mode}", port, web, 8_000 if quick else 20_000, mode)
         with drawn_web() as (port, web):
             measure_fill(Path(folder) / "fill", port, web, 40 if quick else 200)
         measure_tables(Path(folder) / "tables", 1_000_000)
@@ -105,9 +106,9 @@ def drawn_web() -> Iterator[tuple[int, Web]]:
         server.join()
 
 
-def measure_fetch(folder: Path, port: int, web: Web, pictures: int) -> None:
-    """Pictures and addresses a second."""
-    run = planted(folder, port, [pictures])
+def measure_fetch(folder: Path, port: int, web: Web, pictures: int, mode: str) -> None:
+    """Pictures and addresses a second; in two-step mode a thumbnail of each is made and stored."""
+    run = planted(folder, port, [pictures], mode)
     (server,) = multiprocessing.active_children()
     started, used, served_s = time.perf_counter(), _cpu_s(), _cpu_of(server.pid)
     with _memory_watched(server.pid) as peak:
@@ -129,8 +130,9 @@ def measure_fetch(folder: Path, port: int, web: Web, pictures: int) -> None:
         "load": round(os.getloadavg()[0], 1),
         "peak_mb": max(peak),
     }
-    report("fetch_pictures", manifest.counts["fetched"] / taken_s, "pictures/s", at_least=300, **conditions)
-    report("fetch_addresses", pictures / taken_s, "addresses/s", **conditions)
+    figure = "fetch_thumbnails" if mode == TWO_STEP else "fetch_pictures"
+    report(figure, manifest.counts["fetched"] / taken_s, "pictures/s", at_least=300, **conditions)
+    report(f"{figure}_addresses", pictures / taken_s, "addresses/s", **conditions)
 
 
 def _cpu_s() -> float:
@@ -294,18 +296,19 @@ def _saved_anew(image: Image.Image, quality: int, shrunk: int) -> Image.Image:
     return Image.open(kept).convert("RGB")
 
 
-def planted(folder: Path, port: int, depths: list[int]) -> Run:
+def planted(folder: Path, port: int, depths: list[int], mode: str = "one-step") -> Run:
     """A run whose neighbours are addresses of the drawn web: of KINDS one after another.
 
     Args:
         folder: The run's.
         port: Of the drawn web.
         depths: Neighbours of each centroid.
+        mode: As [fetch] mode.
     """
     run = Run(folder)
     folder.mkdir(parents=True)
     config = Config(
-        fetch=FetchConfig(timeout_s=10.0),
+        fetch=FetchConfig(mode=mode, timeout_s=10.0),
         filters=FiltersConfig(min_side_px=SIDE_PX, pwatermark_max=None),
         select=SelectConfig(quota_per_centroid=QUOTA),
     )
