@@ -203,7 +203,8 @@ def thumbnail_of(image: Image.Image, side_px: int, *, blurred: bool = False) -> 
         few = image.resize(_shrunk(image.size, left), Image.Resampling.BOX)
         small = few.resize(small.size, Image.Resampling.BICUBIC)
     kept = io.BytesIO()
-    small.save(kept, "WEBP", quality=75, method=2)  # the usual 4 takes two thirds more time for 5 % fewer bytes
+    # The usual method, 4, takes two thirds more time for 5 % fewer bytes.
+    small.save(kept, "WEBP", quality=75, method=2)
     return kept.getvalue()
 
 
