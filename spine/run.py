@@ -47,6 +47,21 @@ STAGES = (
 )
 """The folders stages write, in the order of the data."""
 
+_WRITTEN_BY = {
+    "concepts": "embed {run} concepts",
+    "pool": "embed {run} pool",
+    "centroids": "centroids {run}",
+    "index": "index {run}",
+    "neighbours": "retrieve {run}",
+    "images": "fetch {run}",
+    "scores": "score {run}",
+    "selection": "select {run}",
+    "captions": "caption {run}",
+    "release": "release {run}",
+    "pool-scores": "score {run} --pool",
+}
+_CONFIG = "popfactory.toml"
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -57,7 +72,7 @@ class Run:
     @property
     def config(self) -> Path:
         """popfactory.toml."""
-        return self.folder / "popfactory.toml"
+        return self.folder / _CONFIG
 
     @property
     def prompts(self) -> Path:
@@ -258,6 +273,15 @@ class Run:
                 f"{self.folder}: no popfactory.toml here; make one with `popfactory init {self.folder}`"
             )
         return self
+
+
+def written_by(path: Path) -> str:
+    """The command that writes a stage's folder, or a file in it, as advice: "run `popfactory select RUN`, or ..."."""
+    for place in (path, *path.parents):
+        if place.name in _WRITTEN_BY and (place.parent / _CONFIG).is_file():
+            command = _WRITTEN_BY[place.name].format(run=place.parent)
+            return f"run `popfactory {command}`, or all stages with `popfactory run {place.parent}`"
+    return "run the stage that writes it"
 
 
 def part_path(folder: Path, number: int) -> Path:

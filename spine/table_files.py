@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spine.errors import DataError
-from spine.run import part_paths
+from spine.run import part_paths, written_by
+from spine.stage import MANIFEST
 
+_ANEW = "take damage away with `popfactory verify RUN --remove-damaged`, then run the stage again"
 _ADDED = frozenset(
     [
         "violence",
@@ -101,12 +103,10 @@ def _read(path: Path, schema: pa.Schema, read: Callable[[pq.ParquetFile], pa.Tab
         for name in _ADDED.intersection(schema.names).difference(table.column_names):
             table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
     except FileNotFoundError:
-        raise DataError(f"{path}: missing; run the stage that writes it again") from None
+        finished = (path.parent / MANIFEST).is_file()
+        raise DataError(f"{path}: missing; {_ANEW if finished else written_by(path)}") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{path}: can't be read ({_first_line(error)}); take it away with `popfactory verify RUN "
-            "--remove-damaged` and run the stage that writes it again"
-        ) from None
+        raise DataError(f"{path}: can't be read ({_first_line(error)}); {_ANEW}") from None
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.column_names)}")
