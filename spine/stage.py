@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from spine.errors import DataError
 from spine.publish import publish_json, sha256_of, sweep
+from spine.run import written_by
 
 SCHEMA_VERSION = 1
 """Of the manifest and of every table; a reader refuses a newer one."""
@@ -40,6 +41,10 @@ _PACKAGES = (
     "faiss-cpu",
     "faiss-gpu",
 )
+
+
+class _Newer(DataError):
+    """A newer popfactory wrote it: not to be read, and not to be taken for damage and cleared away either."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,22 +101,24 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema_version"] > SCHEMA_VERSION:
-            raise DataError(
-                f"{path}: schema version {content['schema_version']}, "
-                f"this popfactory reads up to {SCHEMA_VERSION}; update popfactory"
-            )
+        _require_known(path, content["schema_version"])
         checksum = content.pop(_CHECKSUM, None)
         if checksum is not None and checksum != _checksum(content):
             raise ValueError("it doesn't fit its own checksum")
         files = [FileRecord(**record) for record in content.pop("files")]
         return Manifest(**content, files=files)
     except FileNotFoundError:
-        raise DataError(
-            f"{folder}: not finished (no {MANIFEST}); run the stage that writes it, or `popfactory run`"
-        ) from None
+        raise DataError(f"{folder}: not finished (no {MANIFEST}); {written_by(folder)}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); {_ADVICE}") from None
+
+
+def _require_known(path: Path, schema_version: int) -> None:
+    if schema_version > SCHEMA_VERSION:
+        raise _Newer(
+            f"{path}: schema version {schema_version}, this popfactory reads up to {SCHEMA_VERSION}; "
+            "update popfactory"
+        )
 
 
 def find_manifest(folder: Path) -> Manifest | None:
@@ -132,6 +139,9 @@ def verify(folder: Path) -> list[str]:
 
     Returns:
         One line for each file that is missing or differs; empty when all is as published.
+
+    Raises:
+        DataError: A newer popfactory wrote it.
     """
     return list(_damaged(folder).values())
 
@@ -143,6 +153,9 @@ def remove_damaged(folder: Path) -> list[str]:
 
     Returns:
         As `verify`; where it is empty, nothing was removed.
+
+    Raises:
+        DataError: A newer popfactory wrote it; nothing was removed.
     """
     damaged = _damaged(folder)
     if damaged:
@@ -157,6 +170,8 @@ def _damaged(folder: Path) -> dict[Path, str]:
     """The files that are not as published, with what is wrong."""
     try:
         manifest = read_manifest(folder)
+    except _Newer:
+        raise
     except DataError as error:
         return {folder / MANIFEST: str(error)}
     problems: dict[Path, str] = {}
@@ -246,7 +261,8 @@ class Stage:
             force: Clear the folder in any case.
 
         Raises:
-            DataError: It is finished with the same, but one of its files is missing or has another size.
+            DataError: It is finished with the same, but one of its files is missing or has another size; or a
+                newer popfactory worked on it, and `force` isn't given.
         """
         plain = json.loads(json.dumps(dict(parameters)))
         given = dict(inputs)
@@ -257,12 +273,15 @@ class Stage:
             "inputs": {key: value for key, value in given.items() if key not in flexible},
         }
         folder.mkdir(parents=True, exist_ok=True)
+        begun = None if force else read_plan(folder)
+        if isinstance(begun, dict):
+            _require_known(folder / _PLAN, begun.get("schema_version", 0))
         published = None if force else _published_or_none(folder)
         if published is not None and published.parameters == plain and published.inputs == given:
             _require_files(folder, published)
             return cls(name, folder, plain, given, published)
         (folder / MANIFEST).unlink(missing_ok=True)
-        if force or read_plan(folder) != plan:
+        if begun != plan:
             _clear(folder)
             publish_json(folder / _PLAN, plan)
         sweep(folder)
@@ -310,7 +329,9 @@ def _checksum(content: Mapping[str, Any]) -> str:
 def _published_or_none(folder: Path) -> Manifest | None:
     try:
         return find_manifest(folder)
-    except DataError:  # damaged or from another version: the work is done anew
+    except _Newer:
+        raise
+    except DataError:  # damaged: the work is done anew
         return None
 
 

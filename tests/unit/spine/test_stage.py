@@ -189,3 +189,27 @@ def test_a_newer_or_damaged_manifest_is_refused(tmp_path):
     path.write_text("{")
     with pytest.raises(DataError, match="damaged"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_a_newer_popfactory_made_is_neither_cleared_nor_taken_for_damage(tmp_path, finished):
+    if finished:
+        _finished(tmp_path, {"k": 3}, {})
+    else:
+        Stage.open("centroids", tmp_path, {"k": 3}, {})
+        publish_bytes(tmp_path / "part-00000.parquet", b"days of work")
+    for path in tmp_path.glob("*.json"):
+        path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    works = [lambda: Stage.open("centroids", tmp_path, {"k": 4}, {})]
+    works += [lambda: verify(tmp_path), lambda: remove_damaged(tmp_path)] if finished else []
+    for work in works:
+        with pytest.raises(
+            DataError, match="schema version 2, this popfactory reads up to 1; update popfactory"
+        ):
+            work()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    assert Stage.open("centroids", tmp_path, {"k": 4}, {}, force=True).published is None
+    assert not (tmp_path / "part-00000.parquet").exists()
