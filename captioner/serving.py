@@ -7,6 +7,7 @@ One picture at a time and no batches: a real engine (vLLM and others) is what a 
 
 import base64
 import binascii
+import contextlib
 import threading
 import time
 import uuid
@@ -22,9 +23,11 @@ from captioner.engine import CaptionFailure, Reply, Sampling
 from captioner.pictures import bounded
 from spine.errors import ConfigError, ImageError
 from spine.images import open_picture
+from spine.listening import bound_socket
 from spine.prompts import Prompt
 from spine.settings import CaptionConfig
 
+_HOST = "127.0.0.1"
 MAX_BODY_BYTES = 32 << 20
 MAX_NEW_TOKENS = 4096
 
@@ -156,9 +159,13 @@ def serve(model: str, *, revision: str = "", port: int = 8010) -> None:
         port: On 127.0.0.1.
 
     Raises:
-        ConfigError, ModelError: The checkpoint isn't here or can't be loaded.
+        ConfigError, ModelError: The checkpoint isn't here or can't be loaded, or the port is taken.
     """
     import uvicorn
 
-    app = create_app(EmbeddedSetup.of(CaptionConfig(model=model, revision=revision)))
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+    with bound_socket(_HOST, port) as listening:
+        setup = EmbeddedSetup.of(CaptionConfig(model=model, revision=revision))
+        app = create_app(setup)
+        print(f"captions by {setup.name}: http://{_HOST}:{port}/v1   (Ctrl-C stops it)", flush=True)  # noqa: T201
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

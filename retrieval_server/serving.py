@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from retrieval_server.guard import LOOPBACK
 from retrieval_server.service import Service
 from retrieval_server.settings import ServerSettings
 from spine.errors import ConfigError
+from spine.listening import bound_socket
 
 PORT = 1234
 """clip-retrieval's."""
@@ -68,16 +70,16 @@ def serve(
     # mostly wait for each other: 571 ms of CPU to deduplicate 1,800 results, 33 ms with one thread, were measured
     # on 4 busy cores, and 13 s to open an index. It is NumPy's own OpenBLAS: FAISS's, which serves batches, keeps
     # its threads.
-    with one_matrix_thread():
-        _run(settings, host, port, token or "", mounted or {})
+    with bound_socket(host, port) as listening, one_matrix_thread():
+        app = build_app(settings, token=token or "", any_host=not is_loopback(host))
+        _run(settings, app, listening, mounted or {})
 
 
-def _run(settings: ServerSettings, host: str, port: int, token: str, mounted: Mapping[str, FastAPI]) -> None:
-    app = build_app(settings, token=token, any_host=not is_loopback(host))
+def _run(
+    settings: ServerSettings, app: FastAPI, listening: socket.socket, mounted: Mapping[str, FastAPI]
+) -> None:
     config = uvicorn.Config(
         _joined(app, mounted) if mounted else app,
-        host=host,
-        port=port,
         loop="uvloop" if sys.platform != "win32" else "auto",
         http=BoundedConnection,
         log_level="warning",
@@ -92,10 +94,8 @@ def _run(settings: ServerSettings, host: str, port: int, token: str, mounted: Ma
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises a signal it caught once more when it has stopped; to stop when asked is no failure.
         signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        server.run()
-    except SystemExit as error:  # uvicorn's way to say that it can't listen
-        raise ConfigError(f"{host}:{port}: can't listen there; is the port taken?") from error
+    with contextlib.suppress(KeyboardInterrupt):  # raised once more by uvicorn when all is ended
+        server.run(sockets=[listening])
 
 
 def _joined(app: FastAPI, mounted: Mapping[str, FastAPI]) -> Starlette:
@@ -158,6 +158,6 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
         for server in getattr(self, "servers", []):
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
+            for listening in server.sockets:
+                host, port = listening.getsockname()[:2]
                 _log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)

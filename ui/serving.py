@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spine.errors import ConfigError
+from spine.listening import bound_socket
 from spine.run import Run
 from ui.access import is_loopback
 from ui.tokens import Token, read_tokens
@@ -45,7 +45,7 @@ def serve(
         )
     run.require()
     with (
-        _listening(host, port) as listening,
+        bound_socket(host, port) as listening,
         board(run, server_url=server_url, server_token=server_token, tokens=tokens) as app,
     ):
         import uvicorn
@@ -101,14 +101,3 @@ def tokens_of(secret: str | None, file: Path | None) -> list[Token]:
     if file:
         return read_tokens(file)
     return [Token("", "write", secret)] if secret else []
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there; made first, for importing Gradio takes seconds."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = str(error.strerror).split(" (")[0]
-        raise ConfigError(
-            f"{host}:{port}: can't listen there ({reason}); choose another with --port"
-        ) from None

@@ -160,10 +160,11 @@ def test_every_curl_of_the_documentation_works(root, address, pictures, vectors,
     assert [row["id"] for row in found.to_pylist() if row["rank"] == 0] == [0, 1, 2, 3]
 
 
-def test_sigterm_ends_the_server_well(indices):
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_end_the_server_well(indices, sign):
     with serving("--indices", str(indices), "--port", str(free_port())) as (address, process):
         assert httpx.get(f"{address}/ready").status_code == 200
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(sign)
         assert process.wait(30) == 0
 
 
@@ -219,11 +220,6 @@ def test_who_asks_is_taken_from_a_proxy_only_if_it_is_named(indices, tmp_path, o
 
 def test_a_proxy_that_is_no_address_is_refused(indices):
     assert "an IP address or network was needed" in refused("--indices", str(indices), "--trust-proxy", "*")
-
-
-def test_a_taken_port_is_one_line(address, indices):
-    port = address.rpartition(":")[2]
-    assert "is the port taken?" in refused("--indices", str(indices), "--port", port)
 
 
 def test_an_open_address_without_a_token_is_refused(indices):
