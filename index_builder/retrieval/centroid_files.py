@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.lib.format import MAGIC_PREFIX
 
 from spine.errors import DataError
 from spine.tables import Vectors, vectors_of
@@ -62,16 +63,15 @@ def _refuse(path: Path, wrong: npt.NDArray[np.bool_], words: str) -> None:
 
 def _from_npy(path: Path) -> Vectors:
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:  # NumPy would speak of pickles instead
+                raise ValueError("it doesn't begin as one does")
+            file.seek(0)
+            array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: can't be read as .npy ({error})") from None
-    if (
-        not isinstance(array, np.ndarray)
-        or array.ndim != 2
-        or array.dtype.kind not in "fiu"
-        or 0 in array.shape
-    ):
-        found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
+        found = f"{array.dtype} of shape {array.shape}"
         raise DataError(f"{path}: {found}, numbers of shape (centroids, dimension) were needed")
     return np.asarray(array, dtype=np.float32)
 
