@@ -17,6 +17,11 @@ _DISK_ADVICE = {
     errno.EDQUOT: "make room and run it again",
     errno.EROFS: "the file system is mounted read-only, and a run needs one that can be written to",
     errno.EACCES: "get the right to read and write there and run it again",
+    errno.ENOTDIR: "a file stands where a folder was needed; name another folder",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.EMFILE: "allow more open files, with `ulimit -n 65536`, and run it again",
+    errno.ENFILE: "allow this machine more open files and run it again",
+    errno.EIO: "the disk doesn't answer; look to it before you run it again",
 }
 
 
@@ -50,7 +55,8 @@ def main() -> None:
         if error.errno not in _DISK_ADVICE:
             raise
         advice = _DISK_ADVICE[error.errno]
-        _leave(f"{error.filename or 'disk'}: {error.strerror}; what is finished stays: {advice}", 1)
+        found = os.strerror(error.errno)  # Arrow's own words for it are longer
+        _leave(f"{error.filename or 'disk'}: {found}; what is finished stays: {advice}", 1)
 
 
 def _leave(line: str, code: int) -> None:
@@ -60,14 +66,31 @@ def _leave(line: str, code: int) -> None:
     sys.exit(code)
 
 
-class _InOrder(click.Group):
-    """Lists the verbs in the order of a run, not of the alphabet."""
+_SECTIONS = {
+    "A run": ("demo", "init", "run", "status", "why", "verify", "backup"),
+    "Its stages, in the order of the data": (
+        *("embed", "centroids", "index", "retrieve", "fetch", "score", "select", "caption", "release"),
+    ),
+    "People and programs": ("ui", "concept", "serve", "serve-captions", "export-captions"),
+    "Preparing": ("one-batch", "autofaiss"),
+}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+
+class _InSections(click.Group):
+    """Lists the verbs by what they are for, each in one line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), self.commands[name].get_short_help_str(80)) for name in names]
+                )
 
 
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_InSections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="popfactory")
 def cli() -> None:
     """Build your own LAION-POP.

@@ -4,14 +4,14 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from curation.funnel import funnel
 from curation.release import draft
-from curation.release_diff import blocked_rows, difference
+from curation.release_diff import Blocked, blocked_rows, difference
 from curation.revisions import newest, published
 from popfactory.pipeline import Outcome
 from spine.config import load_config, uses_demo_models
@@ -44,39 +44,64 @@ def _previews(run: Run) -> list[Path]:
     return [folder for folder in found if (folder / MANIFEST).is_file()]
 
 
-def verified(folder: Path, *, remove_damaged: bool) -> str:
-    """That every published file of a run, or of one release, is as it was, as a line; or what was taken away.
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What comparing published files with their digests found."""
+
+    folder: str
+    finished: int
+    """Folders compared: a run's finished stages and releases, or the one release."""
+    files: int
+    """Files published in them."""
+    damaged: list[str]
+    """A line for each damaged file that stays."""
+    removed: list[str]
+    """A line for each damaged file that was taken away."""
+    advice: str
+    """What to do about those that stay."""
+
+    def told(self) -> str:
+        """That all is as published, or what was taken away, in lines.
+
+        Raises:
+            DataError: Files are damaged and stay: each is named.
+        """
+        if self.damaged:
+            first = f"{len(self.damaged)} damaged files; {self.advice}:"
+            raise DataError("\n".join([first, *self.damaged, *self.removed]))
+        if self.removed:
+            first = f"{len(self.removed)} damaged files taken away; `popfactory run {self.folder}` makes them anew:"
+            return "\n".join([first, *self.removed])
+        where = f" in {self.finished} finished stages" if self.finished != 1 else ""
+        return f"{self.folder}: {self.files:,} files{where} are as published"
+
+
+def verified(folder: Path, *, remove_damaged: bool) -> Verified:
+    """Compare every published file of a run, or of one release, with its digest.
 
     Args:
         folder: The run's; or a release's, which may lie anywhere.
         remove_damaged: Take damaged files of stages away; not of releases.
 
     Raises:
-        DataError: Files are damaged and stay: each is named.
+        DataError: It is neither a run nor a release, or a newer popfactory wrote it.
     """
     run = Run(folder)
     is_release = (folder / MANIFEST).is_file() and not run.config.is_file()
     folders = [folder] if is_release else [*finished_folders(run.require()), *_previews(run)]
-    removed, problems = [], []
+    removed, damaged = [], []
     for each in folders:
         if remove_damaged and each.parent == run.folder:
             removed += take_away(each)
         else:
-            problems += verify(each)
-    if problems:
-        advice = (
-            "`popfactory release RUN --force` makes a release anew"
-            if remove_damaged or is_release
-            else "take them away with --remove-damaged and run again; a release is made anew with `release --force`"
-        )
-        raise DataError("\n".join([f"{len(problems)} damaged files; {advice}:", *problems, *removed]))
-    if removed:
-        return "\n".join(
-            [f"{len(removed)} damaged files taken away; `popfactory run {folder}` makes them anew:", *removed]
-        )
-    files = sum(len(read_manifest(each).files) for each in folders)
-    where = "" if is_release else f" in {len(folders)} finished stages"
-    return f"{folder}: {files:,} files{where} are as published"
+            damaged += verify(each)
+    advice = (
+        "`popfactory release RUN --force` makes a release anew"
+        if remove_damaged or is_release
+        else "take them away with --remove-damaged and run again; a release is made anew with `release --force`"
+    )
+    files = 0 if damaged or removed else sum(len(read_manifest(each).files) for each in folders)
+    return Verified(str(folder), len(folders), files, damaged, removed, advice)
 
 
 def funnel_lines(run: Run) -> list[str]:
@@ -163,20 +188,34 @@ def tell_draft(run: Run, *, as_json: bool) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-def tell_blocked(run: Run, as_json: bool) -> str:
-    """That no list names a row of any release; as a line or as one JSON object.
+def tell_blocked(run: Run, found: Sequence[Blocked]) -> str:
+    """That no list names a row of any release, as a line.
 
     Raises:
-        DataError: Lists do; the message names each.
+        DataError: Lists do; the message names each row.
     """
-    found = blocked_rows(run, BlockLists.load(load_config(run.config).lists, run.folder))
     if found:
         told = "\n".join(each.line() for each in found)
         raise DataError(f"{len(found):,} released rows are on a list by now; delete their releases:\n{told}")
     names = [folder.name for folder in published(run)]
-    if as_json:
-        return json.dumps({"releases": names, "blocked": []})
     return f"{run.folder}: no list names a row of {', '.join(names) or 'any release'}"
+
+
+def blocked_json(run: Run, found: Sequence[Blocked]) -> dict[str, Any]:
+    """What `release --check --json` prints."""
+    return {
+        "releases": [folder.name for folder in published(run)],
+        "blocked": [asdict(each) for each in found],
+    }
+
+
+def listed_rows(run: Run) -> list[Blocked]:
+    """Rows of the run's releases that a list names by now.
+
+    Raises:
+        ConfigError: A list can't be read.
+    """
+    return blocked_rows(run, BlockLists.load(load_config(run.config).lists, run.folder))
 
 
 def status_json(run: Run) -> dict[str, Any]:

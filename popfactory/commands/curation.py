@@ -1,6 +1,7 @@
 """Curation's stages, and a picture's story."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ select = stage_command(
     _select,
     "RUN/neighbours, images, scores and the curators' decisions",
     "RUN/selection",
-    "Decide on every candidate: filters, people, duplicates, quota.",
+    "Decide on every candidate: filters, people, quota.",
 )
 
 
@@ -89,24 +90,35 @@ def release(
         popfactory release runs/pop-1 --diff pop-1.0
         popfactory release runs/pop-1 --diff pop-1.0 pop-1.0+1
     """
-    from popfactory.report import tell_blocked, tell_difference, tell_draft
+    from popfactory.report import tell_difference, tell_draft
     from spine.run import Run
 
     if new is not None and diff is None:
         raise click.UsageError(f"{new}: a second release is named only with --diff")
-    if dry_run or check or diff is not None:
+    if check:
+        _check_lists(Run(run).require(), as_json)
+        return
+    if dry_run or diff is not None:
         opened = Run(run).require()
         if diff is not None:
-            told = tell_difference(opened, diff, new, as_json=as_json)
+            click.echo(tell_difference(opened, diff, new, as_json=as_json))
         else:
-            told = tell_blocked(opened, as_json) if check else tell_draft(opened, as_json=as_json)
-        click.echo(told)
+            click.echo(tell_draft(opened, as_json=as_json))
         return
     from curation.release import release as release_stage
 
     with working(run, ["release", str(run)], quiet) as (opened, progress):
         manifest = release_stage(opened, force=force, progress=progress)
     report(manifest, quiet, as_json)
+
+
+def _check_lists(run: "Run", as_json: bool) -> None:
+    from popfactory.report import blocked_json, listed_rows, tell_blocked
+
+    found = listed_rows(run)
+    click.echo(json.dumps(blocked_json(run, found)) if as_json else tell_blocked(run, found))
+    if found:
+        sys.exit(1)
 
 
 @click.command()
@@ -138,7 +150,7 @@ def concept(run: Path, text: str, example: str, label: str, curator: str, as_jso
 @RUN
 @click.argument("picture_id", metavar="ID", type=int)
 def why(run: Path, picture_id: int) -> None:
-    """Tell the whole story of one picture: where it came from, what it scored, why it is in or out.
+    """Tell one picture's whole story, and why it is in or out.
 
     \b
     Example:

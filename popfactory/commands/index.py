@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Start over.")
 @result_options
 def embed(run: Path, collection: str, source: str | None, force: bool, quiet: bool, as_json: bool) -> None:
-    """Embed the pictures of SOURCE as the concepts or the pool of RUN.
+    """Embed pictures as the concepts or the pool of RUN.
 
     SOURCE is a folder of pictures, WebDataset tars or Parquet; without it, the one in popfactory.toml. Writes
     RUN/concepts or RUN/pool. A picture that can't be used is counted with its reason.
@@ -45,10 +45,10 @@ def embed(run: Path, collection: str, source: str | None, force: bool, quiet: bo
     "--python", default="", help="The interpreter it gets, 3.10 to 3.12; else the one that runs this."
 )
 def autofaiss(python: str) -> None:
-    """Make the environment that `[index] builder = "autofaiss"` needs.
+    """Make the environment that autofaiss' builder needs.
 
-    autofaiss needs packages older than ours, so it gets an environment of its own, in popfactory/autofaiss of the
-    user's folder for data (XDG_DATA_HOME). Takes pip, and a package index that it can reach.
+    For `[index] builder = "autofaiss"`. It needs packages older than ours, so it gets an environment of its own, in
+    popfactory/autofaiss of the user's folder for data (XDG_DATA_HOME). Takes pip and a package index within reach.
 
     \b
     Example:
@@ -62,7 +62,7 @@ def autofaiss(python: str) -> None:
 @click.command("one-batch")
 @click.argument("index_folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
 def one_batch(index_folder: Path) -> None:
-    """Write the metadata of INDEX_FOLDER once more as one record batch.
+    """Put an index folder's metadata into one record batch.
 
     For metadata that came as thousands of record batches, as LAION-5B's: looking rows up takes a quarter of the time.
     Reads INDEX_FOLDER/metadata, writes INDEX_FOLDER/metadata-one-batch, which is read from then on as long as metadata/

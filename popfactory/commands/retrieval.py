@@ -19,9 +19,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     "--centroids", type=_FILE, help="Centroids of one's own: .npy, or Parquet with a column embedding."
 )
 @click.option("--index", type=click.Path(path_type=Path, file_okay=False), help="Index folder to search.")
-@click.option("--server", default="", help="Address of a server to search.")
+@click.option("--server", default="", metavar="URL", help="Address of a server to search.")
 @click.option("--indice-name", default="", help="Which of the server's indices; its first without it.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to: new or empty.")
+@click.option(
+    "--out", metavar="FOLDER", type=click.Path(path_type=Path), help="Folder to write to: new or empty."
+)
 @click.option("--k", default=1000, show_default=True, help="Neighbours a centroid.")
 @click.option("--nprobe", default=0, help="Lists searched a centroid; the index's own number without it.")
 @click.option("--columns", default="", metavar="NAME,...", help="Metadata to write beside the id.")
@@ -33,11 +35,20 @@ _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option("--alt-txt-similarity-min", type=float, help="Similarity of picture and caption at least.")
 @click.option("--similarity-min", type=float, help="Similarity to the centroid at least.")
 @click.option(
-    "--rating-vectors", default="", help="Folder with rating0.npy to rating9.npy, for --aesthetic-weight."
+    "--rating-vectors",
+    default="",
+    metavar="FOLDER",
+    help="Folder with rating0.npy to rating9.npy, for --aesthetic-weight.",
 )
-@click.option("--aesthetic-rating", default=9, show_default=True, type=click.IntRange(0, 9))
 @click.option(
-    "--aesthetic-weight", default=0.0, help="Pull centroids towards this rating; LAION-POP's was 0.5."
+    "--aesthetic-rating",
+    default=9,
+    show_default=True,
+    type=click.IntRange(0, 9),
+    help="Which rating they are pulled towards, by --aesthetic-weight.",
+)
+@click.option(
+    "--aesthetic-weight", default=0.0, help="Pull centroids towards a rating's vector; LAION-POP's was 0.5."
 )
 @click.option("--allow", type=_FILE, help="Ids that may be found, and no others: .npy, or one a line.")
 @click.option("--deny", type=_FILE, help="Ids that may not be found.")

@@ -1,6 +1,8 @@
 """A whole run: start it, bring it up to date, look at it."""
 
 import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -16,7 +18,7 @@ from popfactory.commands.frame import RUN, result_options, working
 @click.option("--demo-models", is_flag=True, help="Use the small models that come with popfactory.")
 @click.option("--force", is_flag=True, help="Write over the settings that are there.")
 def init(run: Path, preset: str, concepts: str, pool: str, demo_models: bool, force: bool) -> None:
-    """Write RUN/popfactory.toml with every setting, its default and its meaning.
+    """Write RUN/popfactory.toml: every setting with its meaning.
 
     The settings name the real models (ViT-L-14 of openai, LLaVA-1.5). --demo-models names the small ones that
     come with popfactory instead: they know only drawn scenes, and every card and page of such a run says so.
@@ -35,7 +37,7 @@ def init(run: Path, preset: str, concepts: str, pool: str, demo_models: bool, fo
 @RUN
 @result_options
 def run(run: Path, quiet: bool, as_json: bool) -> None:
-    """Bring every stage of RUN up to date, in order, and release the dataset.
+    """Bring every stage of RUN up to date, in order, and release.
 
     Does only what isn't done: stopped at any moment and started again, it goes on from there.
 
@@ -65,10 +67,10 @@ def run(run: Path, quiet: bool, as_json: bool) -> None:
 @click.option("--ui", is_flag=True, help="Open the board on the run afterwards.")
 @result_options
 def demo(run: Path, concepts: int, pool: int, seed: int, ui: bool, quiet: bool, as_json: bool) -> None:
-    """Run the whole factory on pictures it draws itself: no data, no network, no GPU.
+    """Run the whole factory on pictures it draws itself.
 
-    Draws a collection of taste and a larger pool, runs every stage on the small models that come with
-    popfactory, prints the funnel and three captions, and leaves a release in RUN (demo-run by default).
+    Without data, network or GPU: draws a collection of taste and a larger pool, runs every stage on the small models
+    that come with popfactory, prints the funnel and three captions, and leaves a release in RUN (demo-run by default).
 
     \b
     Example:
@@ -95,7 +97,7 @@ def demo(run: Path, concepts: int, pool: int, seed: int, ui: bool, quiet: bool, 
 @RUN
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def status(run: Path, as_json: bool) -> None:
-    """Show the funnel of RUN, which stages are finished, and its jobs.
+    """Show what is finished in RUN, its funnel and its jobs.
 
     \b
     Example:
@@ -115,9 +117,11 @@ def status(run: Path, as_json: bool) -> None:
 @click.option(
     "--remove-damaged", is_flag=True, help="Take damaged files away, so that stages make them anew."
 )
-def verify(run: Path, remove_damaged: bool) -> None:
-    """Compare every published file of RUN, or of a release's folder, with the digest it was published with.
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(run: Path, remove_damaged: bool, as_json: bool) -> None:
+    """Compare every published file of RUN with its digest.
 
+    RUN may be the folder of one release as well, wherever it lies. Exits 1 where a file differs or is missing.
     --remove-damaged takes what differs away, and with it the stage's manifest: run again, the stage makes anew
     what is missing and keeps the rest. Releases are left alone: they are made anew with `release --force`.
 
@@ -128,7 +132,10 @@ def verify(run: Path, remove_damaged: bool) -> None:
     """
     from popfactory.report import verified
 
-    click.echo(verified(run, remove_damaged=remove_damaged))
+    found = verified(run, remove_damaged=remove_damaged)
+    click.echo(json.dumps(asdict(found), ensure_ascii=False) if as_json else found.told())
+    if found.damaged:
+        sys.exit(1)
 
 
 @click.command()
@@ -137,10 +144,10 @@ def verify(run: Path, remove_damaged: bool) -> None:
 @click.option("--everything", is_flag=True, help="Copy the finished stages and releases too.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def backup(run: Path, target: Path, everything: bool, quiet: bool) -> None:
-    """Copy what people made of RUN to TARGET, a new folder, while they go on working.
+    """Copy what people made of RUN, while they go on working.
 
-    Settings, decisions, added concepts and lists: what no stage can make again. To restore, copy the files
-    back into the run's folder while nothing works on it.
+    TARGET is a new folder. Settings, decisions, added concepts and lists: what no stage can make again. To restore,
+    copy the files back into the run's folder while nothing works on it.
 
     \b
     Example:

@@ -1,5 +1,6 @@
 """Damaged files of a run: named, taken away alone, made anew, and everything as it was."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -54,6 +55,9 @@ def test_one_damaged_part_costs_that_part_only(run):
     assert re.search(
         rf"1 damaged files; .*--remove-damaged.*\n{damaged}: content differs", str(asked.exception)
     )
+    as_json = CliRunner().invoke(cli, ["verify", str(run.folder), "--json"])
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.output)["damaged"] == [f"{damaged}: content differs from what was published"]
     told = CliRunner().invoke(cli, ["verify", str(run.folder), "--remove-damaged"], catch_exceptions=False)
     assert told.output.startswith("1 damaged files taken away")
     assert not damaged.exists()
@@ -108,7 +112,7 @@ def test_of_a_release_each_damaged_file_is_named_in_the_run_and_wherever_a_copy_
     release(run)
     copy = tmp_path / "downloads" / "pop-1.0"
     shutil.copytree(run.release("pop", "1.0"), copy)
-    assert "files are as published" in verified(copy, remove_damaged=False)
+    assert "files are as published" in verified(copy, remove_damaged=False).told()
 
     for folder, asked in ((run.release("pop", "1.0"), run.folder), (copy, copy)):
         names = [record.path for record in read_manifest(folder).files]
@@ -117,10 +121,10 @@ def test_of_a_release_each_damaged_file_is_named_in_the_run_and_wherever_a_copy_
             content = (folder / name).read_bytes()
             (folder / name).write_bytes(content[:9] + bytes([content[9] ^ 1]) + content[10:])
             with pytest.raises(DataError, match="^1 damaged files; .*\n") as said:
-                verified(asked, remove_damaged=folder is copy)
+                verified(asked, remove_damaged=folder is copy).told()
             assert str(folder / name) in str(said.value), name
             assert (folder / name).is_file(), "a release is never taken away"
             (folder / name).write_bytes(content)
         (folder / "samples.html").unlink()
         with pytest.raises(DataError, match=r"samples\.html: missing"):
-            verified(asked, remove_damaged=False)
+            verified(asked, remove_damaged=False).told()

@@ -347,6 +347,7 @@ def test_the_command_tells_what_differs_and_fails_where_a_list_names_a_released_
     of_newest = CliRunner().invoke(cli, ["release", str(run.folder), "--diff", "pop-1.0"])
     alone = CliRunner().invoke(cli, ["release", str(run.folder), "pop-1.0"])
     checked = CliRunner().invoke(cli, ["release", str(run.folder), "--check"])
+    as_json = CliRunner().invoke(cli, ["release", str(run.folder), "--check", "--json"])
 
     assert json.loads(told.output)["changes"] == [
         {"kind": "removed", "id": victim, "reason": "takedown: on a takedown list"}
@@ -358,6 +359,8 @@ def test_the_command_tells_what_differs_and_fails_where_a_list_names_a_released_
     assert (alone.exit_code, "only with --diff" in alone.output) == (2, True)
     assert isinstance(checked.exception, DataError)
     assert f"pop-1.0: {victim}: on a takedown list" in str(checked.exception)
+    blocked = [{"release": "pop-1.0", "id": victim, "rule": "takedown"}]
+    assert (as_json.exit_code, json.loads(as_json.output)["blocked"]) == (1, blocked)
 
 
 def test_a_dry_run_tells_what_the_next_release_then_is_and_writes_nothing(run):

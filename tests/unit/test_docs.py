@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from popfactory.cli import cli
+from popfactory.cli import _SECTIONS, cli
 from spine.filters import RULES
 from spine.settings import Config
 from spine.tables import CAPTIONS, IMAGES, NEIGHBOURS, SELECTION
@@ -25,6 +25,21 @@ def test_every_command_is_in_the_docs_and_explains_itself(name):
     assert f"`popfactory {name}" in DOCUMENTS["docs/commands.md"]
     command = cli.commands[name]
     assert command.help and "Example:" in command.help
+
+
+def test_the_help_lists_every_command_once_on_a_line_of_its_own():
+    listed = [name for names in _SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(cli.commands)
+    for name in listed:
+        told = cli.commands[name].get_short_help_str(80)
+        assert len(told) <= 80 - 2 - max(map(len, listed)) - 2 and not told.endswith("..."), (name, told)
+
+
+def test_every_option_says_what_it_is_for():
+    for name, command in cli.commands.items():
+        assert [
+            each.name for each in command.params if isinstance(each, click.Option) and not each.help
+        ] == [], name
 
 
 def test_every_command_in_the_docs_exists_with_its_options():
