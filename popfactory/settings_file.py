@@ -77,7 +77,8 @@ def server_settings(
         lists: Takedown and hash lists of a server without a run; a run names its own.
 
     Raises:
-        ConfigError: Neither or both are given, one can't be served, or lists are given beside a run's.
+        ConfigError: One can't be served, or lists are given beside a run's.
+        ValueError: Neither or both are given.
     """
     from retrieval_server.settings import load_indices_paths, settings_for_run
 
@@ -89,4 +90,4 @@ def server_settings(
                 f"serve: name the lists in {run_folder}/popfactory.toml, [lists]: every stage heeds them"
             )
         return settings_for_run(Run(run_folder).require())
-    raise ConfigError("serve: give --run RUN or --indices indices_paths.json, one of the two")
+    raise ValueError("a run or indices: one of the two was needed")

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     "--only", type=int, multiple=True, metavar="ID", help="Ask again for this picture; what is there stays."
 )
 @click.option(
-    "--only-from", type=click.File(), metavar="FILE", help="As --only, for the ids in FILE, one a line."
+    "--only-from",
+    type=click.File(errors="replace"),
+    metavar="FILE",
+    help="As --only, for the ids in FILE, one a line.",
 )
 @click.option(
     "--preview", type=click.IntRange(1), metavar="N", help="Show N pictures side by side; no captions change."
@@ -160,10 +163,10 @@ def _tell_estimate(run: "Run", as_json: bool, asked: Mapping[str, Any]) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def export_captions(run: Path, folder: Path, as_json: bool) -> None:
-    """Write the captions of RUN to FOLDER as JSON lines and as WebDataset sidecars.
+    """Write captions as JSON lines and as WebDataset sidecars.
 
-    What the captioner that [caption] names has said of selected pictures, as it said it; what curators chose or wrote
-    instead stands in a release. Members have the names they have in a release's tars.
+    To FOLDER: what the captioner that [caption] names has said of selected pictures, as it said it; what curators
+    chose or wrote instead stands in a release. Members have the names they have in a release's tars.
 
     \b
     Example:
@@ -180,12 +183,14 @@ def export_captions(run: Path, folder: Path, as_json: bool) -> None:
 @click.command("serve-captions")
 @click.argument("model", default="demo")
 @click.option("--revision", default="", help="Of the checkpoint; the newest without it.")
-@click.option("--port", default=8010, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port", default=8010, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on."
+)
 def serve_captions(model: str, revision: str, port: int) -> None:
-    """Serve a LLaVA-1.5 checkpoint as a small OpenAI-compatible server on 127.0.0.1.
+    """Serve a LLaVA-1.5 checkpoint by OpenAI's protocol.
 
-    MODEL is as [caption] model: demo, a folder, or a name on the hub. One picture at a time: for laptops and for
-    trying the http engine; a large run is asked of a real engine.
+    On 127.0.0.1. MODEL is as [caption] model: demo, a folder, or a name on the hub. One picture at a time: for laptops
+    and for trying the http engine; a large run is asked of a real engine.
 
     \b
     Example:

@@ -39,7 +39,11 @@ def working(folder: Path, arguments: list[str], quiet: bool) -> Iterator[tuple["
         except KeyboardInterrupt:
             journal.close("cancelled", "stopped; the same command goes on from there")
             raise
-        except (FactoryError, OSError) as error:
+        except FactoryError as error:
+            journal.close("failed", str(error))
+            raise
+        except OSError as error:
+            error.filename = error.filename or str(folder)  # a full disk doesn't say which one it is
             journal.close("failed", str(error))
             raise
         except BaseException as error:

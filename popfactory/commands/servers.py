@@ -26,13 +26,20 @@ _TOKENS = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--ui", "with_ui", is_flag=True, help="The board on the run as well, at /ui.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback needs a token.")
-@click.option("--port", default=1234, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port", default=1234, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on."
+)
 @click.option("--token", envvar="POPFACTORY_TOKEN", help="Asked of every request; also POPFACTORY_TOKEN.")
 @click.option(
     "--tokens", type=_TOKENS, help="For --ui: a file of named tokens, a line NAME read|write SECRET each."
 )
-@click.option("--takedown", multiple=True, help="List of what no answer may hold; a run has its own [lists].")
-@click.option("--hash-block", multiple=True, help="List of hashes that no answer may hold.")
+@click.option(
+    "--takedown",
+    multiple=True,
+    metavar="FILE",
+    help="List of what no answer may hold; a run has its own [lists].",
+)
+@click.option("--hash-block", multiple=True, metavar="FILE", help="List of hashes that no answer may hold.")
 @click.option("--image-url", is_flag=True, help="Fetch pictures that queries name, from public addresses.")
 @click.option("--strict-safety", is_flag=True, help="Refuse a query whose safety filter isn't there.")
 @click.option("--allow-host", multiple=True, help="Another name that the server is asked by.")
@@ -54,7 +61,7 @@ def serve(
     allow_origin: tuple[str, ...],
     trust_proxy: tuple[str, ...],
 ) -> None:
-    """Serve kNN queries over REST as clip-retrieval's back end does.
+    """Serve kNN queries over REST, as clip-retrieval does.
 
     The last options may be given several times.
 
@@ -63,6 +70,8 @@ def serve(
         popfactory serve --run runs/pop-1 --ui
         popfactory serve --indices indices_paths.json
     """
+    if (indices is None) == (run_folder is None):
+        raise click.UsageError("either --run RUN or --indices FILE was needed")
     from popfactory.settings_file import server_settings
     from retrieval_server.serving import serve as serve_rest
     from spine.settings import ListsConfig
@@ -101,7 +110,9 @@ def _board_beside(
 @click.command()
 @RUN
 @click.option("--host", default="127.0.0.1", show_default=True, help="Other than loopback needs a token.")
-@click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port", default=7860, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on."
+)
 @click.option("--token", envvar="POPFACTORY_TOKEN", help="Asked at the door; also POPFACTORY_TOKEN.")
 @click.option("--tokens", type=_TOKENS, help="A file of named tokens, a line NAME read|write SECRET each.")
 @click.option(
@@ -123,12 +134,15 @@ def ui(
     Example:
         popfactory ui runs/pop-1
     """
+    from spine.config import load_config
     from spine.run import Run
     from ui.serving import serve as serve_board
     from ui.serving import tokens_of
 
+    opened = Run(run).require()
+    load_config(opened.config)  # a slip in it is told here, not on every page
     serve_board(
-        Run(run).require(),
+        opened,
         host=host,
         port=port,
         tokens=tokens_of(token, tokens),

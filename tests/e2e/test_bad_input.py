@@ -1,5 +1,6 @@
 """What a person can get wrong ends in one line that says what to do, and costs nothing else."""
 
+import socket
 import subprocess
 import time
 
@@ -63,8 +64,38 @@ def test_stages_out_of_order_say_what_is_missing(popfactory, tmp_path):
         assert str(run.folder) in _one_line(popfactory(command, run.folder))
 
 
+def test_the_board_does_not_open_on_settings_with_a_slip_in_them(popfactory, tmp_path):
+    source = _pictures(tmp_path / "one", ["red"])
+    run = small_run(tmp_path / "run", source, source)
+    run.config.write_text(run.config.read_text().replace("[select]", "[selct]"))
+    assert "[selct] is unknown; did you mean select?" in _one_line(popfactory("ui", run.folder, "--port", 1))
+
+
+def test_a_file_where_a_folder_was_needed_and_a_file_of_something_else_are_named(popfactory, tmp_path):
+    source = _pictures(tmp_path / "one", ["red"])
+    assert "a folder was needed" in _one_line(popfactory("init", source / "0.png" / "run"))
+    run = small_run(tmp_path / "run", source, source)
+    done = popfactory("caption", run.folder, "--only-from", source / "0.png")
+    assert done.returncode == 2 and "is no id" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_one_line_before_anything_is_loaded(popfactory, demo_run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for command in (["serve", "--run", demo_run.folder], ["serve-captions", "demo"]):
+            done = popfactory(*command, "--port", port)
+            assert done.stderr == f"popfactory: {_one_line(done).partition(' ')[2]}\n"
+            assert f"127.0.0.1:{port}: can't listen there (Address already in use)" in done.stderr
+
+
 def test_wrong_usage_exits_2(popfactory, tmp_path):
-    for arguments in (["nonsense"], ["embed", tmp_path, "neither"], ["run"], ["serve", "--port", "x"]):
+    for arguments in (
+        ["nonsense"],
+        ["embed", tmp_path, "neither"],
+        ["run"],
+        ["serve"],
+        ["serve", "--port", "x"],
+    ):
         done = popfactory(*arguments)
         assert done.returncode == 2 and "Traceback" not in done.stderr
 
@@ -91,7 +122,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(popfactory, drawings, tmp_p
     with small_disk(tmp_path / "disk", "300k") as disk:
         run = small_run(disk / "run", drawings / "concepts", drawings / "pool")
         line = _one_line(popfactory("run", run.folder))
-        assert "No space left" in line and "run it again" in line
+        assert str(run.folder) in line and "No space left on device" in line and "run it again" in line
         subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
         done = popfactory("run", run.folder)
         assert done.returncode == 0, done.stderr
