@@ -2,6 +2,7 @@
 
 What `spine.web` connects through. A look-up, a check and a second look-up by the connecting library
 would let a name answer differently the second time; here the checked address is the one connected to.
+What a name answered is remembered for a minute, and checked at every use.
 """
 
 import ipaddress
@@ -18,6 +19,12 @@ import httpcore
 
 CONNECT_S = 5.0
 """Seconds for a look-up, and for connecting to one address."""
+
+KNOWN_S = 60.0
+"""Seconds for which a name's addresses are remembered."""
+
+KNOWN_HOSTS = 10_000
+"""Names whose addresses are remembered at most."""
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -91,12 +98,39 @@ class NoAddress(Exception):
     """A host name has no address."""
 
 
+class _Addresses:
+    """The addresses of names; those that were looked up longest ago are forgotten. May be asked from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, list[str]]] = {}
+
+    def find(self, host: str) -> list[str] | None:
+        """Those of a name, None where they aren't known any more."""
+        with self._lock:
+            until, texts = self._known.get(host, (0.0, []))
+        return texts if time.monotonic() < until else None
+
+    def keep(self, host: str, texts: list[str]) -> None:
+        """Remember those of a name."""
+        with self._lock:
+            self._known.pop(host, None)
+            if len(self._known) >= KNOWN_HOSTS:
+                del self._known[next(iter(self._known))]
+            self._known[host] = (time.monotonic() + KNOWN_S, texts)
+
+    def forget(self, host: str) -> None:
+        """Look this name up anew the next time."""
+        with self._lock:
+            self._known.pop(host, None)
+
+
 class PinnedBackend(httpcore.NetworkBackend):
     """Connects to the very address that was checked."""
 
     def __init__(self, clock: Clock, allow: Sequence[_Network], lookups: int) -> None:
         self._clock, self._allow = clock, allow
-        self._sync = httpcore.SyncBackend()
+        self._sync, self._known = httpcore.SyncBackend(), _Addresses()
         # The system's look-up can't be given a deadline, so it runs in a thread that is left behind.
         self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="dns")
 
@@ -121,6 +155,7 @@ class PinnedBackend(httpcore.NetworkBackend):
                 return _BoundedStream(stream, self._clock)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
+        self._known.forget(host)  # it may have moved
         raise failure
 
     def connect_unix_socket(
@@ -130,18 +165,30 @@ class PinnedBackend(httpcore.NetworkBackend):
         raise NotPublic(path)
 
     def _addresses(self, host: str, port: int) -> list[str]:
-        looking = self._lookups.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        try:
-            found = looking.result(timeout=min(CONNECT_S, self._clock.left_s()))
-        except (OSError, UnicodeError, FutureTimeout) as error:
-            raise NoAddress(f"{host}: {str(error) or 'no answer in time'}") from None
-        # The text of an IPv6 address may carry a zone ("%eth0"): link-local, and refused below.
-        texts = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        """All of a host's addresses, in the order of preference.
+
+        Raises:
+            NotPublic: One of them is not public.
+            NoAddress: It has none.
+        """
+        texts = self._known.find(host)
+        if texts is None:
+            texts = self._looked_up(host, port)
+            self._known.keep(host, texts)
         for text in texts:
             address = ipaddress.ip_address(text)
             if not is_public(address) and not self._allowed(address):
                 raise NotPublic(f"{host} is {text}")
         return texts
+
+    def _looked_up(self, host: str, port: int) -> list[str]:
+        looking = self._lookups.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        try:
+            found = looking.result(timeout=min(CONNECT_S, self._clock.left_s()))
+        except (OSError, UnicodeError, FutureTimeout) as error:
+            raise NoAddress(f"{host}: {str(error) or 'no answer in time'}") from None
+        # The text of an IPv6 address may carry a zone ("%eth0"): link-local, and refused above.
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
     def _allowed(self, address: _Address) -> bool:
         plain = _unwrap(address)

@@ -2,7 +2,8 @@
 
 A host name is resolved once; every address it has must be public, and the connection goes to such an
 address and to no other, so that a name which answers differently the second time gains nothing. Each
-redirect is a new address and is checked anew. Host and SNI stay the name's own. No proxy, cookie or
+redirect is a new address and is checked anew. Host, SNI and certificate stay the name's own; HTTP/2 is spoken with
+hosts that offer it. No proxy, cookie or
 password is ever used. A total deadline covers look-up, connecting, TLS, headers and body, however
 slowly they drip. Addresses from settings (a caption server, a retrieval server) don't come here.
 """
@@ -23,6 +24,7 @@ import httpx
 
 from spine.errors import WebError
 from spine.pinned import CONNECT_S, Clock, NoAddress, NotPublic, PinnedBackend
+from spine.replies import NO_HTTP, Reply
 
 REFUSALS: dict[str, str] = {
     "bad_url": "not an http or https address on an allowed port",
@@ -46,10 +48,8 @@ MAX_REDIRECTS = 3
 """Times an address may send us on."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_GONE = (404, 410)
 _POOLS = 32
 _IDLE = 8  # connections of a pool that may stand idle, for 5 seconds
-_READ_OUT = 16_384  # bytes of an error's or redirect's body that cost less than another connection
 ROBOTS_TOKEN = "popfactory"
 """How robots.txt and X-Robots-Tag name us."""
 
@@ -118,17 +118,19 @@ class Web:
             self._clock, [ipaddress.ip_network(each) for each in allow], connections
         )
         trusted = tls or httpx.create_ssl_context()
-        # Several pools, each for its share of the hosts: a pool looks through all its connections under one
-        # lock for every request, and of 64 threads nearly all were found waiting for it.
+        # Several pools, each for its share of the places at hosts. A pool looks through all its connections under
+        # one lock for every request, and of 64 threads nearly all were found waiting for it. And with HTTP/2 it would
+        # have requests of several threads share a connection, whose state no lock guards: a place of its own has one.
         self._pools = [
             httpcore.ConnectionPool(
                 ssl_context=trusted,
                 max_connections=connections,
+                http2=True,
                 max_keepalive_connections=max(_IDLE, connections // _POOLS),
                 keepalive_expiry=5.0,
                 network_backend=self._backend,
             )
-            for _ in range(_POOLS)
+            for _ in range(max(_POOLS, per_host))
         ]
         self._free = threading.BoundedSemaphore(connections)
         self._hosts = _Places(per_host)
@@ -169,10 +171,10 @@ class Web:
         for _ in range(MAX_REDIRECTS + 1):
             # The place at one host is given back before the next hop asks for its own: two requests
             # that send each other's hosts on would otherwise wait for each other.
-            with self._hosts.place(here.host), self._free:
+            with self._hosts.place(here.host) as place, self._free:
                 started = time.monotonic()
                 self._clock.start(left_s)
-                reply = self._get(here, limit)
+                reply = self._get(here, limit, place)
                 left_s -= time.monotonic() - started
             if isinstance(reply, WebResponse):
                 return reply
@@ -193,8 +195,8 @@ class Web:
             raise WebError("bad_url", f"{text!r}: port {port}, allowed are {sorted(self._ports)}")
         return url
 
-    def _get(self, url: httpx.URL, limit: int) -> WebResponse | str:
-        """The reply, or where it sends us."""
+    def _get(self, url: httpx.URL, limit: int, place: int) -> WebResponse | str:
+        """The reply, or where it sends us; asked from this place at the host."""
         request = httpcore.Request(
             "GET",
             httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
@@ -206,20 +208,19 @@ class Web:
             ],
             extensions={"timeout": {"pool": self._clock.left_s(), "connect": CONNECT_S}},
         )
-        with _as_web_error(url), contextlib.closing(self._ask(request)) as reply:
-            headers = _headers(reply.headers)
+        with _as_web_error(url), contextlib.closing(Reply(self._ask(request, place))) as reply:
             if not 200 <= reply.status < 300:
-                _read_out(reply, headers)
-            if reply.status in _REDIRECTS and "location" in headers:
-                return headers["location"]
-            _check_status(url, reply.status, headers)
-            body = _body(url, reply, headers, limit)
-            kept = {name: headers[name] for name in KEPT_HEADERS if name in headers}
+                reply.read_out()
+            if reply.status in _REDIRECTS and "location" in reply.headers:
+                return reply.headers["location"]
+            reply.check_status(url)
+            body = reply.body(url, limit)
+            kept = {name: reply.headers[name] for name in KEPT_HEADERS if name in reply.headers}
             return WebResponse(body, str(url), reply.status, kept)
 
-    def _ask(self, request: httpcore.Request) -> httpcore.Response:
+    def _ask(self, request: httpcore.Request, place: int) -> httpcore.Response:
         """The reply's head. An idle connection that the host closed meanwhile says nothing of the address."""
-        pool = self._pools[zlib.crc32(request.url.host) % _POOLS]
+        pool = self._pools[(zlib.crc32(request.url.host) + place) % len(self._pools)]
         while True:
             self._clock.forget_connecting()
             try:
@@ -241,19 +242,21 @@ class _Places:
 
     def __init__(self, per_host: int) -> None:
         self._per_host, self._changed = per_host, threading.Condition()
-        self._taken: dict[str, int] = {}
+        self._taken: dict[str, set[int]] = {}
 
     @contextlib.contextmanager
-    def place(self, host: str) -> Iterator[None]:
-        """Wait for a place at the host, and give it back at the end."""
+    def place(self, host: str) -> Iterator[int]:
+        """Wait for a place at the host, and give it back at the end; its number, the lowest that is free."""
         with self._changed:
-            self._changed.wait_for(lambda: self._taken.get(host, 0) < self._per_host)
-            self._taken[host] = self._taken.get(host, 0) + 1
+            self._changed.wait_for(lambda: len(self._taken.get(host, ())) < self._per_host)
+            taken = self._taken.setdefault(host, set())
+            number = next(each for each in range(self._per_host) if each not in taken)
+            taken.add(number)
         try:
-            yield
+            yield number
         finally:
             with self._changed:
-                self._taken[host] -= 1
+                self._taken[host].discard(number)
                 if not self._taken[host]:
                     del self._taken[host]
                 self._changed.notify_all()
@@ -273,58 +276,5 @@ def _as_web_error(url: httpx.URL) -> Iterator[None]:
         raise WebError("tls", f"{url}: {error}") from None
     except httpcore.TimeoutException:
         raise WebError("timeout", f"{url}: took longer than allowed") from None
-    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+    except (httpcore.NetworkError, *NO_HTTP) as error:
         raise WebError("broken_reply", f"{url}: {error}") from None
-
-
-def _headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in raw:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        between = "\n" if key == "x-robots-tag" else ", "
-        headers[key] = f"{headers[key]}{between}{text}" if key in headers else text
-    return headers
-
-
-def _check_status(url: httpx.URL, status: int, headers: dict[str, str]) -> None:
-    if status in _GONE:
-        raise WebError("gone", f"{url}: HTTP {status}", status=status)
-    if not 200 <= status < 300:
-        wait = headers.get("retry-after", "")
-        wait_s = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else None
-        raise WebError("http_error", f"{url}: HTTP {status}", status=status, retry_after_s=wait_s)
-
-
-def _read_out(reply: httpcore.Response, headers: dict[str, str]) -> None:
-    """Read a small body that nobody wants, so that a dead link doesn't cost another connection."""
-    length = headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length[:20]) <= _READ_OUT:
-        with contextlib.suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
-            for _ in reply.iter_stream():
-                pass
-
-
-def _body(url: httpx.URL, reply: httpcore.Response, headers: dict[str, str], limit: int) -> bytes:
-    """The decoded body, read no further than the limit."""
-    too_large = WebError("too_many_bytes", f"{url}: more than {limit:,} bytes", status=reply.status)
-    length = headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length[:20]) > limit:
-        raise too_large
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "", "gzip", "deflate"):
-        raise WebError("broken_reply", f"{url}: content encoding {encoding!r} wasn't asked for")
-    inflate = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
-    chunks, size = [], 0
-    try:
-        for chunk in reply.iter_stream():
-            if inflate is not None:
-                chunk = inflate.decompress(chunk, limit - size + 1)
-            size += len(chunk)
-            if size > limit:
-                raise too_large
-            chunks.append(chunk)
-    except zlib.error as error:
-        raise WebError("broken_reply", f"{url}: {encoding} is damaged ({error})") from None
-    if inflate is not None and not inflate.eof:
-        raise WebError("broken_reply", f"{url}: {encoding} breaks off")
-    return b"".join(chunks)

@@ -232,6 +232,71 @@ def test_a_name_that_changes_its_answer_gains_nothing(monkeypatch, canary):
     assert canary.hits == []
 
 
+def _answering(monkeypatch, answers: list[str]) -> list[str]:
+    """Names are looked up here: each time the next of these addresses; gives the names that were."""
+    asked: list[str] = []
+    plain = socket.getaddrinfo
+
+    def look_up(host, port, *args, **kwargs):
+        if host[0].isdigit():  # the connecting itself
+            return plain(host, port, *args, **kwargs)
+        asked.append(host)
+        address = answers[min(len(asked), len(answers)) - 1]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return asked
+
+
+def test_a_name_is_looked_up_once_a_minute_however_many_connections_it_takes(monkeypatch, canary):
+    asked = _answering(monkeypatch, ["127.0.0.1"])
+    now = time.monotonic()
+    canary.give("/a", reply(b"1", "Connection: close"))
+    with Web(ports={canary.port}, allow=LOOPBACK) as web:
+        for _ in range(3):
+            web.fetch(canary.url("/a", "one.example"))
+        web.fetch(canary.url("/a", "two.example"))
+        assert asked == ["one.example", "two.example"]
+        monkeypatch.setattr(pinned, "KNOWN_S", 0.0)
+        monkeypatch.setattr(time, "monotonic", lambda: now + 120)
+        web.fetch(canary.url("/a", "one.example"))
+
+    assert asked == ["one.example", "two.example", "one.example"]
+    assert len(canary.hits) == 5
+
+
+def test_a_remembered_address_is_checked_at_every_use(monkeypatch, canary):
+    asked = _answering(monkeypatch, ["127.0.0.1"])
+    canary.give("/a", reply(b"1", "Connection: close"))
+    with Web(ports={canary.port}, allow=LOOPBACK) as web:
+        web.fetch(canary.url("/a", "one.example"))
+        web._backend._allow = []
+
+        assert refused(web, canary.url("/a", "one.example")).reason == "not_public"
+    assert (len(asked), len(canary.hits)) == (1, 1)
+
+
+def test_a_name_whose_addresses_gave_no_connection_is_looked_up_anew(monkeypatch, canary):
+    asked = _answering(monkeypatch, ["127.0.0.9", "127.0.0.1"])
+    canary.give("/a", reply(b"moved"))
+    with Web(ports={canary.port}, allow=LOOPBACK) as web:
+        assert refused(web, canary.url("/a", "one.example")).reason == "connect"
+
+        assert web.fetch(canary.url("/a", "one.example")).content == b"moved"
+    assert asked == ["one.example"] * 2
+
+
+def test_only_so_many_names_are_remembered(monkeypatch, canary):
+    asked = _answering(monkeypatch, ["127.0.0.1"])
+    monkeypatch.setattr(pinned, "KNOWN_HOSTS", 2)
+    canary.give("/a", reply(b"1", "Connection: close"))
+    with Web(ports={canary.port}, allow=LOOPBACK) as web:
+        for name in ("a", "b", "c", "c", "b", "a"):
+            web.fetch(canary.url("/a", f"{name}.example"))
+
+    assert "".join(name[0] for name in asked) == "abca"
+
+
 def test_a_name_with_one_private_address_among_public_ones_is_refused(monkeypatch, canary):
     found = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, canary.port))
