@@ -74,13 +74,10 @@ def inner_products(
     Returns:
         Shape (m, n).
     """
-    if len(some) < QUERIES_LEAST:
-        few = np.zeros((QUERIES_LEAST, queries.shape[1]), dtype=np.float32)
-        few[: len(some)] = queries[some]
-        products: npt.NDArray[np.float32] = (few @ vectors.T)[: len(some)]
-    else:
-        products = np.take(queries, some, axis=0) @ vectors.T
-    return products
+    asking = np.zeros((max(len(some), QUERIES_LEAST), queries.shape[1]), dtype=np.float32)
+    np.take(queries, some, axis=0, out=asking[: len(some)], mode="clip")
+    # The vectors first: with few queries OpenBLAS takes half the time.
+    return np.ascontiguousarray((vectors @ asking.T)[:, : len(some)].T)
 
 
 def pair_products(first: Vectors, counts: Rows, second: Vectors, places: Rows) -> npt.NDArray[np.float32]:

@@ -72,8 +72,8 @@ class Screen:
     def rounded(self, codes: Codes, vectors: Vectors | None) -> _Rounded:
         """A tile's vectors as whole numbers: the codes themselves where these are a grid's, else `vectors` rounded."""
         if self._grid is not None:
-            numbers = (codes ^ np.uint8(128)).view(np.int8)  # c - 128
-            return _Rounded(numbers, 1.0, float(_norms(numbers.astype(np.float32)).max()), 0.0)
+            numbers = self._grid.numbers(codes)
+            return _Rounded(numbers, 1.0, float(_norms(numbers.astype(np.float32)).max()), self._grid.error)
         assert vectors is not None
         step = max(float(np.abs(vectors).max()), 1e-30) / _LEVELS
         near = np.rint(vectors * np.float32(1 / step))

@@ -19,7 +19,7 @@ from index_builder.lists.list_screen import SCREENED_FROM
 from index_builder.lists.list_tiles import SCANNED_BELOW
 
 _LIST_NS = 20_000.0  # per list: reading, calls
-_DECODED_NS = {"flat": 0.02, "scalar": 0.25, "product": 0.7}  # per dimension of a vector
+_DECODED_NS = {"flat": 0.02, "scalar": 0.25, "product": 0.25}  # per dimension of a vector
 _PRODUCT_NS, _HEAP_NS = 0.03, 3.7  # per dimension of a score, and per score
 _SCREENED_NS, _LEFT_NS = 0.006, 3.0  # the same by whole numbers, with what they leave to be scored
 _LOADED_NS = 1.5e9  # what multiplies whole numbers, once
