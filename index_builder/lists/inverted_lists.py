@@ -1,11 +1,12 @@
 """The inverted lists of an IVF index, read one after the other in the order of the file.
 
 Lists in memory are handed out where they lie. Lists that FAISS left on disk are read from the file itself, not
-through its memory map: neighbouring lists in one large read, the next one while the present one is worked on,
+through its memory map: neighbouring lists in one large read, the next ones while the present one is worked on,
 and without the kernel's own read-ahead, so that what is read is what was asked for.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ from spine.errors import DataError
 
 READ_BYTES = 8 * 2**20
 """Bytes read at once, as far as lists lie side by side; a longer list is one read by itself."""
+
+# Reads at the same time: two bring one and a half times as many bytes a second as one after the other.
+_READERS = 2 if hasattr(os, "preadv") else 1
+_AHEAD = 4  # reads begun before the first is used
 
 _ID_BYTES = 8
 
@@ -102,6 +107,7 @@ class InvertedLists:
             for number in numbers:
                 start = int(self._offsets[number]) + int(self._capacities[number]) * self._code_size
                 content = self._read_bytes(descriptor, start, start + int(self.sizes[number]) * _ID_BYTES)
+                self.bytes_read += len(content)
                 yield number, content.view(np.int64)
 
     def read(self, numbers: npt.NDArray[np.int64]) -> Iterator[InvertedList]:
@@ -129,17 +135,23 @@ class InvertedLists:
 
     def _from_file(self, numbers: npt.NDArray[np.int64]) -> Iterator[InvertedList]:
         spans = self._spans(numbers)
-        if not spans:
-            return
-        with self._opened() as descriptor, ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
-            following: Future[Codes] = reader.submit(self._read_span, descriptor, spans[0])
-            for place, span in enumerate(spans):
-                content = following.result()
-                if place + 1 < len(spans):
-                    following = reader.submit(self._read_span, descriptor, spans[place + 1])
-                if place == 0:
-                    self._check_same_file(span[0], content)
-                yield from self._cut(span, content)
+        with (
+            self._opened() as descriptor,
+            ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead") as readers,
+        ):
+            coming: deque[Future[Codes]] = deque()
+            try:
+                for place, span in enumerate(spans):
+                    for following in spans[place + len(coming) : place + _AHEAD]:
+                        coming.append(readers.submit(self._read_span, descriptor, following))
+                    content = coming.popleft().result()
+                    self.bytes_read += len(content)
+                    if place == 0:
+                        self._check_same_file(span[0], content)
+                    yield from self._cut(span, content)
+            finally:
+                for future in coming:
+                    future.cancel()
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -182,7 +194,6 @@ class InvertedLists:
             if not count:
                 raise DataError(f"{self._path}: ends at byte {start + filled:,}, {end:,} were needed")
             filled += count
-        self.bytes_read += filled
         return content
 
     def _length(self, number: int) -> int:

@@ -36,7 +36,7 @@ GROWN = 16
 """Rows that pass a predicate, for each of k neighbours, that a query looks for before it goes to no further list."""
 
 HELD_BYTES = 256 * 2**20
-"""Of lists on disk that are read before the first is scored."""
+"""Of lists on disk with more to score than the average that are put off."""
 
 SEGMENT_PRODUCTS, SEGMENT_BYTES = 2e13, 64 * 2**30
 """Multiplications, and bytes of lists on disk, after which what was found is kept: a minute of four cores, half a
@@ -87,7 +87,7 @@ class ListPass:
         """The k nearest rows of each query among its nprobe nearest lists.
 
         As many threads work as FAISS has. Memory holds 12 bytes for each of the q · k results, 20 for each of the
-        q · nprobe pairs, HELD_BYTES of lists on disk, one stretch of the file twice, and some 30 MB a thread.
+        q · nprobe pairs, HELD_BYTES of lists on disk, four stretches of the file, and some 30 MB a thread.
 
         Args:
             queries: Shape (q, d), float32, contiguous, finite.
@@ -229,21 +229,28 @@ class ListPass:
                 yield Tile(each.number, codes[piece], rows[piece], queries, middles, ends)
 
     def _read(self, pairs: Pairs, segment: Numbers) -> Iterator[InvertedList]:
-        """A segment's lists; of those on disk, read in the order of the file, the first HELD_BYTES are put in order."""
-        reading = self.lists.read(pairs.numbers[segment])
-        if not self.lists.on_disk:
+        """A segment's lists; of those on disk, read in the order of the file, the first with much to score are put off.
+
+        HELD_BYTES of them at most: what the others leave of these need not be scored, and they are read meanwhile.
+        """
+        numbers = pairs.numbers[segment]
+        reading = self.lists.read(numbers)
+        if not self.lists.on_disk or not len(numbers):
             yield from reading
             return
-        held, size_bytes = [], 0
+        amounts = self.lists.sizes[numbers] * np.diff(pairs.starts)[segment]
+        work = dict(zip(numbers.tolist(), amounts.tolist(), strict=True))
+        usual = amounts.mean()
+        held, size_bytes = list[InvertedList](), 0
         for each in reading:
+            if work[each.number] < usual:
+                yield each
+                continue
             held.append(each)
             size_bytes += each.codes.nbytes + each.rows.nbytes
             if size_bytes >= HELD_BYTES:
                 break
-        work = self.lists.sizes[pairs.numbers] * np.diff(pairs.starts)
-        of = dict(zip(pairs.numbers.tolist(), work.tolist(), strict=True))
-        held.sort(key=lambda each: of[each.number])
-        held.reverse()
+        held.sort(key=lambda each: work[each.number], reverse=True)
         while held:  # from the end, so that each is let go of when it is done
             yield held.pop()
         yield from reading

@@ -33,8 +33,8 @@ def test_an_index_larger_than_memory_is_read_once_rather_than_for_each_query():
 
 
 def test_whole_numbers_make_a_pass_worth_while_for_fewer_queries():
-    assert not plan(6_000).list_major
-    assert plan(6_000, screens=True).list_major
+    assert not plan(5_000).list_major
+    assert plan(5_000, screens=True).list_major
     assert plan(10, n=10_000, nlist=16, screens=True).reason == plan(10, n=10_000, nlist=16).reason, (
         "too little"
     )
