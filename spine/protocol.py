@@ -191,38 +191,48 @@ class RetrievalClient:
         """
         step = max(1, min(1024, _ANSWER_ROWS // max(1, k)))
         chunks = [embeddings[start : start + step] for start in range(0, len(embeddings), step)]
-        asked = {"k": k, "nprobe": nprobe} | dict(conditions or {})
+        conditions = dict(conditions or {})
+        asked = {"k": k, "nprobe": nprobe} | conditions
         if index is not None:
             asked["indice_name"] = index
         if columns is not None:
             asked["columns"] = list(columns) or [""]
-        tables: list[pa.Table] = []
-        if chunks and self._has_batch is not False:
-            first = self._batch_or_none(chunks[0], asked)
-            self._has_batch = first is not None
-            if first is not None:
-
-                def rest(chunk: Vectors) -> pa.Table:
-                    table = self._batch_or_none(chunk, asked)
-                    if table is None:
-                        raise ServiceError(
-                            f"{self.url}: /knn-batch was there and is not any more; start again"
-                        )
-                    return table
-
-                tables = [first, *_in_order(rest, chunks[1:], in_flight)]
-        if chunks and not tables:
-            if nprobe or conditions:
-                dropped = ({"nprobe": nprobe} if nprobe else {}) | dict(conditions or {})
-                what = ", ".join(f"{name} = {value}" for name, value in dropped.items())
-                raise ServiceError(
-                    f"{self.url}: has no /knn-batch, and clip-retrieval's own messages can't carry {what}; leave"
-                    " it out"
-                )
+        tables = self._by_batches(chunks, asked, in_flight)
+        if tables is None:
+            self._check_single(({"nprobe": nprobe} if nprobe else {}) | conditions)
             chunks = [embeddings[number : number + 1] for number in range(len(embeddings))]
             tables = _in_order(lambda chunk: self._single(chunk, k, index), chunks, in_flight)
         starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
         return joined(tables, starts.tolist(), columns)
+
+    def _by_batches(
+        self, chunks: Sequence[Vectors], asked: Mapping[str, Any], in_flight: int
+    ) -> list[pa.Table] | None:
+        """Answers of the batch route; None where the server has none."""
+        if not chunks:
+            return []
+        if self._has_batch is False:
+            return None
+        first = self._batch_or_none(chunks[0], asked)
+        self._has_batch = first is not None
+        if first is None:
+            return None
+
+        def rest(chunk: Vectors) -> pa.Table:
+            table = self._batch_or_none(chunk, asked)
+            if table is None:
+                raise ServiceError(f"{self.url}: /knn-batch was there and is not any more; start again")
+            return table
+
+        return [first, *_in_order(rest, chunks[1:], in_flight)]
+
+    def _check_single(self, asked: Mapping[str, Any]) -> None:
+        """Refuse what only the batch route can be asked."""
+        if asked:
+            what = ", ".join(f"{name} = {value}" for name, value in asked.items())
+            raise ServiceError(
+                f"{self.url}: has no /knn-batch, and clip-retrieval's own messages can't carry {what}; leave it out"
+            )
 
     def _batch_or_none(self, embeddings: Vectors, asked: Mapping[str, Any]) -> pa.Table | None:
         body = npy(np.ascontiguousarray(embeddings, dtype=np.float32))
