@@ -146,17 +146,19 @@ def _embedding(value: object) -> Vectors | None:
         return None
     if not isinstance(value, list) or not value:
         raise DataError(f"embedding_input is {short(value)}, a list of numbers was needed")
-    if any(isinstance(entry, list) for entry in value):
-        raise DataError(
-            "embedding_input holds lists, one list of numbers was needed; POST /knn-batch takes many"
-        )
     try:
         with np.errstate(over="ignore"):
             array = np.asarray(
                 value, dtype=np.float32
             )  # takes numbers written as texts, as clip-retrieval does
     except (TypeError, ValueError, OverflowError):
-        raise DataError("embedding_input holds something that is no number") from None
+        array = None
+    if (array is None and any(isinstance(entry, list) for entry in value)) or np.ndim(array) > 1:
+        raise DataError(
+            "embedding_input holds lists, one list of numbers was needed; POST /knn-batch takes many"
+        )
+    if array is None:
+        raise DataError("embedding_input holds something that is no number")
     if not np.isfinite(array).all():
         raise DataError("embedding_input holds null, NaN or a number too large; finite numbers were needed")
     return array

@@ -153,9 +153,7 @@ class IndexFolder:
         if len(queries) and self.n:
             depth = min(self.n, k if vectors is None else candidates_for(k))
             if self._ranked is not None:
-                parameters = load_faiss().IndexRefineSearchParameters(
-                    k_factor=1.0, base_index_params=self._parameters(index, nprobe)
-                )
+                parameters = self._parameters(index, nprobe, ranks=True)
                 found, numbers = self._ranked.search(queries, depth, params=parameters)
                 found, numbers = in_order(found, numbers)
             else:
@@ -351,16 +349,27 @@ class IndexFolder:
             )
         return queries
 
-    def _parameters(self, index: Any, nprobe: int) -> Any:
-        if not self.nlist:
-            return None
-        faiss = load_faiss()
-        # nprobe travels with the call. The index is shared: set on it, it would change a search
-        # already running in another thread, and FAISS then fails with "Invalid key".
-        parameters = faiss.SearchParametersIVF(nprobe=min(nprobe or self.nprobe, self.nlist))
-        if isinstance(index, faiss.IndexPreTransform):
-            return faiss.SearchParametersPreTransform(index_params=parameters)
-        return parameters if isinstance(index, faiss.IndexIVF) else None
+    def _parameters(self, index: Any, nprobe: int, *, ranks: bool = False) -> Any:
+        """What a search of `index` goes by; `ranks`: of `self._ranked` over it."""
+        if nprobe not in (0, self.nprobe):
+            return self._new_parameters(index, nprobe, ranks=ranks)
+        # FAISS only reads them, so that searches may share them. At each step of making them it lets go of Python's
+        # lock, and another thread has it then: together they took as long as to read forty rows of metadata.
+        return self.kept(f"parameters {ranks}", lambda: self._new_parameters(index, self.nprobe, ranks=ranks))
+
+    def _new_parameters(self, index: Any, nprobe: int, *, ranks: bool) -> Any:
+        faiss, parameters = load_faiss(), None
+        if self.nlist:
+            # nprobe travels with the call. The index is shared: set on it, it would change a search
+            # already running in another thread, and FAISS then fails with "Invalid key".
+            lists = faiss.SearchParametersIVF(nprobe=min(nprobe, self.nlist))
+            if isinstance(index, faiss.IndexPreTransform):
+                parameters = faiss.SearchParametersPreTransform(index_params=lists)
+            elif isinstance(index, faiss.IndexIVF):
+                parameters = lists
+        if not ranks:
+            return parameters
+        return faiss.IndexRefineSearchParameters(k_factor=1.0, base_index_params=parameters)
 
     def _note_places(self, index: Any) -> None:
         with self._map_lock:
