@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from index_builder.metadata.predicates import Predicate
 from retrieval_server import openapi
-from retrieval_server.access_log import AccessLog
+from retrieval_server.access_log import AccessLines, AccessLog
 from retrieval_server.bodies import read_body
 from retrieval_server.front_page import front_page
 from retrieval_server.guard import LOOPBACK, Guard
@@ -51,12 +51,13 @@ def build_app(settings: ServerSettings, *, token: str = "", any_host: bool = Fal
         ConfigError: An index is set up wrong.
         DataError: An index can't be read.
     """
-    service = Service(settings)
+    service, access_lines = Service(settings), AccessLines()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         service.close()
+        access_lines.write()
 
     app = FastAPI(
         title="popfactory retrieval server", lifespan=lifespan, redirect_slashes=False, redoc_url=None
@@ -73,7 +74,7 @@ def build_app(settings: ServerSettings, *, token: str = "", any_host: bool = Fal
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
-    app.add_middleware(AccessLog)
+    app.add_middleware(AccessLog, lines=access_lines)
     return app
 
 

@@ -198,7 +198,12 @@ def test_the_access_log_says_what_happened_and_not_what_was_asked(address, caplo
     with caplog.at_level(logging.INFO, "popfactory.access"):
         httpx.post(f"{address}/knn-service?secret=1", json=GOOD | {"text": "a secret"})
         httpx.get(f"{address}/nowhere")
-    lines = [json.loads(record.message) for record in caplog.records if record.name == "popfactory.access"]
+        deadline = time.monotonic() + 10
+        while "/nowhere" not in caplog.text:  # lines are written together, a moment later
+            assert time.monotonic() < deadline, "the line never came"
+            time.sleep(0.01)
+    written = [record.message for record in caplog.records if record.name == "popfactory.access"]
+    lines = [json.loads(line) for text in written for line in text.splitlines()]
     assert [(line["method"], line["path"], line["status"]) for line in lines] == [
         ("POST", "/knn-service", 400),
         ("GET", "/nowhere", 404),
