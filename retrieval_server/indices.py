@@ -48,6 +48,8 @@ class ServedIndex:
     rows: MetadataRows
     columns: dict[str, str]
     """Metadata of an answer: name on the wire to column in the file."""
+    wire_rows: MetadataRows
+    """These columns alone, under these names."""
     unsafe: Callable[[Vectors], Scores] | None
     """Unit vectors (m, d) to the probability of being unsafe, (m,)."""
     violence: Callable[[Vectors], Scores] | None
@@ -113,9 +115,8 @@ class ServedIndex:
             rows: Each from 0 to n - 1.
             wanted: Wire names; those the index lacks are left out. None for all that are served.
         """
-        names = [name for name in (self.columns if wanted is None else wanted) if name in self.columns]
-        table = self.rows.take(rows, [self.columns[name] for name in names])
-        return table.rename_columns(names)
+        names = None if wanted is None else [name for name in wanted if name in self.columns]
+        return self.wire_rows.take(rows, names)
 
 
 def open_index(settings: IndexSettings) -> ServedIndex:
@@ -130,11 +131,13 @@ def open_index(settings: IndexSettings) -> ServedIndex:
     folders = _folders(settings, rows)
     first = next(iter(folders.values()))
     _check_model(settings, first)
+    columns = _wire_columns(rows.schema.names, settings.columns)
     return ServedIndex(
         settings=settings,
         folders=folders,
         rows=rows,
-        columns=_wire_columns(rows.schema.names, settings.columns),
+        columns=columns,
+        wire_rows=rows.renamed(columns),
         unsafe=_score(settings.safety_head, "unsafe", first.d),
         violence=_score(settings.violence_vectors, "violence", first.d),
         ratings=_ratings(settings, first.d),

@@ -77,8 +77,9 @@ def answer(
         described = records(index.metadata(rows[: len(results[: query.num_images])]))
         if index.pictures is not None:
             index.pictures.add_to(described, lists)
-        for number, metadata in enumerate(described):
-            results[number] = metadata | results[number]
+        for metadata, result in zip(described, results, strict=False):
+            metadata |= result
+        results[: len(described)] = described
     return Answer(results, missing_filters(index, query))
 
 
@@ -254,10 +255,12 @@ def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def records(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as JSON values: bytes as text."""
-    rows: list[dict[str, Any]] = table.to_pylist()
-    for column in table.schema:
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            for row in rows:
-                if row[column.name] is not None:
-                    row[column.name] = row[column.name].decode("utf-8", "replace")
-    return rows
+    names, columns = table.column_names, [_values(column) for column in table.columns]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return [None if value is None else value.decode("utf-8", "replace") for value in values]
+    return values

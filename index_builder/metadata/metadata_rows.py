@@ -7,7 +7,7 @@ number of batches are memory-mapped too (40 rows of 4,000 batches take 0.2 ms; `
 them into one), Parquet files are read into memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class MetadataRows:
 
     def __init__(self, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
         self.schema = schema
+        self._has_large_text = any(pa.types.is_large_string(field.type) for field in schema)
         self._batches = [batch for batch in batches if batch.num_rows]
         bounds = np.cumsum([0, *(batch.num_rows for batch in self._batches)], dtype=np.int64)
         self._starts, self._ends = bounds[:-1], bounds[1:]
@@ -90,11 +91,22 @@ class MetadataRows:
         if not rows.size:
             table = wanted.empty_table()
         elif len(self._batches) == 1:
-            taken = self._batches[0].select(wanted.names).take(pa.array(rows))
-            table = pa.Table.from_batches([taken])
+            batch = self._batches[0] if columns is None else self._batches[0].select(wanted.names)
+            table = pa.Table.from_batches([batch.take(pa.array(rows))])
         else:
             table = self._take_from_many(rows, wanted.names)
-        return _plain(table)
+        return _plain(table) if self._has_large_text else table
+
+    def renamed(self, names: Mapping[str, str]) -> "MetadataRows":
+        """The same rows with fewer columns, under other names.
+
+        Args:
+            names: New name to column; they come in this order.
+        """
+        columns, wanted = list(names.values()), self._wanted(list(names.values()))
+        schema = pa.schema([field.with_name(name) for name, field in zip(names, wanted, strict=True)])
+        batches = [batch.select(columns).rename_columns(list(names)) for batch in self._batches]
+        return MetadataRows(batches, schema)
 
     def blocks(self, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
         """All rows in order, at most `size` at a time, so many wherever there are more.

@@ -57,3 +57,13 @@ def test_columns_come_in_the_order_asked_and_no_others(rows):
 def test_a_row_that_is_not_there_is_refused(rows, wrong):
     with pytest.raises(DataError, match=r"there is no row .* 0 to 1,999"):
         rows.take(np.array(wrong))
+
+
+def test_columns_under_other_names_hold_what_they_held(rows, table):
+    renamed, asked = rows.renamed({"text": "caption", "address": "url"}), np.array([1999, 3, 3])
+    found = renamed.take(asked)
+    assert found.to_pylist() == [
+        {"text": f"ü {row}", "address": table["url"][row].as_py()} for row in asked.tolist()
+    ]
+    assert renamed.take(asked, ["address"]).column_names == ["address"]
+    assert renamed.n == N and rows.renamed({}).take(asked).num_columns == 0
