@@ -141,6 +141,9 @@ def _flag(content: Mapping[str, Any], name: str) -> bool:
     raise DataError(f"{name} is {short(value)}, true or false was needed")
 
 
+_LISTS = "embedding_input holds lists, one list of numbers was needed; POST /knn-batch takes many"
+
+
 def _embedding(value: object) -> Vectors | None:
     if value is None:
         return None
@@ -148,17 +151,13 @@ def _embedding(value: object) -> Vectors | None:
         raise DataError(f"embedding_input is {short(value)}, a list of numbers was needed")
     try:
         with np.errstate(over="ignore"):
-            array = np.asarray(
-                value, dtype=np.float32
-            )  # takes numbers written as texts, as clip-retrieval does
+            # takes numbers written as texts, as clip-retrieval does
+            array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError, OverflowError):
-        array = None
-    if (array is None and any(isinstance(entry, list) for entry in value)) or np.ndim(array) > 1:
-        raise DataError(
-            "embedding_input holds lists, one list of numbers was needed; POST /knn-batch takes many"
-        )
-    if array is None:
-        raise DataError("embedding_input holds something that is no number")
+        lists = any(isinstance(entry, list) for entry in value)
+        raise DataError(_LISTS if lists else "embedding_input holds something that is no number") from None
+    if array.ndim > 1:
+        raise DataError(_LISTS)
     if not np.isfinite(array).all():
         raise DataError("embedding_input holds null, NaN or a number too large; finite numbers were needed")
     return array
