@@ -58,8 +58,11 @@ def read_head_file(path: Path, setting: str) -> bytes:
             raise ModelError(f"{path}: larger than {_SIZE_LIMIT:,} bytes; that is no scorer head")
         return path.read_bytes()
     except OSError as error:
-        known = f", or one of {', '.join([*KNOWN, *RATINGS])}"
-        raise ModelError(f"{path}: {error.strerror}; {setting} names it: give a path{known}") from None
+        known = ", ".join([*KNOWN, *RATINGS])
+        raise ModelError(
+            f"{path}: {error.strerror}; {setting} names it: give a path, or one of {known}"
+            " (LAION's H/14 detector and watermark classifier come by path only)"
+        ) from None
 
 
 def read_arrays(path: Path, content: bytes) -> Arrays:

@@ -180,6 +180,21 @@ def test_a_head_for_another_model_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [("unsafe", "unsafe_head"), ("watermark", "watermark_head"), ("violence", "violence_prompts")],
+)
+def test_a_head_that_is_not_there_is_told_with_what_can_be_named_instead(tmp_path, kind, setting):
+    with pytest.raises(
+        ModelError, match=rf"absent.pt: No such file .*\[score\] {setting} names it"
+    ) as caught:
+        load_head(str(tmp_path / "absent.pt"), kind)
+
+    assert "laion-nsfw-l14" in str(caught.value)
+    assert "H/14 detector and watermark classifier come by path only" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 class Hostile:
     def __reduce__(self):
         return (print, ("code ran",))
