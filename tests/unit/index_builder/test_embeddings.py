@@ -432,7 +432,7 @@ def test_nothing_to_embed_is_one_clear_line(tmp_path, new_run):
 
 
 def test_all_kinds_of_source_give_the_same_vectors_and_ids(tmp_path, new_run):
-    """A folder with notes, tars plain and compressed, Parquet, a store, img2dataset's Parquet, and given vectors."""
+    """Folders flat and deep with notes, tars plain and compressed, Parquet, stores, and given vectors."""
     numbers = range(1, 20)
     notes = {n: {"url": f"http://x/{n}", "caption": f" text {n}", "original_width": 80} for n in numbers}
     folder = write_pictures(tmp_path / "folder", numbers)
@@ -448,12 +448,17 @@ def test_all_kinds_of_source_give_the_same_vectors_and_ids(tmp_path, new_run):
         "jpg": [png(n) for n in numbers],
     }
     pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    for path in folder.iterdir():
+        below = tmp_path / "deep" / path.name[:3] / "a" / "b"
+        below.mkdir(parents=True, exist_ok=True)
+        (below / path.name).write_bytes(path.read_bytes())
     runs = {}
-    for name in ("folder", "plain.tar", "packed.tar.gz", "p.parquet"):
+    for name in ("folder", "deep", "plain.tar", "packed.tar.gz", "p.parquet"):
         runs[name] = new_run(f"run-{name}")
         embed(runs[name], "pool", str(tmp_path / name))
-    runs["store"] = new_run("run-store")
-    embed(runs["store"], "pool", f"local://{tmp_path}/packed.tar.gz")
+    for name in ("deep", "packed.tar.gz"):
+        runs[f"store-{name}"] = new_run(f"run-store-{name}")
+        embed(runs[f"store-{name}"], "pool", f"local://{tmp_path}/{name}")
     given = tmp_path / "given"
     (given / "img_emb").mkdir(parents=True)
     (given / "metadata").mkdir()

@@ -177,6 +177,21 @@ def test_datacomps_metadata_is_a_pool_of_openais_vectors(tmp_path, new_run, no_m
         embed(new_run("other"), "pool", str(source))
 
 
+def test_the_same_vectors_in_datacomps_files_and_in_an_inference_folder_are_the_same_pool(
+    tmp_path, new_run, no_model
+):
+    sizes, pools = [9, 4], []
+    for write in (write_inference, write_datacomp):
+        run = new_run(write.__name__, model="ViT-L-14", pretrained="openai")
+        embed(run, "pool", str(write(tmp_path / f"of-{write.__name__}", sizes, d=768)))
+        pools.append(rows_of(run))
+
+    (vectors, rows), (others, their_rows) = pools
+    assert np.array_equal(vectors, others) and vectors.shape == (13, 768)
+    for name in ("id", "url", "caption"):
+        assert [row[name] for row in rows] == [row[name] for row in their_rows]
+
+
 @pytest.mark.parametrize("after", [1, 16, 21, 30])
 def test_a_stopped_run_goes_on_and_equals_an_unbroken_one(tmp_path, new_run, after):
     source = write_inference(tmp_path / "source", [20, 5, 11])
