@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -22,13 +21,14 @@ from captioner.cost import Spent, spent_on, told
 from captioner.engine import CaptionFailure, Engine, Prepared
 from captioner.failed import let_go, take_in_hand
 from captioner.figures import NO_YARDSTICKS, Yardsticks, figures_of
-from captioner.listed import Listed, is_named, on_a_list
+from captioner.listed import rows_unless_listed, to_be_read
 from captioner.replies import KeptReplies
 from captioner.report_page import publish_report
-from captioner.rows import Row, caption_row
+from captioner.rows import Row
 from captioner.shelves import bring_forward
 from captioner.tally import COUNTED, tally
 from captioner.worklist import Unit, narrowed, read_done, read_units
+from spine.listed import Listed
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
@@ -199,7 +199,7 @@ class _Work:
         """The rows of one batch after the other."""
         size, overlap = self.who.setup.batch_size, self.who.setup.overlap
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
-        with closing(self.who.read(engine, map(self._to_be_read, batches))) as opened:
+        with closing(self.who.read(engine, (to_be_read(self._listed, batch) for batch in batches))) as opened:
             read = self._counted(zip(batches, opened, strict=True))
             if overlap == 1:
                 for batch, pictures in read:
@@ -238,29 +238,11 @@ class _Work:
         """How many pictures each reply is of that has come since this was last asked, by caption id."""
         return {unit.caption_id: len(unit.ids) for unit in self._kept.fresh()} if self._kept else {}
 
-    def _to_be_read(self, batch: Sequence[Unit]) -> list[Unit]:
-        """The same; what a list names by now is not opened."""
-        rules = self._listed.rules()
-        return [replace(unit, wanted=None) if is_named(unit, rules) else unit for unit in batch]
-
     def _rows(
         self, engine: Engine, batch: Sequence[Unit], pictures: Sequence[Prepared | CaptionFailure]
     ) -> list[Row]:
         """The rows of a batch; what a list names by now is not put to the engine, and fails by the list's rule."""
-        rules, who = self._listed.rules(), self.who
-        put = [
-            on_a_list(rules[unit.ids[0]]) if is_named(unit, rules) else picture
-            for unit, picture in zip(batch, pictures, strict=True)
-        ]
-        rows = who.rows(engine, batch, put, kept=self._kept)
-        for place, row in enumerate(rows):
-            if (
-                row["id"] in rules
-            ):  # each by its own rule, also where another of the same content is not named
-                failure = on_a_list(rules[row["id"]])
-                refused = caption_row(row["caption_id"], failure, who.prompt, who.setup, who.captioner)
-                rows[place] = refused | {"id": row["id"]}
-        return rows
+        return rows_unless_listed(self._listed, self.who, engine, batch, pictures, kept=self._kept)
 
     def _counted(self, read: Iterator[Item]) -> Iterator[Item]:
         """The same. The rate is counted from the first on: with loading and filling in it, the time left is off."""

@@ -1,67 +1,74 @@
 """The pictures that takedown and hash lists name, while captions are made: they go to no engine."""
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-import pyarrow.compute as pc
-
-from captioner.engine import CaptionFailure
+from captioner.asked import Asked
+from captioner.engine import CaptionFailure, Engine, Prepared
+from captioner.replies import KeptReplies
+from captioner.rows import Row, caption_row
 from captioner.worklist import Unit
-from spine.lists import LOOK_EVERY_S, BlockLists, ListsInForce
-from spine.run import Run
-from spine.table_files import read_parts
-from spine.tables import IMAGES
+from spine.listed import Listed
 
 
-class Listed:
-    """Which pictures lists name by now; one that was named once stays out for this call."""
+def to_be_read(listed: Listed, batch: Sequence[Unit]) -> list[Unit]:
+    """The same batch; what a list names by now is not opened.
 
-    def __init__(self, run: Run) -> None:
-        """Look at the lists.
-
-        Args:
-            run: With images/ and lists.
-
-        Raises:
-            ConfigError: A list can't be read.
-        """
-        self._run, self._in_force = run, ListsInForce(run, LOOK_EVERY_S)
-        self._lock = threading.Lock()
-        self._rules: dict[int, str] = {}
-        self._judged: BlockLists | None = None
-        self.rules()
-
-    def rules(self) -> dict[int, str]:
-        """The rule of each picture that a list names, by id; images/ is read where the lists were written.
-
-        Raises:
-            ConfigError: A list can't be read; then no picture goes on.
-        """
-        with self._lock:
-            lists = self._in_force.now()
-            if lists is not self._judged:
-                if not lists.empty:
-                    self._rules = {**self._rules, **self._named(lists)}
-                self._judged = lists
-            return self._rules
-
-    def _named(self, lists: BlockLists) -> dict[int, str]:
-        names = ["id", "url", "sha256", "md5", "status", *(["pdq"] if len(lists.pdq) else [])]
-        images = read_parts(self._run.images, IMAGES, names)
-        images = images.filter(pc.equal(images["status"], "fetched"))
-        pairs = zip(images["id"].to_pylist(), lists.blocks_all(images), strict=True)
-        return {number: rule for number, rule in pairs if rule is not None}
+    Raises:
+        ConfigError: A list can't be read.
+    """
+    rules = listed.rules()
+    return [replace(unit, wanted=None) if _is_named(unit, rules) else unit for unit in batch]
 
 
-def is_named(unit: Unit, rules: Mapping[int, str]) -> bool:
+def rows_unless_listed(
+    listed: Listed,
+    who: Asked,
+    engine: Engine,
+    batch: Sequence[Unit],
+    pictures: Sequence[Prepared | CaptionFailure],
+    take: int = 0,
+    kept: KeptReplies | None = None,
+) -> list[Row]:
+    """As `Asked.rows`; what a list names by now is not put to the engine, and fails by the list's rule.
+
+    Raises:
+        ConfigError: A list can't be read.
+    """
+    rules = listed.rules()
+    put = [
+        _on_a_list(rules[unit.ids[0]]) if _is_named(unit, rules) else picture
+        for unit, picture in zip(batch, pictures, strict=True)
+    ]
+    return refused_where_listed(listed, who, who.rows(engine, batch, put, take, kept), take)
+
+
+def refused_where_listed(listed: Listed, who: Asked, rows: Sequence[Row], take: int = 0) -> list[Row]:
+    """The same rows; one whose picture a list names by now has no caption.
+
+    Each by its own rule, also where another picture of the same content is not named.
+
+    Raises:
+        ConfigError: A list can't be read.
+    """
+    rules = listed.rules()
+    return [
+        row
+        if row["id"] not in rules
+        else {
+            **caption_row(
+                row["caption_id"], _on_a_list(rules[row["id"]]), who.prompt, who.setup, who.captioner, take
+            ),
+            "id": row["id"],
+        }
+        for row in rows
+    ]
+
+
+def _is_named(unit: Unit, rules: Mapping[int, str]) -> bool:
     """Whether every picture that has this content is named: then it goes to no engine."""
     return all(number in rules for number in unit.ids)
 
 
-def on_a_list(rule: str) -> CaptionFailure:
-    """What a picture fails with.
-
-    Args:
-        rule: "takedown" or "hash_block".
-    """
+def _on_a_list(rule: str) -> CaptionFailure:
     return CaptionFailure(rule, "on a list; select again")

@@ -16,9 +16,11 @@ import pyarrow as pa
 
 from captioner.asked import Asked
 from captioner.engine import Engine
+from captioner.listed import refused_where_listed, rows_unless_listed, to_be_read
 from captioner.preview_page import publish_page
 from captioner.worklist import Unit, narrowed, read_units
 from spine.config import load_config
+from spine.listed import Listed
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path
@@ -77,9 +79,10 @@ def preview(
     )
     if stage.published is not None:
         return stage.published
-    _ask_all(folder, whose, units, progress)
+    listed = Listed(run)
+    _ask_all(folder, whose, units, listed, progress)
     facts = _facts(run, folder, whose, units[0])
-    counts = publish_page(run, folder, facts, [unit.wanted for unit in units[0]])
+    counts = publish_page(run, folder, facts, [unit.wanted for unit in to_be_read(listed, units[0])])
     return stage.finish(counts, facts)
 
 
@@ -113,7 +116,9 @@ def _name(whose: Sequence[Asked], units: Sequence[Unit]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
-def _ask_all(folder: Path, whose: Sequence[Asked], units: Sequence[list[Unit]], progress: Progress) -> None:
+def _ask_all(
+    folder: Path, whose: Sequence[Asked], units: Sequence[list[Unit]], listed: Listed, progress: Progress
+) -> None:
     """Publish each captioner's part, with one load of a model for all its prompts."""
     missing = [place for place in range(len(whose)) if not part_path(folder, place).is_file()]
     total, left = (sum(len(units[place]) for place in places) for places in (range(len(whose)), missing))
@@ -123,14 +128,17 @@ def _ask_all(folder: Path, whose: Sequence[Asked], units: Sequence[list[Unit]], 
             who = whose[place]
             progress.say(f"captioner {who.captioner}: {who.setup.name}, prompt {who.prompt.prompt_id}")
             rows, size = [], who.setup.batch_size
-            batches = [units[place][start : start + size] for start in range(0, len(units[place]), size)]
+            asked = [_first(unit) for unit in units[place]]
+            batches = [asked[start : start + size] for start in range(0, len(asked), size)]
             engine = engine_of(who)
-            with closing(who.read(engine, batches)) as read:
+            to_read = (to_be_read(listed, batch) for batch in batches)
+            with closing(who.read(engine, to_read)) as read:
                 for batch, pictures in zip(batches, read, strict=True):
-                    told = who.rows(engine, [_first(unit) for unit in batch], pictures)
+                    told = rows_unless_listed(listed, who, engine, batch, pictures)
                     reasons = Counter(row["reason"] for row in told if row["reason"])
                     progress.advance(len(batch), dict(reasons))
                     rows += told
+            rows = refused_where_listed(listed, who, rows)
             publish_table(part_path(folder, place), pa.Table.from_pylist(rows, CAPTIONS))
     progress.end()
 

@@ -14,10 +14,12 @@ import pyarrow as pa
 
 from captioner.asked import Asked
 from captioner.engine import Engine
+from captioner.listed import refused_where_listed, rows_unless_listed, to_be_read
 from captioner.rows import Row
 from captioner.worklist import Unit, narrowed, read_units
 from spine.errors import DataError
 from spine.ids import caption_id
+from spine.listed import Listed
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
@@ -60,15 +62,17 @@ def retake(
         )
     progress.begin("caption again", sum(len(unit.ids) for unit in units), "pictures")
     progress.say(f"captioner {who.captioner}: {who.setup.name}, prompt {who.prompt.prompt_id}")
+    listed = Listed(run)
     engine = who.setup.load()
     try:
         rows = [
             row
             for take, asked in sorted(_by_take(run, who, units).items())
-            for row in _rows(engine, who, asked, take, progress)
+            for row in _rows(engine, who, asked, take, listed, progress)
         ]
     finally:
         engine.close()
+    rows = refused_where_listed(listed, who, rows)  # also one that a list names only since it was captioned
     captioned = [row for row in rows if row["status"] == "captioned"]
     if captioned:
         _add(run, captioned)
@@ -105,13 +109,15 @@ def _by_take(run: Run, who: Asked, units: Sequence[Unit]) -> dict[int, list[Unit
     return found
 
 
-def _rows(engine: Engine, who: Asked, units: Sequence[Unit], take: int, progress: Progress) -> list[Row]:
+def _rows(
+    engine: Engine, who: Asked, units: Sequence[Unit], take: int, listed: Listed, progress: Progress
+) -> list[Row]:
     size = who.setup.batch_size
     batches = [units[start : start + size] for start in range(0, len(units), size)]
     rows = []
-    with closing(who.read(engine, batches)) as read:
+    with closing(who.read(engine, (to_be_read(listed, batch) for batch in batches))) as read:
         for batch, pictures in zip(batches, read, strict=True):
-            told = who.rows(engine, batch, pictures, take)
+            told = rows_unless_listed(listed, who, engine, batch, pictures, take)
             progress.advance(len(told), dict(Counter(row["reason"] for row in told if row["reason"])))
             rows += told
     return rows

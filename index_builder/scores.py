@@ -23,6 +23,7 @@ from index_builder.scoring.exemplars import exemplar_scores
 from index_builder.scoring.scorers import Scorer, model_names, scored_by_demo_models
 from spine.config import load_config
 from spine.errors import DataError
+from spine.listed import Listed
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
@@ -74,8 +75,9 @@ def score(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     if stage.published is not None:
         return stage.published
     images = _fetched(run)
+    listed = Listed(run)
     scorer = Scorer(run, config)
-    failures = _score_missing(run, images, scorer, progress)
+    failures = _score_missing(run, images, scorer, listed, progress)
     table = read_parts(run.scores, scores_schema(scorer.d), ["id", "embedding", "aesthetic"])
     groups = _groups(images, table, config.select.near_duplicate)
     publish_table(run.groups_table, groups)
@@ -128,8 +130,10 @@ def _fetched(run: Run) -> pa.Table:
     return table.filter(pc.equal(table["status"], "fetched")).select(list(_COLUMNS))
 
 
-def _score_missing(run: Run, images: pa.Table, scorer: Scorer, progress: Progress) -> Counter[str]:
-    """Write parts for the pictures without a row; gives the reasons of those that can't be opened."""
+def _score_missing(
+    run: Run, images: pa.Table, scorer: Scorer, listed: Listed, progress: Progress
+) -> Counter[str]:
+    """Write parts for the pictures without a row; gives the reasons of those that can't or may not be opened."""
     watermarked = _known_watermarks(run, images) if scorer.leaves_known_watermarks else set()
     missing = images.filter(pc.invert(pc.is_in(images["id"], _scored_ids(run, images, watermarked))))
     progress.begin("score", images.num_rows, "images", images.num_rows - missing.num_rows)
@@ -145,7 +149,7 @@ def _score_missing(run: Run, images: pa.Table, scorer: Scorer, progress: Progres
     ]
     last = part_paths(run.scores)
     number = int(last[-1].stem.rsplit("-", 1)[1]) + 1 if last else 0
-    with contextlib.closing(_pictures(waiting, scorer)) as pictures:
+    with contextlib.closing(_pictures(waiting, scorer, listed)) as pictures:
         while True:
             part = _embedded(itertools.islice(pictures, PART_ROWS), scorer)
             if not part.taken:
@@ -189,13 +193,28 @@ def _scored_ids(run: Run, images: pa.Table, watermarked: set[int]) -> pa.Array:
 
 
 def _pictures(
-    waiting: list[_Image], scorer: Scorer
+    waiting: list[_Image], scorer: Scorer, listed: Listed
 ) -> Generator[tuple[_Image, Decoded | Refusal | None], None, None]:
-    """Each picture, decoded where its pixels are needed. Where none is: no model and no process is needed."""
+    """Each picture, decoded where its pixels are needed, but for those that a list names by then."""
+    with contextlib.closing(_decoded(waiting, scorer, listed)) as pictures:
+        for image, picture in pictures:
+            rule = listed.rules().get(image.id)
+            yield image, picture if rule is None else Refusal(rule, "on a list")
+
+
+def _decoded(
+    waiting: list[_Image], scorer: Scorer, listed: Listed
+) -> Generator[tuple[_Image, Decoded | Refusal | None], None, None]:
+    """Where no picture's pixels are needed, no model and no process is."""
     if not any(image.needs_pixels(scorer) for image in waiting):
         yield from ((image, None) for image in waiting)
         return
-    items = ((image, image.place if image.needs_pixels(scorer) else None) for image in waiting)
+
+    def place(image: _Image) -> str | None:
+        opened = image.needs_pixels(scorer) and image.id not in listed.rules()
+        return image.place if opened else None
+
+    items = ((image, place(image)) for image in waiting)
     decoded = decode(
         items,
         scorer.encoder.preprocess,

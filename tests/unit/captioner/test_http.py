@@ -24,15 +24,18 @@ from captioner.engine import CaptionFailure, Reply, Sampling
 from captioner.http import HttpEngine, HttpSetup
 from captioner.lanes import PROBES_TO_GIVE_UP
 from captioner.pictures import blank_picture
+from captioner.previews import preview
 from captioner.sending import data_url
 from captioner.serving import create_app
+from captioner.takes import retake
 from spine.config import load_config, write_config
 from spine.errors import ConfigError, ServiceError
 from spine.lists import LOOK_EVERY_S
 from spine.prompts import PROMPTS
+from spine.run import part_paths
 from spine.settings import CaptionConfig, ListsConfig
 from spine.stage import MANIFEST
-from spine.table_files import read_parts
+from spine.table_files import read_parts, read_table
 from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import noise, picture_id
 
@@ -230,6 +233,40 @@ def test_a_picture_that_is_listed_while_others_are_captioned_goes_to_no_engine(l
     (run.folder / "hashes.txt").write_text("")
     assert caption(run, failed_only=True).counts["captioned"] == 7
     assert state["n"] == 1 + 7
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["preview", "retake"])
+def test_a_picture_that_is_listed_meanwhile_has_no_part_in_a_preview_or_another_caption(
+    listed_while_asked, pictures, again
+):
+    files = sorted(pictures, key=picture_id)
+    change = {"now": False}
+
+    def listed(run):
+        if change["now"]:
+            (run.folder / "gone.txt").write_text(f"{picture_id(files[0])}\n{picture_id(files[6])}\n")
+
+    run, state = listed_while_asked(listed)
+    if again:
+        caption(run)
+    state["n"], change["now"] = 1, True  # the next that is asked about is the first
+    if again:
+        manifest = retake(run, [picture_id(file) for file in files])
+        rows = [
+            row for path in part_paths(run.caption_takes) for row in read_table(path, CAPTIONS).to_pylist()
+        ]
+        assert (manifest.counts["captioned"], manifest.counts["failed_takedown"]) == (5, 2)
+    else:
+        preview(run, 7)
+        rows = [
+            row
+            for path in run.caption_previews.rglob("part-*.parquet")
+            for row in read_table(path, CAPTIONS).to_pylist()
+            if row["status"] == "captioned"
+        ]
+        (page,) = run.caption_previews.rglob("page.html")
+        assert page.read_text().count("<img") == 5
+    assert {row["id"] for row in rows} == {picture_id(file) for file in files[1:6]}
 
 
 def test_a_list_that_becomes_unreadable_stops_captioning_which_then_goes_on(listed_while_asked):

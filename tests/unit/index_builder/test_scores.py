@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +25,12 @@ from popfactory.demo_world import random_scene
 from spine.config import load_config, write_config
 from spine.errors import ConfigError, DataError, ModelError
 from spine.ids import content_id
+from spine.lists import LOOK_EVERY_S
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
-from spine.settings import ClipConfig, Config, ScoreConfig, SelectConfig
+from spine.settings import ClipConfig, Config, ListsConfig, ScoreConfig, SelectConfig
 from spine.shards import read_shards
-from spine.stage import Stage
+from spine.stage import Stage, find_manifest
 from spine.table_files import read_parts, read_table
 from spine.tables import GROUPS, IMAGES, METADATA, NEIGHBOURS, POOL_SIMILARITIES, scores_schema, vectors_of
 from spine.torchvision_ops import declare_missing_operators
@@ -204,6 +206,50 @@ def test_a_stopped_run_goes_on_and_equals_an_unbroken_one(tmp_path, pictures):
     }
     groups = read_table(broken.groups_table, GROUPS).to_pylist()
     assert {"id": 77, "group": 77, "group_size": 1} in groups
+
+
+class _AfterTheFirstPart:
+    """Does something once, when the first pictures are scored."""
+
+    def __init__(self, change):
+        self._change, self._done = change, False
+
+    def begin(self, *_, **__):
+        pass
+
+    say = end = begin
+
+    def advance(self, *_, **__):
+        if not self._done:
+            self._done = True
+            self._change()
+            time.sleep(LOOK_EVERY_S * 1.2)
+
+
+def test_a_picture_that_is_listed_meanwhile_is_not_scored_and_an_unreadable_list_stops_the_work(
+    tmp_path, pictures
+):
+    lists = ListsConfig(takedown=("gone.txt",), hash_block=("hashes.txt",))
+    run = make_run(tmp_path / "run", lists=lists)
+    rows = [image_row(path) for path in pictures]
+    publish_images(run, rows)
+    gone, hashes = (run.folder / name for name in ("gone.txt", "hashes.txt"))
+    gone.write_text(f"{rows[0]['id']}\n")
+    hashes.write_text("")
+
+    with pytest.raises(ConfigError, match=r"gone\.txt: can't be read"):
+        score(run, progress=_AfterTheFirstPart(gone.unlink))
+    assert find_manifest(run.scores) is None
+    gone.write_text(f"{rows[0]['id']}\n")
+    manifest = score(
+        run, force=True, progress=_AfterTheFirstPart(lambda: hashes.write_text(rows[20]["sha256"]))
+    )
+
+    assert sorted(table_of(run)["id"].to_pylist()) == sorted(
+        row["id"] for place, row in enumerate(rows) if place not in (0, 20)
+    )
+    counts = {name: manifest.counts[name] for name in ("scored", "failed_takedown", "failed_hash_block")}
+    assert counts == {"scored": 23, "failed_takedown": 1, "failed_hash_block": 1}
 
 
 def test_the_pools_embedding_is_taken_for_the_same_bytes(tmp_path, pictures, monkeypatch):
