@@ -29,7 +29,7 @@ from index_builder.sources.statuses import complete_shards, counts_of, embedded_
 from index_builder.sources.vector_files import VectorFiles, find_vector_files
 from spine.config import DEMO, load_config
 from spine.errors import DataError
-from spine.lists import LOOK_EVERY_S, ListsInForce
+from spine.lists import LOOK_EVERY_S, BlockLists, ListsInForce
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path
@@ -221,7 +221,7 @@ def _embed_shards(
     seen = embedded_ids(folder / "statuses")
     progress.begin(f"embed {folder.name}", found.total, "images", done * SHARD_INPUTS)
     waiting = itertools.islice(entries(found), done * SHARD_INPUTS, None)
-    items = local_inputs(waiting) if downloads is None else downloads.inputs(waiting)
+    items = local_inputs(waiting, lists) if downloads is None else downloads.inputs(waiting)
     encoding = CropEncoding(encoder, encoder.batch_size)
     with contextlib.ExitStack() as stack:
         pictures = decode(
@@ -235,7 +235,7 @@ def _embed_shards(
             if number == done and len(earlier):
                 progress.say(f"{len(earlier):,} pictures were embedded before; those still there stay so")
             for given, picture in _reported(itertools.islice(pictures, SHARD_INPUTS), progress):
-                _take(shard, seen, encoding, earlier, given, picture)
+                _take(shard, seen, encoding, earlier, given, picture, lists.now())
             if not shard.statuses:
                 break
             _publish(folder, number, shard, encoding, seen)
@@ -248,6 +248,7 @@ def _take(
     earlier: EarlierEmbeddings,
     given: Input,
     picture: Decoded | Refusal | None,
+    lists: BlockLists,
 ) -> None:
     """Give one input its status, and its picture to the model if it is the first of its kind."""
     entry = given.entry
@@ -266,6 +267,10 @@ def _take(
     # The content's id is spelled out of the hash that the decoding process made: see spine.ids.
     content = int.from_bytes(bytes.fromhex(picture.sha256)[:8], "big", signed=True)
     own = content if entry.web_id is None else entry.web_id
+    rule = lists.blocks(picture_id=own, url=entry.url, sha256=picture.sha256)
+    if rule is not None:
+        status |= {"reason": rule, "message": f"{entry.name}: on a list"[:1000]}
+        return
     fresh = seen.add(own)
     status |= {"id": own, "status": "embedded" if fresh else "duplicate"}
     if not fresh:

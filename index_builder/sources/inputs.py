@@ -37,10 +37,14 @@ Bytes = str | bytes | None
 """A place, the bytes themselves, or None where there is neither."""
 
 
-def local_inputs(found: Iterable[Entry]) -> Iterator[tuple[Input, Bytes]]:
-    """Inputs as they lie; one that only has an address is refused as not_local."""
+def local_inputs(found: Iterable[Entry], lists: ListsInForce) -> Iterator[tuple[Input, Bytes]]:
+    """Inputs as they lie; one that only has an address is refused as not_local, and what a list names by its rule.
+
+    Raises:
+        ConfigError: A list can't be read.
+    """
     for entry in found:
-        refusal = _without_bytes(entry)
+        refusal = _without_bytes(entry) or _listed(entry, lists)
         whole = entry if entry.content is None else replace(entry, content=None)  # bytes go on alone
         yield Input(whole, refusal), None if refusal is not None else (entry.content or entry.place)
 
@@ -53,6 +57,12 @@ def _without_bytes(entry: Entry) -> Refusal | None:
     if entry.url is not None:
         return Refusal("not_local", f"{entry.url}: only its address is known, and downloads are off")
     return Refusal("missing", "neither a picture nor an address")
+
+
+def _listed(entry: Entry, lists: ListsInForce) -> Refusal | None:
+    """What a list names by its id or address, wherever its bytes lie."""
+    rule = lists.now().blocks(picture_id=entry.web_id, url=entry.url)
+    return None if rule is None else Refusal(rule, f"{entry.name}: on a list")
 
 
 class Downloads:
@@ -101,7 +111,7 @@ class Downloads:
                 return
             entry, future = waiting.popleft()
             if future is None:
-                yield from local_inputs([entry])
+                yield from local_inputs([entry], self._lists)
                 continue
             while not future.done() and not self._stopped.is_set():
                 wait_for([future], timeout=0.2)
@@ -117,9 +127,9 @@ class Downloads:
 
     def _ask(self, entry: Entry) -> bytes | Refusal:
         assert entry.url is not None
-        rule = self._lists.now().blocks(picture_id=entry.web_id, url=entry.url)
-        if rule is not None:
-            return Refusal(rule, f"{entry.url}: on a list")
+        refusal = _listed(entry, self._lists)
+        if refusal is not None:
+            return refusal
         content = self._polite.ask(entry.url, self._lists.now).content
         if isinstance(content, Refused):
             return Refusal(content.reason, content.message)

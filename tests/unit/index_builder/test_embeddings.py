@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import json
+import shutil
 import socket
 import tarfile
 import threading
@@ -347,6 +348,27 @@ def test_a_local_picture_that_is_listed_meanwhile_is_not_opened_and_the_counts_a
     refused = [row["input"] for row in statuses if row["reason"] == "hash_block"]
     assert refused == [str(source / "0002.png"), str(source / "0900.png")]
     assert heard.failures == {"hash_block": 2}
+
+
+def test_pictures_at_hand_are_held_to_takedowns_by_id_address_and_domain(tmp_path, new_run):
+    source = write_pictures(tmp_path / "source", range(1, 4))
+    urls = [
+        f"https://{host}/{number}.png" for number, host in enumerate(("a.example", "b.example", "c.example"))
+    ]
+    columns = {"URL": urls, "TEXT": ["t"] * 3, "jpg": [png(number) for number in (11, 12, 13)]}
+    pq.write_table(pa.table(columns), source / "rows.parquet")
+    run = new_run()
+    gone = [str(content_id(png(2))), urls[0], "b.example"]
+    (run.folder / "gone.txt").write_text("\n".join(gone))
+    write_config(run.config, Config(clip=CLIP, lists=ListsConfig(takedown=("gone.txt",))))
+
+    folder = embed(run, "pool", str(source))
+    shutil.rmtree(run.pool)
+    table = embed(run, "pool", str(source / "rows.parquet"))
+
+    assert (folder.counts["embedded"], folder.counts["failed_takedown"]) == (2, 1)
+    assert (table.counts["embedded"], table.counts["failed_takedown"]) == (1, 2)
+    assert [row["url"] for row in rows_of(run)[1]] == [urls[2]]
 
 
 def test_a_list_that_becomes_unreadable_stops_embedding_which_then_goes_on(tmp_path, new_run):
