@@ -111,6 +111,7 @@ export const runPart = () => {
       `${count(each.pictures)} pictures: ${clip(each.captioners.map((one) => one.prompt_id).filter((one, at, all) => all.indexOf(one) === at).join(", "), 60)}`,
       "", `Side by side, of ${each.created}`, () => openPreview(each.name), "pf-cap-link"))));
     changed();
+    enable();
   });
   on("counts", () => {
     const number = (name) => state.counts[name] || 0;
@@ -125,7 +126,7 @@ export const runPart = () => {
   const enable = () => {
     const ready = Boolean(page.run && page.run.stages.selection) && mayStart();
     for (const each of [start, failed, tryOut, shown]) each.disabled = !ready;
-    for (const each of [engine, endpoints, model, prompt, tokens]) each.disabled = !mayWrite();
+    for (const each of [engine, endpoints, model, prompt, tokens]) each.disabled = !mayWrite() || !form.settings; // or what is chosen before they are there is lost
     const job = jobs.list.find((each) => each.command.split(" ")[1] === "caption" || each.state === "running" || each.state === "queued");
     fill(strip, job ? jobStrip(job, busy() || job.state !== "done") : null);
   };
