@@ -7,9 +7,12 @@ their own, with limits on time and memory, that answer in plain bytes.
 import contextlib
 import json
 import multiprocessing
+import os
 import queue
 import resource
 import threading
+import uuid
+import zlib
 from collections import OrderedDict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,14 +20,17 @@ from pathlib import Path
 from spine.errors import DataError, FactoryError
 from spine.images import thumbnail
 from spine.places import read_bytes
-from spine.publish import publish_bytes
 from spine.workers import interrupts_held
 
 SIDE_PX = 256
 """Longer side of a thumbnail."""
 
+DECODERS = max(2, min(4, (os.cpu_count() or 2) - 1))
+"""Processes that open pictures: a screen of new ones waits for them, and a core is left to those who ask."""
+
 _MEMORY_BYTES = 64_000_000
 _ADDRESS_SPACE_BYTES = 4 << 30
+_CHECKSUM_BYTES = 4
 _MADE, _REFUSED = b"+", b"-"
 
 
@@ -96,13 +102,16 @@ def _decode(pipe: Connection) -> None:
             answer = _MADE + thumbnail(read_bytes(place), side_px, blurred=blurred)
         except FactoryError as error:
             answer = _REFUSED + str(error).encode()
-        pipe.send_bytes(answer)
+        try:
+            pipe.send_bytes(answer)
+        except ConnectionError:
+            return
 
 
 class Thumbnails:
     """Thumbnails of a run, made once. Used from several threads."""
 
-    def __init__(self, cache: Path, *, decoders: int = 2, time_limit_s: float = 10.0) -> None:
+    def __init__(self, cache: Path, *, decoders: int = DECODERS, time_limit_s: float = 10.0) -> None:
         """Args: cache: Folder of those made before. decoders: Processes. time_limit_s: For one picture."""
         self._cache = cache
         self._free: queue.Queue[Decoder] = queue.Queue()
@@ -134,13 +143,12 @@ class Thumbnails:
                 self._recent.move_to_end(name)
                 return content
         path = self._cache / sha256[:2] / name
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
+        content = _kept(path)
+        if content is None:
             content = self._make(place, side_px or SIDE_PX, blurred)
             if side_px is None:
                 with contextlib.suppress(OSError):  # a full disk: it is made again the next time
-                    publish_bytes(path, content)
+                    _keep(path, content)
         self._remember(name, content)
         return content
 
@@ -162,3 +170,31 @@ class Thumbnails:
             self._recent[name] = content
             while self._recent_bytes > _MEMORY_BYTES:
                 self._recent_bytes -= len(self._recent.popitem(last=False)[1])
+
+
+def _kept(path: Path) -> bytes | None:
+    """What `_keep` wrote there; None where there is nothing, or nothing whole."""
+    try:
+        held = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    content, checksum = held[:-_CHECKSUM_BYTES], held[-_CHECKSUM_BYTES:]
+    return content if content and checksum == _checksum(content) else None
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write it with a checksum behind it, and leave it to the system when it reaches the disk.
+
+    Waiting for the disk took longer than making the picture. What a crash of the machine leaves damaged is made again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{uuid.uuid4().hex[:12]}")
+    try:
+        temporary.write_bytes(content + _checksum(content))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little")

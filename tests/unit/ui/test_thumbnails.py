@@ -42,6 +42,33 @@ def test_a_thumbnail_is_made_once_and_then_comes_from_the_cache(thumbnails, plac
     again.close()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda held: b"",
+        lambda held: held[:3],
+        lambda held: held[: len(held) // 2],
+        lambda held: bytes(len(held)),
+        lambda held: held[:-4],  # as it was kept before there was a checksum
+        lambda held: held[:40] + bytes([held[40] ^ 1]) + held[41:],
+    ],
+)
+def test_a_kept_thumbnail_that_a_crash_left_damaged_is_made_again(place, tmp_path, damage):
+    cache = tmp_path / "cache"
+    first = Thumbnails(cache, decoders=1)
+    wanted = first.get("a" * 64, place, blurred=False)
+    first.close()
+    (kept,) = cache.rglob("*.webp")
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+
+    again = Thumbnails(cache, decoders=1)
+
+    assert again.get("a" * 64, place, blurred=False) == wanted
+    assert kept.read_bytes() == whole and [*cache.rglob("*")] == [kept.parent, kept]
+    again.close()
+
+
 def test_what_is_no_picture_is_refused_and_the_next_one_is_made(thumbnails, place, tmp_path):
     (tmp_path / "text.png").write_bytes(b"no picture at all")
 
