@@ -176,6 +176,20 @@ class Decisions:
             return int(database.execute("SELECT coalesce(max(event), 0) FROM events").fetchone()[0])
 
     @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the file open for as long as the block runs, which may end in another thread; it must be there.
+
+        The last connection that closes writes all into the file and removes its journal, and the next makes one anew:
+        several times the work of recording. Who records often holds the file meanwhile.
+
+        Raises:
+            DataError: It can't be read.
+        """
+        with self._connection(check_same_thread=False) as database:
+            _version(database, self.path)
+            yield
+
+    @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         """A connection for reading in one snapshot, None where there is no file."""
         if not self.path.is_file():
@@ -209,8 +223,10 @@ class Decisions:
             _patiently(lambda: database.execute("COMMIT"), self.path)
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        database = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
+    def _connection(self, *, check_same_thread: bool = True) -> Iterator[sqlite3.Connection]:
+        database = sqlite3.connect(
+            self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=check_same_thread
+        )
         try:
             yield database
         except sqlite3.DatabaseError as error:

@@ -4,6 +4,7 @@ A page numbers what its curator does and sends it in order until it is acknowled
 changes nothing: of each page the highest number recorded is known, and all up to it is done.
 """
 
+import contextlib
 import re
 import threading
 from collections import Counter
@@ -43,8 +44,17 @@ class DecisionLog:
         """Args: run: Whose decisions. centroids: Tells the digest of its centroids manifest, as it is now."""
         self._decisions = Decisions.open(run.decisions)
         self._centroids = centroids
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # over what is told below; never held while the disk is waited for
+        self._recording = threading.Lock()  # over a page's deeds, which are recorded one after another
+        self._holding = contextlib.ExitStack()
+        self._is_held = False
         self._begin(None)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._holding.close()
+            self._is_held = False
 
     def _begin(self, centroids: str | None) -> None:
         self._of = centroids
@@ -168,8 +178,9 @@ class DecisionLog:
         concerned: list[Event] = []
         conflicts: list[Conflict] = []
         gone: list[int] = []
-        with self._lock:
-            self._catch_up()
+        with self._recording:
+            with self._lock:
+                self._catch_up()
             for entry in sent:
                 event = _event(entry, client, curator, seen if isinstance(seen, str) else None)
                 event, missing = _still_there(event, stale)
@@ -179,7 +190,8 @@ class DecisionLog:
                 events, left_alone = self._record(event)
                 concerned += events
                 conflicts += left_alone
-            told = self._told(concerned)
+            with self._lock:
+                told = self._told(concerned)
         return {
             "acknowledged": max(int(entry["seq"]) for entry in sent),
             **told,
@@ -191,15 +203,17 @@ class DecisionLog:
 
     def _record(self, event: Event) -> tuple[list[Event], Sequence[Conflict]]:
         """Record one deed that wasn't yet: what it came to, and what another's decision kept out of it."""
-        if event.target == "centroid":
-            event = replace(event, centroids=self._of)
-        if event.seq <= self._highest.get(event.client, 0):
-            return [event], ()
-        events = self._resolved(event)
+        with self._lock:
+            if event.target == "centroid":
+                event = replace(event, centroids=self._of)
+            if event.seq <= self._highest.get(event.client, 0):
+                return [event], ()
+            events = self._resolved(event)
         if not events:
             return [], ()
         conflicts = self._decisions.record(events).conflicts
-        self._catch_up()
+        with self._lock:
+            self._catch_up()
         return events, conflicts
 
     def _told(self, events: Sequence[Event]) -> dict[str, Any]:
@@ -244,6 +258,12 @@ class DecisionLog:
             page, number = deed_key(event)
             self._highest[page] = max(self._highest.get(page, 0), number)
         del self._recent[:-_CHANGES_TOLD]
+        if not self._is_held and self._decisions.path.is_file():
+            with contextlib.suppress(
+                DataError
+            ):  # no room for its journal, say: it is read without, and held later
+                self._holding.enter_context(self._decisions.held())
+                self._is_held = True
 
 
 def _event(entry: Any, client: str, curator: str, neighbours: str | None) -> Event:

@@ -55,6 +55,7 @@ class Desk:
     def close(self) -> None:
         """Stop what runs beside the server; jobs at work go on."""
         self.jobs.close()
+        self.decisions.close()
         self.gallery.close()
         self.search.close()
 

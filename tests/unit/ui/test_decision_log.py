@@ -1,4 +1,7 @@
 import random
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -50,6 +53,41 @@ def test_what_a_page_sends_is_stored_in_its_order(run):
     assert answer["acknowledged"] == 3
     assert answer["verdicts"]["6"] == {"decision": "keep", "curator": "ada"}
     assert answer["counts"] == {"3": (2, 1)}
+
+
+def test_what_was_said_is_told_while_another_decision_waits_for_the_disk(run):
+    log = DecisionLog(run)
+    send(log, [(1, "keep", [5])])
+    other = sqlite3.connect(run.decisions, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # as another process that records
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(send, log, [(2, "reject", [5])])
+        while not log._recording.locked():
+            time.sleep(0.001)
+        said = log.said([5]).verdicts[5].action
+        assert not waiting.done() and said == "keep"
+        other.close()
+        waiting.result()
+
+    assert log.said([5]).verdicts[5].action == "reject"
+    log.close()
+
+
+def test_the_journal_of_decisions_is_kept_until_the_log_is_closed_and_nothing_is_lost(run):
+    log = DecisionLog(run)
+    journal = run.decisions.with_name(f"{run.decisions.name}-wal")
+    send(log, [(1, "keep", [5])])
+    began = journal.stat().st_ino
+    send(log, [(2, "keep", [6])])
+    assert journal.stat().st_ino == began  # made anew for each decision, it costs more than recording
+
+    log.close()
+
+    assert not journal.exists()
+    assert [event.seq for event in Decisions.open(run.decisions).history()] == [1, 2]
+    assert send(log, [(3, "keep", [7])])["acknowledged"] == 3
+    log.close()
 
 
 def test_undo_takes_back_the_last_deed_then_the_one_before_also_after_a_restart(run):
