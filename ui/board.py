@@ -23,6 +23,10 @@ READY, GONE, PENDING, BLOCKED, PASSED_OVER = "ready", "gone", "pending", "blocke
 """States of a tile: there; could not be had; not asked for yet; kept out by a list; not asked for, as a filter rejects
 it by what the pool says."""
 
+# All that a row is made of: each further column of a few hundred rows takes time that ten curators wait for.
+_FOUND = ["id", "rank", "similarity", "url", "key", "sha256", "caption", "best_centroid", "duplicate_of"]
+_IMAGE = ["status", "reason", "message", "url", "sha256", "md5", "pdq"]
+_GROUP, _CAPTION = ["group", "group_size"], ["caption"]
 _CENTROID_STATES = {"keep": "done", "reject": "out"}
 
 Row = dict[str, Any]
@@ -163,11 +167,11 @@ def neighbour_rows(
     rows = []
     rules = unusable(measured, config.select.same_picture)
     for found, image, value, group, caption, out_by in zip(
-        neighbours.to_pylist(),
-        measured.images.to_pylist(),
+        neighbours.select(_FOUND).to_pylist(),
+        measured.images.select(_IMAGE).to_pylist(),
         values,
-        measured.groups.to_pylist(),
-        measured.captions.to_pylist(),
+        measured.groups.select(_GROUP).to_pylist(),
+        measured.captions.select(_CAPTION).to_pylist(),
         rules,
         strict=True,
     ):

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -46,14 +47,16 @@ class Gallery:
         self._thumbnails = Thumbnails(run.thumbnails)
         self._previews = Previews(run)
         self._lock = threading.Lock()
-        # One answer at a time: ten threads that take the interpreter from each other are twice as slow as in a row.
-        self._making = threading.Lock()
+        # One answer at a time, in the order they were asked for: ten threads that take the interpreter from each other
+        # are twice as slow as in a row, and of ten that wait for a lock it is chance who waits longest.
+        self._making = ThreadPoolExecutor(1, "rows")
         # What a page was shown and may ask a preview of: places and addresses never come from a browser.
         self._shown: OrderedDict[int, Wanted] = OrderedDict()
         """By id, those that no list kept out when they were shown."""
 
     def close(self) -> None:
         """Stop the processes that open pictures."""
+        self._making.shutdown()
         self._thumbnails.close()
         self._previews.close()
 
@@ -66,11 +69,14 @@ class Gallery:
         snapshot = self._snapshot
         if not pc.any(pc.equal(snapshot.centroids().column("centroid_id"), centroid_id)).as_py():
             raise DataError(f"centroid {centroid_id} is not in this run; reload the page")
-        return self._rows(snapshot.neighbours(centroid_id), snapshot.selection_of(centroid_id))
+        made = self._making.submit(
+            lambda: self._rows(snapshot.neighbours(centroid_id), snapshot.selection_of(centroid_id))
+        )
+        return made.result()
 
     def of_search(self, found: pa.Table) -> list[Row]:
         """What a search in the pool found, best first."""
-        return self._rows(found, SELECTION.empty_table())
+        return self._making.submit(self._rows, found, SELECTION.empty_table()).result()
 
     def thumbnail(self, sha256: str, *, blurred: bool, large: bool = False) -> bytes:
         """The thumbnail of a picture of this run, as WebP.
@@ -145,48 +151,42 @@ class Gallery:
         return picture is not None and self._snapshot.is_unsafe(picture.picture_id)
 
     def _rows(self, neighbours: pa.Table, selection: pa.Table) -> list[Row]:
-        with self._making:
-            snapshot, lists = self._snapshot, self._snapshot.lists()
-            ids: npt.NDArray[np.int64] = np.asarray(
-                neighbours.column("id").to_numpy(zero_copy_only=False), dtype=np.int64
-            )
-            measured = Measured(
-                snapshot.images().rows(ids),
-                snapshot.scores().rows(ids),
-                snapshot.groups().rows(ids),
-                snapshot.captions().rows(ids),
-                snapshot.manifest(self._run.scores) is not None,
-                snapshot.pool_similarities().rows(ids) if snapshot.config().select.same_picture else None,
-            )
-            said = self._decisions.said(ids.tolist())
-            rows = neighbour_rows(
-                neighbours,
-                measured,
-                selection,
-                said.verdicts,
-                snapshot.config(),
-                lambda picture, url, image: _blocks(lists, picture, url, image),
-            )
-            for row, picture in zip(rows, ids.tolist(), strict=True):
-                tag, text = said.notes.get(picture, (None, None))
-                row |= {"tag": tag, "note": text}
-                if picture in said.differing:
-                    row["differing"] = said.differing[picture]
-            self._remember(neighbours, rows)
-            return rows
+        snapshot, lists = self._snapshot, self._snapshot.lists()
+        ids: npt.NDArray[np.int64] = np.asarray(
+            neighbours.column("id").to_numpy(zero_copy_only=False), dtype=np.int64
+        )
+        measured = Measured(
+            snapshot.images().rows(ids),
+            snapshot.scores().rows(ids),
+            snapshot.groups().rows(ids),
+            snapshot.captions().rows(ids),
+            snapshot.manifest(self._run.scores) is not None,
+            snapshot.pool_similarities().rows(ids) if snapshot.config().select.same_picture else None,
+        )
+        said = self._decisions.said(ids.tolist())
+        rows = neighbour_rows(
+            neighbours,
+            measured,
+            selection,
+            said.verdicts,
+            snapshot.config(),
+            lambda picture, url, image: _blocks(lists, picture, url, image),
+        )
+        for row, picture in zip(rows, ids.tolist(), strict=True):
+            tag, text = said.notes.get(picture, (None, None))
+            row |= {"tag": tag, "note": text}
+            if picture in said.differing:
+                row["differing"] = said.differing[picture]
+        self._remember(neighbours, rows)
+        return rows
 
     def _remember(self, neighbours: pa.Table, rows: list[Row]) -> None:
-        sources = neighbours.select(["id", "url", "image_path", "sha256"]).to_pylist()
+        columns = [neighbours.column(name).to_pylist() for name in ("id", "url", "image_path", "sha256")]
         with self._lock:
-            for source, row in zip(sources, rows, strict=True):
-                self._shown.pop(source["id"], None)
+            for picture, url, place, sha256, row in zip(*columns, rows, strict=True):
+                self._shown.pop(picture, None)
                 if row["state"] != "blocked":
-                    self._shown[source["id"]] = Wanted(
-                        picture_id=source["id"],
-                        url=source["url"],
-                        place=source["image_path"],
-                        sha256=source["sha256"],
-                    )
+                    self._shown[picture] = Wanted(picture_id=picture, url=url, place=place, sha256=sha256)
             while len(self._shown) > _ROWS_KEPT:
                 self._shown.popitem(last=False)
 

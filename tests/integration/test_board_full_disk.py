@@ -30,9 +30,9 @@ def _keep(board: TestClient, planted: Planted, seq: int) -> tuple[int, str]:
 def test_tables_are_read_without_their_cache_and_one_line_says_so(tmp_path, caplog):
     with small_disk(tmp_path / "disk", "4m") as disk:
         planted = plant(disk / "run")
-        with _board(planted) as board:
-            fill(disk)
-
+        app = build_app(planted.run)
+        fill(disk)  # before the board begins to read in the background
+        with TestClient(app, base_url="http://127.0.0.1:7860") as board:
             with caplog.at_level(logging.WARNING, "ui.mapped_tables"):
                 rows = board.get("/api/neighbours?centroid=1").json()["rows"]
                 again = board.get("/api/neighbours?centroid=1").json()["rows"]
