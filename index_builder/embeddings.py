@@ -91,6 +91,13 @@ def embed(
         take_embeddings(folder, found, progress)
     else:
         d = _embed_pictures(run, folder, found, config, progress, download=settings.download, web=web)
+    return _finished(stage, folder, found, d, config, progress)
+
+
+def _finished(
+    stage: Stage, folder: Path, found: Survey | VectorFiles, d: int, config: Config, progress: Progress
+) -> Manifest:
+    """Publish the manifest; what failed is said."""
     counts = counts_of(folder / "statuses")
     if not counts["embedded"]:
         raise DataError(
@@ -103,7 +110,7 @@ def embed(
         "model": clip_name(config.clip),
         "demo_models": config.clip.model == DEMO,
         "source": found.source,
-        "vectors_given": given is not None,
+        "vectors_given": isinstance(found, VectorFiles),
     }
     manifest = stage.finish(counts, facts)
     forget_aside(folder)
