@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from index_builder.scoring.heads import Head, load_head
-from index_builder.scoring.scorers import head_sources, model_names
-from index_builder.scoring.watermarks import ZERO_SHOT
+from index_builder.scoring.heads import Head
+from index_builder.scoring.scorers import head_sources, load_scorer, model_names
+from index_builder.scoring.watermarks import ZERO_SHOT, WatermarkClassifier
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.progress import SILENT, Progress
@@ -84,9 +84,11 @@ def score_embeddings(vectors: Vectors, head: Head) -> Iterator[np.ndarray]:
 def _heads(config: Config, d: int) -> dict[str, Head]:
     heads: dict[str, Head] = {}
     for kind, source in head_sources(config.score).items():
-        on_pixels = kind == "watermark" and source.endswith((".pt", ".pth", ".safetensors"))
-        if source and source != ZERO_SHOT and not on_pixels:
-            heads[kind] = load_head(source, kind, d)
+        if not source or (kind == "watermark" and source == ZERO_SHOT):
+            continue
+        loaded = load_scorer(source, kind, d, "cpu")
+        if not isinstance(loaded, WatermarkClassifier):
+            heads[kind] = loaded
     if not heads:
         raise ConfigError(
             "[score] names no head on embeddings to score the pool by; name one as aesthetic_head or unsafe_head"

@@ -62,10 +62,15 @@ def check_heads(settings: ScoreConfig) -> None:
     """
     for kind, source in head_sources(settings).items():
         if source and not (kind == "watermark" and source == ZERO_SHOT):
-            _load(source, kind, None, "cpu")
+            load_scorer(source, kind, None, "cpu")
 
 
-def _load(source: str, kind: Kind, d: int | None, device: str) -> Head | WatermarkClassifier:
+def load_scorer(source: str, kind: Kind, d: int | None, device: str) -> Head | WatermarkClassifier:
+    """What one setting of [score] names: a head on embeddings of dimension d, or the classifier on pixels.
+
+    Raises:
+        ModelError: It can't be loaded, or doesn't fit d.
+    """
     if kind == "watermark" and source != DEMO:
         path, name, content = open_head(source, kind)
         arrays = read_arrays(path, content)
@@ -94,7 +99,7 @@ class Scorer:
             if kind == "watermark" and source == ZERO_SHOT:
                 self.heads[kind] = ZeroShotWatermarks.of(self.encoder)
             elif source:
-                loaded = _load(source, kind, self.d, device_of(config.clip))
+                loaded = load_scorer(source, kind, self.d, device_of(config.clip))
                 if isinstance(loaded, WatermarkClassifier):
                     self.classifier = loaded
                 else:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 import torch
 from PIL import Image
 
@@ -491,6 +492,26 @@ def test_a_whole_pool_is_scored_by_the_same_heads_part_by_part(tmp_path, picture
     (found,) = {table.path.parent for table in side_tables([str(run.pool_scores)])}
     assert found == run.pool_scores
     write_config(run.config, Config(clip=CLIP, score=ScoreConfig()))
+    with pytest.raises(ConfigError, match="names no head on embeddings"):
+        score_pool(run)
+
+
+def test_a_pool_is_scored_by_a_watermark_head_on_embeddings_and_not_by_the_classifier_on_pixels(
+    tmp_path, pictures, classifier
+):
+    weight, bias = np.random.default_rng(6).standard_normal((1, 128)).astype(np.float32), np.float32([0.25])
+    linear = tmp_path / "linear.safetensors"
+    safetensors.numpy.save_file({"weight": weight, "bias": bias}, linear)
+    run = make_run(tmp_path / "run", score=ScoreConfig(watermark_head=str(linear)))
+    embed(run, "pool", str(pictures[0].parent))
+
+    score_pool(run)
+
+    table = pq.read_table(part_paths(run.pool_scores)[0])
+    ((stored, _),) = read_shards(run.pool, METADATA)
+    assert table.column_names == ["hash", "pwatermark"]
+    np.testing.assert_allclose(table["pwatermark"], stored @ weight[0] + bias, atol=1e-5)
+    write_config(run.config, Config(clip=CLIP, score=ScoreConfig(watermark_head=str(classifier[0]))))
     with pytest.raises(ConfigError, match="names no head on embeddings"):
         score_pool(run)
 
