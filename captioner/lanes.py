@@ -140,36 +140,42 @@ class Lanes:
 
     def __init__(self, addresses: tuple[str, ...], widest: int) -> None:
         self.all = [Lane(address, widest) for address in addresses]
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[Lane]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
 
     async def enter(self) -> Lane:
-        """Wait for a place, and take it in the lane with most places free."""
+        """Wait for a place, first come, first served, and take it in the lane with most places free."""
+        first = False
         while True:
-            now = time.monotonic()
-            lane = max(self.all, key=lambda each: each.places(now))
-            if lane.places(now) > 0:
-                lane.sent(now)
-                return lane
-            loop = asyncio.get_running_loop()
-            turn: asyncio.Future[None] = loop.create_future()
-            self._waiting.append(turn)
-            self._set_alarm(now)
+            turn: asyncio.Future[Lane] = asyncio.get_running_loop().create_future()
+            if first:
+                self._waiting.appendleft(turn)
+            else:
+                self._waiting.append(turn)
+            self.wake()
             try:
-                await turn
+                lane = await turn
             except asyncio.CancelledError:
-                self.wake()  # whoever gives up a turn passes it on
+                if turn.done() and not turn.cancelled():  # whoever gives up a place passes it on
+                    turn.result().dropped()
+                    self.wake()
                 raise
+            if lane.rest_until <= time.monotonic():
+                return lane
+            lane.dropped()  # it was told to rest after the place was given
+            first = True
 
     def wake(self) -> None:
-        """Let as many go on as there are places; to be called when a lane has changed."""
+        """Give the places there are to those who wait longest; to be called when a lane has changed."""
         now = time.monotonic()
-        places = sum(lane.places(now) for lane in self.all)
-        while places > 0 and self._waiting:
+        while self._waiting:
+            lane = max(self.all, key=lambda each: each.places(now))
+            if lane.places(now) == 0:
+                break
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_result(None)
-                places -= 1
+                lane.sent(now)  # now, not when it runs: others would be given the same place until then
+                turn.set_result(lane)
         self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:

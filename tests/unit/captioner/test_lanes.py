@@ -119,3 +119,53 @@ def test_nobody_waits_for_ever_and_nobody_more_than_allowed_is_under_way():
 
     most, left = asyncio.run(work())
     assert most == 4 and left == [0, 0]
+
+
+def test_places_go_to_those_who_wait_longest_however_many_come_free_at_once():
+    async def work():
+        lanes, order = Lanes(("a",), 8), []
+        held = [await lanes.enter() for _ in range(8)]
+
+        async def one(number):
+            order.append((number, await lanes.enter()))
+
+        waiting = [asyncio.create_task(one(number)) for number in range(30)]
+        await asyncio.sleep(0)
+        waiting[3].cancel()
+        for lane in held:  # all in one turn of the loop, as answers come in a burst
+            lane.answered(0.0)
+            lanes.wake()
+        waiting[5].cancel()  # it has been given a place and not run yet
+        late = asyncio.create_task(one(99))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        found = [number for number, _ in order], lanes.all[0].running, lanes.all[0].width
+        for task in (*waiting, late):
+            task.cancel()
+        await asyncio.gather(*waiting, late, return_exceptions=True)
+        return *found, lanes.all[0].running - len(order)
+
+    served, running, width, left = asyncio.run(work())
+    assert served == [number for number in range(width + 2) if number not in (3, 5)]
+    assert running == width == len(served) and left == 0
+
+
+def test_a_place_in_a_lane_that_has_to_rest_by_then_is_given_back():
+    async def work():
+        lanes = Lanes(("a", "b"), 8)
+        held = [await lanes.enter() for _ in range(16)]
+        task = asyncio.create_task(lanes.enter())
+        await asyncio.sleep(0)
+        closed, other = lanes.all
+        closed.answered(0.0)
+        lanes.wake()
+        closed.slowed(asyncio.get_running_loop().time(), 20.0)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        waits = not task.done()
+        other.answered(0.0)
+        lanes.wake()
+        lane = await asyncio.wait_for(task, 5)
+        return waits, lane is other, len(held), closed.running
+
+    assert asyncio.run(work()) == (True, True, 16, 6)
