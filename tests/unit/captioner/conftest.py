@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.llava_shape import tokenizer as prompt_tokenizer
 from spine.config import write_config
-from spine.prompts import PROMPTS
 from spine.run import Run
 from spine.settings import CaptionConfig, Config
 from tests.unit.captioner.runs import noise, publish_images, publish_selection
@@ -33,7 +33,7 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-llava"
-    tokenizer = _tokenizer()
+    tokenizer = prompt_tokenizer()
     vision = CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=64,
@@ -89,36 +89,6 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     ).save_pretrained(folder)
     return folder
-
-
-def _tokenizer():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600,
-        special_tokens=["<unk>", "<s>", "</s>", "<pad>", "<image>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(
-        [f"USER: \n{prompt.text} ASSISTANT:" for prompt in PROMPTS.values()], trainer
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        clean_up_tokenization_spaces=False,
-        extra_special_tokens={"image_token": "<image>"},
-    )
 
 
 @pytest.fixture
