@@ -55,3 +55,12 @@ def test_settings_may_name_a_prompt_of_the_run_and_no_other(run):
     run.prompts.write_text('[terse-1]\ntext = "What is it?"\n')
 
     assert load_config(run.config).caption.prompt == "terse-1"
+
+
+def test_the_prompt_of_2023_is_laions_paragraph_letter_for_letter():
+    prompt = PROMPTS["laion-pop"]
+
+    # Of the paragraph in LAION-AI/laion.ai, blog/laion-pop.md, as one line.
+    assert prompt.digest == "a397d2eafedda03de9f37ce97da3372e4fdb39f3efaafab0f09b7b63a75fcf8e"
+    assert (len(prompt.text), len(prompt.text.split())) == (1_070, 185)
+    assert prompt.text.endswith("‘This image showcases’:") and prompt.prefix == "This image showcases"
