@@ -124,6 +124,8 @@ def _wanted_by(run: Run, neighbours: list[dict[str, Any]], picture_id: int) -> l
 
 
 def _verdict(row: dict[str, Any]) -> str:
+    if row["rule"] == row["verdict"]:
+        return f"{row['verdict']}: {RULES[row['rule']]}"
     detail = f": {row['detail']}" if row["detail"] else ""
     return f"{row['verdict']} by rule {row['rule']} ({RULES.get(row['rule'], row['rule'])}){detail}"
 

@@ -118,7 +118,12 @@ def funnel_lines(run: Run) -> list[str]:
 def status_lines(run: Run) -> list[str]:
     """The funnel, what is finished, and the latest jobs."""
     finished = {name: _manifest_time(run.folder / name) for name in STAGES if name != "release"}
-    lines = [f"{name:<11} {time or 'not finished'}" for name, time in finished.items()]
+    config = load_config(run.config)
+    elsewhere = {"pool", "index"} if config.pool.index or config.pool.server else set()
+    lines = [
+        f"{name:<11} {time or ('not needed: [pool] names one' if name in elsewhere else 'not finished')}"
+        for name, time in finished.items()
+    ]
     for folder in finished_folders(run):
         if folder.parent == run.releases:
             lines.append(f"{'release':<11} {_manifest_time(folder)}   {folder}")
@@ -128,7 +133,7 @@ def status_lines(run: Run) -> list[str]:
     jobs = list_jobs(run)[:_JOBS_SHOWN]
     if jobs:
         lines += ["", *(_job_line(job) for job in jobs)]
-    if uses_demo_models(load_config(run.config)):
+    if uses_demo_models(config):
         lines += ["", "demo models: captions and scores come from small models that know only drawn scenes"]
     return lines
 

@@ -646,7 +646,7 @@ def test_why_tells_the_whole_story_and_knows_when_there_is_none(run):
     for part in (
         "500.png",
         "alt text: number 500",
-        "centroid 1 (concept 1): rank 0, similarity 0.9500: selected by rule",
+        "centroid 1 (concept 1): rank 0, similarity 0.9500: selected: nothing speaks against it",
         "centroid 0 (concept 0): rank 4, similarity 0.9100: rejected by rule other_centroid",
         "32 x 24 pixels",
         "score: watermark 0.1000 by planted-mark, at most 0.8 wanted",

@@ -5,7 +5,7 @@ from popfactory.report import status_json, status_lines
 from spine.config import write_config
 from spine.jobs import Journal
 from spine.run import Run
-from spine.settings import Config
+from spine.settings import Config, PoolConfig
 
 
 def test_status_tells_a_working_jobs_rate_time_left_and_failures_by_kind(tmp_path):
@@ -30,3 +30,13 @@ def test_status_tells_a_working_jobs_rate_time_left_and_failures_by_kind(tmp_pat
     (job,) = status_json(run)["jobs"]
     assert (job["done"], job["failures"]) == (2_000, {"not_an_image": 4, "timeout": 2})
     assert abs(job["eta_s"] * job["rate"] - 2_000) < 1e-6 * 2_000
+
+
+def test_status_does_not_call_a_pool_unfinished_that_the_settings_name_elsewhere(tmp_path):
+    run = Run(tmp_path)
+    write_config(run.config, Config())
+    assert len([line for line in status_lines(run) if line.endswith("not finished")]) == 9
+
+    write_config(run.config, Config(pool=PoolConfig(index=str(tmp_path))))
+    told = dict(line.split(maxsplit=1) for line in status_lines(run))
+    assert {name for name, state in told.items() if "not needed" in state} == {"pool", "index"}
