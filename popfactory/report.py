@@ -58,7 +58,7 @@ class Verified:
     removed: list[str]
     """A line for each damaged file that was taken away."""
     advice: str
-    """What to do about those that stay."""
+    """What to do about those that stay; empty where none do."""
 
     def told(self) -> str:
         """That all is as published, or what was taken away, in lines.
@@ -101,7 +101,7 @@ def verified(folder: Path, *, remove_damaged: bool) -> Verified:
         else "take them away with --remove-damaged and run again; a release is made anew with `release --force`"
     )
     files = 0 if damaged or removed else sum(len(read_manifest(each).files) for each in folders)
-    return Verified(str(folder), len(folders), files, damaged, removed, advice)
+    return Verified(str(folder), len(folders), files, damaged, removed, advice if damaged else "")
 
 
 def funnel_lines(run: Run) -> list[str]:
