@@ -211,7 +211,6 @@ def _plan(index: IndexFolder, n_queries: int, k: int, nprobe: int) -> tuple[Sear
         if lists is not None and lists.lists.on_disk
         else 0,
         memory_bytes=memory_bytes(),
-        l2=index.metric == "l2",
         screens=lists is not None and lists.screens,
     )
     return plan, lists

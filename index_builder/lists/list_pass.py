@@ -22,7 +22,7 @@ from index_builder.lists.kept_arrays import KeptArrays, search_key
 from index_builder.lists.list_codes import ListDecoder, list_decoder
 from index_builder.lists.list_pairs import Numbers, Pairs, Wanted, pair_up
 from index_builder.lists.list_screen import SCREENED_FROM, Screen
-from index_builder.lists.list_tiles import Scanners, Scored, Tile, TileScorer
+from index_builder.lists.list_tiles import Scored, Tile, TileScorer
 from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.row_mask import RowMask
@@ -44,7 +44,6 @@ minute of a disk that gives 2 GB/s. A pass with less is one piece."""
 
 _VECTORS, _VECTORS_LEAST = 2_048, 64  # of a list, decoded at once: 6 MB at d = 768
 _SCORES = 2**20  # of them with the list's queries, unless these alone are more
-_TILES = 16
 _SMALL_HEAP = 128  # neighbours up to which one thread fills the heaps sooner than a team that must be woken
 
 _Bounded = tuple[Tile, Similarities | None]
@@ -71,7 +70,6 @@ class ListPass:
             raise ValueError("FAISS alone can score these codes")
         self._decoder: ListDecoder = decoder
         self.screens = not self._l2 and has_fast_integers()
-        self._scanners = Scanners(self._ivf)
         self.codes = decoder.kind
         self.lists = InvertedLists(self._ivf, path)
 
@@ -159,7 +157,7 @@ class ListPass:
     ) -> None:
         """Offer each pair's rows, segment by segment; `first` is the number of the first query in `best`."""
         screen = Screen(self._decoder, queries) if self._worth_screening(pairs) else None
-        scorer = TileScorer(self._ivf, self._decoder, self._scanners, queries, best.k, screen, l2=self._l2)
+        scorer = TileScorer(self._ivf, self._decoder, queries, screen, l2=self._l2)
         for number in range(done, len(segments)):
             # One after the other to the end: a row's bounds, and with them the last bit of its similarity, are then
             # the same whether the segment before was gone through just now or in an earlier start.
@@ -178,7 +176,7 @@ class ListPass:
         progress: Progress,
     ) -> None:
         def with_bounds() -> Iterator[list[_Bounded]]:
-            for share in _shares(tiles, scorer.scans):
+            for share in _shares(tiles, scorer.is_light):
                 # Looked up as the share is handed out, so that they don't depend on what threads do meanwhile.
                 yield [
                     (tile, best.least(tile.queries + first) if scorer.wants_least(tile) else None)
@@ -186,6 +184,8 @@ class ListPass:
                 ]
 
         def score(share: list[_Bounded]) -> list[Scored]:
+            if scorer.is_light(share[0][0]):
+                return scorer.score_together([tile for tile, _ in share])
             return [scorer.score(tile, least) for tile, least in share]
 
         threads = load_faiss().omp_get_max_threads()
@@ -195,10 +195,7 @@ class ListPass:
             if best.k <= _SMALL_HEAP:
                 stack.enter_context(one_faiss_thread())
             prepare = partial(_alone, screen is not None)
-            # A scan is three calls a query: with threads at it side by side it took four times the CPU.
-            for share in mapped_in_order(
-                score, with_bounds(), threads, prepare, here=lambda share: scorer.scans(share[0][0])
-            ):
+            for share in mapped_in_order(score, with_bounds(), threads, prepare):
                 for scored in share:
                     scored.offer(best, first)
                     if scored.tile.last:
@@ -307,18 +304,19 @@ def _alone(with_torch: bool) -> None:
         torch.set_num_threads(1)
 
 
-def _shares(tiles: Iterator[Tile], scans: Callable[[Tile], bool]) -> Iterator[list[Tile]]:
-    """Tiles handed out together, so that small ones cost a thread no more than they are worth; all scanned, or none."""
+def _shares(tiles: Iterator[Tile], is_light: Callable[[Tile], bool]) -> Iterator[list[Tile]]:
+    """Tiles handed out together, so that small ones cost a thread no more than they are worth; all light, or none."""
     share: list[Tile] = []
-    scores = 0
+    scores = rows = 0
     for tile in tiles:
-        if share and scans(tile) != scans(share[0]):
+        if share and (is_light(tile) != is_light(share[0]) or rows + len(tile.rows) > _VECTORS):
             yield share
-            share, scores = [], 0
+            share, scores, rows = [], 0, 0
         share.append(tile)
         scores += len(tile.queries) * len(tile.rows)
-        if scores >= _SCORES // 8 or len(share) >= _TILES:
+        rows += len(tile.rows)
+        if scores >= _SCORES // 8:
             yield share
-            share, scores = [], 0
+            share, scores, rows = [], 0, 0
     if share:
         yield share

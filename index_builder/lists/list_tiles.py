@@ -1,6 +1,6 @@
 """Pieces of inverted lists, and the similarities of queries to them."""
 
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,11 @@ from index_builder.lists.list_codes import ListDecoder
 from index_builder.lists.list_pairs import Numbers
 from index_builder.lists.list_screen import WORTH, Screen
 from index_builder.metadata.metadata_rows import Rows
-from index_builder.numerics.faiss_library import load_faiss
 from spine.tables import Vectors
 
-SCANNED_BELOW = {"flat": 3, "scalar": 3, "product": 5}
-"""Queries that share a list, by kind of codes, from which decoding and multiplying it costs less than FAISS's scan."""
+LIGHT = 2_000
+"""Scores up to which a tile isn't worth calls of its own."""
 
-_LOWEST = np.finfo(np.float32).min
 _DENSE = 0.12  # of a tile's rows left to a query, from which it costs less to score them all
 
 
@@ -60,24 +58,6 @@ class Scored:
         best.add_pairs(self.tile.queries + first, self.asking, self.single, self.tile.rows[self.places])
 
 
-class Scanners:
-    """FAISS's scanners of one index, used again and again: Python can't free them."""
-
-    def __init__(self, ivf: Any) -> None:
-        self._ivf, self._idle = ivf, deque[Any]()
-
-    def take(self) -> Any:
-        """One that nobody else has until it is given back."""
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._ivf.get_InvertedListScanner(False, None, None)
-
-    def give(self, scanner: Any) -> None:
-        """Let others take it."""
-        self._idle.append(scanner)
-
-
 class TileScorer:
     """Scores tiles of one index for one call's queries. Any number of threads may use it."""
 
@@ -85,9 +65,7 @@ class TileScorer:
         self,
         ivf: Any,
         decoder: ListDecoder,
-        scanners: Scanners,
         queries: Vectors,
-        k: int,
         screen: Screen | None,
         *,
         l2: bool,
@@ -97,27 +75,36 @@ class TileScorer:
         Args:
             ivf: The FAISS IndexIVF that the tiles are of.
             decoder: Of its codes.
-            scanners: Of its lists.
             queries: Shape (q, d), as the lists have them.
-            k: Neighbours a query.
             screen: Of the same queries; None to score everything.
             l2: Whether a similarity is 1 - |q - v|² / 2, not the inner product.
         """
-        self._scanners = scanners
-        self._ivf, self._decoder, self._queries, self._k, self._screen = ivf, decoder, queries, k, screen
+        self._ivf, self._decoder, self._queries, self._screen = ivf, decoder, queries, screen
         self._norms = np.einsum("ij,ij->i", queries, queries) if l2 else None
 
     def wants_least(self, tile: Tile) -> bool:
         """Whether `score` wants to know what a row must have at least."""
-        return self.scans(tile) or self._screens(tile)
-
-    def scans(self, tile: Tile) -> bool:
-        """Whether FAISS scans it query by query."""
-        # Of an l2 index FAISS's scan gives squared distances, worst first.
-        return self._norms is None and len(tile.queries) < SCANNED_BELOW[self._decoder.kind]
-
-    def _screens(self, tile: Tile) -> bool:
         return self._screen is not None and len(tile.queries) * len(tile.rows) * self._screen.d >= WORTH
+
+    def is_light(self, tile: Tile) -> bool:
+        """Whether it is better scored together with others."""
+        # What scores them loads torch, as screening does: not for a few queries.
+        return self._screen is not None and len(tile.queries) * len(tile.rows) <= LIGHT
+
+    def score_together(self, tiles: Sequence[Tile]) -> list[Scored]:
+        """What light tiles offer: all rows of each to all of its queries, pair by pair in a few calls for all."""
+        vectors = self._decoder.decode(np.concatenate([tile.codes for tile in tiles]))
+        counts = np.repeat([len(tile.queries) for tile in tiles], [len(tile.rows) for tile in tiles])
+        asking = np.concatenate([np.tile(tile.queries, len(tile.rows)) for tile in tiles])
+        products = pair_products(vectors, counts, self._queries, asking)
+        found, start = [], 0
+        for tile in tiles:
+            size = len(tile.queries) * len(tile.rows)
+            scores = products[start : start + size].reshape(len(tile.rows), -1).T
+            scores = scores + tile.middles[:, None] if self._decoder.residual else scores
+            found.append(_all(tile, np.ascontiguousarray(scores)))
+            start += size
+        return found
 
     def score(self, tile: Tile, least: Similarities | None) -> Scored:
         """What a tile offers to its queries.
@@ -126,12 +113,8 @@ class TileScorer:
             tile: The tile.
             least: What a row must have at least to be of use to each of its queries; None where `wants_least` says no.
         """
-        if least is not None and self.scans(tile):
-            return self._scanned(tile, least)
-        none = np.empty(0, dtype=np.intp)
         if least is None or self._screen is None:
-            scores = self._scores(tile, slice(None), self._decoder.decode(tile.codes))
-            return Scored(tile, tile.queries, scores, none, none, np.empty(0, dtype=np.float32))
+            return _all(tile, self._scores(tile, slice(None), self._decoder.decode(tile.codes)))
         vectors = None if self._decoder.grid is not None else self._decoder.decode(tile.codes)
         bounded = np.flatnonzero(np.isfinite(least))
         may = self._screen.passing(
@@ -150,32 +133,6 @@ class TileScorer:
             scores = self._scores(tile, dense, vectors)
         found = self._single(tile, asking, places, vectors)
         return Scored(tile, tile.queries[dense], scores, asking, places, found)
-
-    def _scanned(self, tile: Tile, least: Similarities) -> Scored:
-        """FAISS's own scan, query by query: where few want a list, decoding it costs more."""
-        faiss, n = load_faiss(), len(tile.rows)
-        scanner = self._scanners.take()
-        codes, numbers = np.ascontiguousarray(tile.codes), np.arange(n)
-        # FAISS takes what is more than the least so far; equals count too, the first rows of them.
-        floor = np.maximum(np.nextafter(least, np.float32(-np.inf)), _LOWEST)
-        values = np.repeat(floor[:, None], min(self._k, n), axis=1)
-        places = np.full(values.shape, -1, dtype=np.int64)
-        for i, query in enumerate(tile.queries.tolist()):
-            scanner.set_query(faiss.swig_ptr(self._queries[query]))
-            scanner.set_list(tile.number, float(tile.middles[i]))
-            scanner.scan_codes(
-                n,
-                faiss.swig_ptr(codes),
-                faiss.swig_ptr(numbers),
-                faiss.swig_ptr(values[i]),
-                faiss.swig_ptr(places[i]),
-                values.shape[1],
-            )
-        self._scanners.give(scanner)
-        asking, column = np.nonzero(places >= 0)
-        nothing = np.empty((0, n), dtype=np.float32)
-        found = values[asking, column], places[asking, column]
-        return Scored(tile, tile.queries[:0], nothing, asking, found[1].astype(np.intp), found[0])
 
     def _scores(self, tile: Tile, some: Numbers | slice, vectors: Vectors) -> Similarities:
         """Similarities of some of the tile's queries to its vectors, shape (queries, vectors)."""
@@ -209,6 +166,12 @@ class TileScorer:
         if self._decoder.residual:
             scores += tile.middles[asking]
         return scores
+
+
+def _all(tile: Tile, scores: Similarities) -> Scored:
+    """Every row, to every query."""
+    none = np.empty(0, dtype=np.intp)
+    return Scored(tile, tile.queries, scores, none, none, np.empty(0, dtype=np.float32))
 
 
 def _numbered(places: npt.NDArray[np.intp], n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -17,14 +17,11 @@ def mapped_in_order(
     items: Iterator[Given],
     threads: int,
     prepare: Callable[[], None] | None = None,
-    here: Callable[[Given], bool] | None = None,
 ) -> Iterator[Made]:
     """`map`, by several threads; results in the order of the items.
 
     Of up to AHEAD threads, however many there are, item i is asked for when i - AHEAD results have been taken: what an
     item is made from doesn't depend on how fast the threads are. Each new thread calls `prepare` first.
-    An item that `here` says yes to is worked on by the calling thread: one of many short calls, between which threads
-    would wait for each other to let go of the interpreter.
     """
     if threads <= 1:
         made: deque[Made] = deque()
@@ -38,11 +35,7 @@ def mapped_in_order(
     with ThreadPoolExecutor(threads, thread_name_prefix="lists", initializer=prepare) as workers:
         try:
             for item in items:
-                if here is not None and here(item):
-                    waiting.append(Future())
-                    waiting[-1].set_result(function(item))
-                else:
-                    waiting.append(workers.submit(function, item))
+                waiting.append(workers.submit(function, item))
                 if len(waiting) >= max(AHEAD, threads):
                     yield waiting.popleft().result()
             while waiting:

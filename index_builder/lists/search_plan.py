@@ -6,7 +6,7 @@ two on others; what is compared is their ratio.
     FAISS      scores x (what it takes to score one code)
     list-major lists x 20 µs, vectors decoded x d, scores x (d of a matrix product, and a look at the heap); where
                whole numbers rule most of it out, a product of those and little else; where few queries share a
-               list, FAISS's scan of it, and 10 or 25 µs a pair of query and list
+               list, a product of each pair of a query and a row by itself
 
 Lists on disk are read at 2 GB/s, by the pass once; by FAISS once too where they fit into half of the memory, else
 once for each query that wants them. Assigning queries to lists is the same for both and left out.
@@ -16,14 +16,13 @@ from dataclasses import dataclass
 
 from index_builder.lists.exact_ranking import QUERIES_LEAST
 from index_builder.lists.list_screen import SCREENED_FROM
-from index_builder.lists.list_tiles import SCANNED_BELOW
 
 _LIST_NS = 20_000.0  # per list: reading, calls
 _DECODED_NS = {"flat": 0.02, "scalar": 0.25, "product": 0.25}  # per dimension of a vector
 _PRODUCT_NS, _HEAP_NS = 0.03, 3.7  # per dimension of a score, and per score
 _SCREENED_NS, _LEFT_NS = 0.006, 3.0  # the same by whole numbers, with what they leave to be scored
 _LOADED_NS = 1.5e9  # what multiplies whole numbers, once
-_PAIR_NS = {"flat": 10_000.0, "scalar": 10_000.0, "product": 25_000.0}  # calls, and tables of product codes
+_PAIR_NS = 0.09  # per dimension of a score by itself
 _SCANNED_NS = {"flat": 0.1, "scalar": 0.12, "product": 0.07}  # per dimension of a score, by FAISS
 _BYTE_NS = 0.5  # read from disk
 _MAPPED_NS = 60_000.0  # per list of a query: FAISS starts threads that bring lists in from disk
@@ -48,7 +47,6 @@ def plan_search(
     codes: str | None,
     disk_bytes: int,
     memory_bytes: int,
-    l2: bool,
     screens: bool,
 ) -> SearchPlan:
     """Choose the way that costs less.
@@ -62,7 +60,6 @@ def plan_search(
         codes: "flat", "scalar" or "product"; None where FAISS alone can score them.
         disk_bytes: What the lists take on disk; 0 where they are in memory.
         memory_bytes: Memory of this machine.
-        l2: Whether similarities come from distances: then nothing is scanned or ruled out.
         screens: Whether whole numbers may rule rows out, if there is enough to do.
     """
     if not nlist:
@@ -76,14 +73,11 @@ def plan_search(
     scores = queries * nprobe * n / nlist
     decoded = touched * n / nlist
     theirs = scores * d * _SCANNED_NS[codes]
-    if not l2 and scores < decoded * SCANNED_BELOW[codes]:
-        ours = touched * _LIST_NS + theirs + queries * nprobe * _PAIR_NS[codes]
+    ours = touched * _LIST_NS + decoded * d * _DECODED_NS[codes]
+    if screens and scores * d >= SCREENED_FROM:
+        ours += min(scores * (d * _SCREENED_NS + _LEFT_NS), scores * d * _PAIR_NS) + _LOADED_NS
     else:
-        multiplied = max(scores, decoded * QUERIES_LEAST)
-        ours = touched * _LIST_NS + decoded * d * _DECODED_NS[codes]
-        ours += multiplied * d * _PRODUCT_NS + scores * _HEAP_NS
-        if screens and scores * d >= SCREENED_FROM:
-            ours += scores * (d * (_SCREENED_NS - _PRODUCT_NS) + _LEFT_NS - _HEAP_NS) + _LOADED_NS
+        ours += max(scores, decoded * QUERIES_LEAST) * d * _PRODUCT_NS + scores * _HEAP_NS
     if disk_bytes:
         reads = touched if disk_bytes <= memory_bytes / 2 else queries * nprobe
         ours += touched / nlist * disk_bytes * _BYTE_NS

@@ -90,11 +90,12 @@ def in_a_pass(index, path, queries, k, nprobe):
     return in_order(similarities, rows)
 
 
-@pytest.fixture(params=["scanned", "multiplied"])
-def few(request, monkeypatch):
-    """A list that few queries share is scanned by FAISS, or decoded and multiplied."""
-    below = {"scanned": 10**9, "multiplied": 0}[request.param]
-    monkeypatch.setattr(list_tiles, "SCANNED_BELOW", dict.fromkeys(list_tiles.SCANNED_BELOW, below))
+@pytest.fixture(params=["together", "alone"])
+def light(request, monkeypatch):
+    """In a pass that is screened, a list that few queries share is scored together with others, or by itself."""
+    monkeypatch.setattr(list_pass, "SCREENED_FROM", 0)
+    monkeypatch.setattr(list_pass, "has_fast_integers", lambda: True)
+    monkeypatch.setattr(list_tiles, "LIGHT", {"together": 10**9, "alone": 0}[request.param])
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def screened(monkeypatch):
     """Every tile is screened by whole numbers, also on a CPU that gains nothing by it."""
     monkeypatch.setattr(list_pass, "SCREENED_FROM", 0)
     monkeypatch.setattr(list_tiles, "WORTH", 0)
-    monkeypatch.setattr(list_tiles, "SCANNED_BELOW", dict.fromkeys(list_tiles.SCANNED_BELOW, 0))
+    monkeypatch.setattr(list_tiles, "LIGHT", 0)
     monkeypatch.setattr(list_pass, "has_fast_integers", lambda: True)
 
 
@@ -120,7 +121,7 @@ def assert_same(ours, theirs, tolerance=2e-6):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pass_finds_what_faiss_finds(built, queries, kind, metric, few):
+def test_a_pass_finds_what_faiss_finds(built, queries, kind, metric, light):
     for flags in (MEMORY, MAPPED):
         index, path = built(kind, metric, flags)
         for k, nprobe in ((1, 1), (10, 4), (300, 3), (40, NLIST)):
@@ -187,7 +188,7 @@ def test_empty_lists_and_too_few_vectors_end_in_row_minus_one(tmp_path, vectors,
 
 @pytest.mark.parametrize("count", [1, 3, 17, 150])
 @pytest.mark.parametrize("kind", ["IVF24,Flat", "IVF24,SQ8", "IVF24,PQ8np"])
-def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vectors, kind, count, few):
+def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vectors, kind, count, light):
     repeated = np.tile(vectors[:200], (7, 1))  # row i is row i + 200, i + 400 ...
     index = trained(kind, faiss.METRIC_INNER_PRODUCT, vectors)
     index.add(repeated)
@@ -202,7 +203,7 @@ def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vect
     assert equal.any()
 
 
-def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatch, few):
+def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatch, light):
     index, path = built("IVF24,SQ8")
     whole = in_a_pass(index, path, queries, 30, 6)
     monkeypatch.setattr(list_pass, "_SCORES", 500)
@@ -277,7 +278,7 @@ def test_what_another_search_kept_is_not_taken_for_this_ones(built, queries, tmp
 
 
 @pytest.mark.parametrize("kind", ["IVF24,SQ8", "IVF24,PQ8np"])
-def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, monkeypatch, few):
+def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, monkeypatch, light):
     monkeypatch.setattr(list_pass, "_SCORES", 500)
     usual = faiss.omp_get_max_threads()
     results = []
@@ -425,28 +426,18 @@ def test_what_fails_in_a_thread_is_raised_and_the_rest_not_begun():
     assert list(mapped_in_order(abs, iter([-3, 1, -2]), 2)) == [3, 1, 2]
 
 
-def test_threads_are_prepared_and_what_belongs_here_is_done_by_the_caller_in_its_turn():
-    prepared, where = set(), {}
+def test_threads_are_prepared_before_they_work():
+    prepared, where = set(), set()
 
-    def note(number):
-        where[number] = threading.get_ident()
-        return number
-
-    items = range(100)
-    made = list(
-        mapped_in_order(
-            note,
-            iter(items),
-            3,
-            lambda: prepared.add(threading.get_ident()),
-            here=lambda number: number % 4 == 0,
-        )
+    made = mapped_in_order(
+        lambda number: where.add(threading.get_ident()) or number,
+        iter(range(100)),
+        3,
+        lambda: prepared.add(threading.get_ident()),
     )
 
-    assert made == list(items)
-    own = threading.get_ident()
-    assert {where[number] for number in items if number % 4 == 0} == {own}
-    assert {where[number] for number in items if number % 4} <= prepared - {own}
+    assert list(made) == list(range(100))
+    assert where <= prepared and threading.get_ident() not in where
 
 
 def test_a_pass_leaves_the_numbers_of_threads_as_they_were(built, queries, screened):

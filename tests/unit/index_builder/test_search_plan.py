@@ -15,7 +15,6 @@ def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_byt
         codes=codes,
         disk_bytes=disk_bytes,
         memory_bytes=16 * GB,
-        l2=False,
         screens=screens,
     )
 
