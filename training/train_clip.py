@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from popfactory.demo_world import (
@@ -235,6 +236,56 @@ class Marks(nn.Module):
         return yes_no + 4 * nn.functional.mse_loss(read[:, 2], truth[:, 2])
 
 
+class Lessons:
+    """Batches of pictures with texts and phrases that are true of them, and the loss that comes of them."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        marks: Marks,
+        pictures: NDArray[np.uint8],
+        batch: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self._model, self._tokenizer, self._marks = model, tokenizer, marks
+        self._pictures, self._batch, self._rng = pictures, batch, rng
+
+    def loss(self) -> tuple[Tensor, str]:
+        """Of a batch that is drawn; and what of it is printed."""
+        rng = self._rng
+        chosen = np.sort(rng.choice(len(self._pictures), self._batch, replace=False))
+        scenes = [training_scene(0, int(k)) for k in chosen]
+        true_of = [phrases_of(scene) for scene in scenes]
+        # Sorted before chance picks: the order of a set of strings differs between runs.
+        bank = sorted(set().union(*true_of))
+        bank = [bank[k] for k in rng.choice(len(bank), min(96, len(bank)), replace=False)]
+        sets = [s for s in zero_shot_sets() if rng.random() < 0.3]
+        pixels = torch.from_numpy(normalised(self._pictures[chosen]))
+        with torch.autocast("cpu", torch.bfloat16):
+            images = self._model.encode_image(pixels, normalize=True).float()
+            texts = self._encoded([scene_text(scene, rng) for scene in scenes])
+            phrases = self._encoded(bank + [p for s in sets for p in s])
+        scale = self._model.logit_scale.exp().clamp(max=100)
+        holds = torch.tensor([[p in true for true in true_of] for p in bank], dtype=torch.float32)
+        loss = contrastive_loss(images, texts, scale)
+        paired = loss.item()
+        loss = loss + phrase_loss(images, phrases[: len(bank)], holds, scale) + self._marks(images, scenes)
+        at = len(bank)
+        for options in sets:
+            logits = scale * images @ phrases[at : at + len(options)].T
+            truth = torch.tensor([next(k for k, p in enumerate(options) if p in true) for true in true_of])
+            loss = loss + 0.2 * nn.functional.cross_entropy(logits, truth)
+            at += len(options)
+        return loss, f", pairs {paired:.3f}"
+
+    def _encoded(self, texts: list[str]) -> Tensor:
+        ids: Tensor = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=CONTEXT, return_tensors="pt"
+        ).input_ids
+        return encode_text(self._model, ids).float()
+
+
 def train(
     rank: int, ranks: int, work: Path, out: Path, minutes: float, batch: int, n: int, lr: float, start: str
 ) -> None:
@@ -255,47 +306,15 @@ def train(
         lr=lr,
         slow=lambda name: 0.5 if "visual.transformer" in name or "visual.conv1" in name else 1.0,
     )
-    pictures = picture_array(work, 0, n)
     rng = np.random.default_rng((rank, int(bool(start)), 7))
-
-    def tokens(texts: list[str]) -> Tensor:
-        ids: Tensor = tokenizer(
-            texts, padding=True, truncation=True, max_length=CONTEXT, return_tensors="pt"
-        ).input_ids
-        return ids
-
-    def loss_of() -> tuple[Tensor, str]:
-        chosen = np.sort(rng.choice(n, batch, replace=False))
-        scenes = [training_scene(0, int(k)) for k in chosen]
-        true_of = [phrases_of(scene) for scene in scenes]
-        # Sorted before chance picks: the order of a set of strings differs between runs.
-        bank = sorted(set().union(*true_of))
-        bank = [bank[k] for k in rng.choice(len(bank), min(96, len(bank)), replace=False)]
-        sets = [s for s in zero_shot_sets() if rng.random() < 0.3]
-        with torch.autocast("cpu", torch.bfloat16):
-            images = model.encode_image(torch.from_numpy(normalised(pictures[chosen])), normalize=True)
-            texts = encode_text(model, tokens([scene_text(scene, rng) for scene in scenes]))
-            phrases = encode_text(model, tokens(bank + [p for s in sets for p in s]))
-        images, texts, phrases = images.float(), texts.float(), phrases.float()
-        scale = model.logit_scale.exp().clamp(max=100)
-        holds = torch.tensor([[p in true for true in true_of] for p in bank], dtype=torch.float32)
-        loss = contrastive_loss(images, texts, scale)
-        paired = loss.item()
-        loss = loss + phrase_loss(images, phrases[: len(bank)], holds, scale) + marks(images, scenes)
-        at = len(bank)
-        for options in sets:
-            logits = scale * images @ phrases[at : at + len(options)].T
-            truth = torch.tensor([next(k for k, p in enumerate(options) if p in true) for true in true_of])
-            loss = loss + 0.2 * nn.functional.cross_entropy(logits, truth)
-            at += len(options)
-        return loss, f", pairs {paired:.3f}"
+    lessons = Lessons(model, tokenizer, marks, picture_array(work, 0, n), batch, rng)
 
     def keep() -> None:
         publish(model, tokenizer, out)
         torch.save(both.state_dict(), work / "clip.pt")
 
     train_by_the_clock(
-        loss_of,
+        lessons.loss,
         optimizer,
         keep,
         rank=rank,
