@@ -93,6 +93,7 @@ def fetch_divided(task: Task, candidates: Sequence[Row], processes: int) -> Iter
     Raises:
         DataError: The disk budget is used up, a process was ended from outside, or one of several can't read a list.
         ConfigError: The only process can't read a list.
+        OSError: The disk is full, for one.
     """
     if processes == 1:
         with ExitStack() as stack:
@@ -146,6 +147,8 @@ def _rows(at_work: dict[Connection, BaseProcess]) -> Iterator[Row]:
                 yield message["row"]
             elif "error" in message:
                 raise DataError(message["error"])
+            elif "failure" in message:
+                raise OSError(*message["failure"])
             else:
                 open_pipes.discard(pipe)
 
@@ -168,6 +171,11 @@ def _fetch(pipe: Connection, task: Task, used: "Synchronized[int]") -> None:
             pipe.send_bytes(b'{"done": true}')
         except FactoryError as error:
             pipe.send_bytes(json.dumps({"error": str(error)}).encode())
+        except OSError as error:  # a full disk, for one
+            if error.errno is None:
+                raise
+            failure = (error.errno, error.strerror, error.filename)
+            pipe.send_bytes(json.dumps({"failure": failure}).encode())
 
 
 def _intake(task: Task, stack: ExitStack, used: "Synchronized[int] | None") -> Intake:
