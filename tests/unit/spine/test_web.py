@@ -511,7 +511,12 @@ def test_no_proxy_of_the_environment_is_used(monkeypatch, web, canary):
         assert web.fetch(canary.url("/a")).content == b"direct"
 
 
-def test_no_more_than_per_host_requests_run_at_once_and_all_are_answered(canary):
+@pytest.mark.parametrize("hosts", [1, 12])
+def test_no_more_than_may_be_run_at_once_at_a_host_and_in_all_and_all_are_answered(
+    monkeypatch, canary, hosts
+):
+    _answering(monkeypatch, ["127.0.0.1"])
+    limits = {"per_host": 2} if hosts == 1 else {"connections": 2}
     running, most, lock = [0], [0], threading.Lock()
 
     def slowly(connection: socket.socket) -> None:
@@ -525,15 +530,16 @@ def test_no_more_than_per_host_requests_run_at_once_and_all_are_answered(canary)
 
     canary.answers[b"/slow"] = slowly
     bodies = []
-    with Web(timeout_s=10, per_host=2, ports={canary.port}, allow=LOOPBACK) as web:
-        threads = [
-            threading.Thread(target=lambda: bodies.append(web.fetch(canary.url("/slow")).content))
-            for _ in range(12)
-        ]
+    with Web(timeout_s=10, ports={canary.port}, allow=LOOPBACK, **limits) as web:
+
+        def ask(number: int) -> None:
+            bodies.append(web.fetch(canary.url("/slow", f"{'abcdefghijkl'[number % hosts]}.example")).content)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(12)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
     assert bodies == [b"ok"] * 12
-    assert most[0] <= 2
+    assert most[0] == 2
