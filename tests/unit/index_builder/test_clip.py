@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index_builder.encoding.clip import DEMO_CLIP, ClipEncoder, clip_name, clip_parameters
+from index_builder.encoding.clip import DEMO_CLIP, ClipEncoder, clip_dimension, clip_name, clip_parameters
 from spine.errors import ModelError
 from spine.settings import ClipConfig
 
@@ -105,17 +105,28 @@ def test_a_folder_without_weights_does_not_pass_with_random_ones(tmp_path):
         ClipEncoder.load(ClipConfig(model=f"local-dir:{tmp_path}", pretrained="", device="cpu"))
 
 
-def test_weights_of_a_file_with_quick_gelu_are_forced_by_their_tag(monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "pretrained", "d", "quick_gelu"),
+    [
+        ("ViT-L-14", "openai", 768, True),
+        ("ViT-B-32", "openai", 512, True),
+        ("ViT-H-14", "laion2b_s32b_b79k", 1024, False),
+    ],
+)
+def test_the_models_of_laions_indexes_are_known_and_quick_gelu_is_forced_where_their_weights_need_it(
+    monkeypatch, model, pretrained, d, quick_gelu
+):
     """ViT-L-14/openai names an architecture without QuickGELU for weights that need it."""
     from index_builder.encoding import clip
 
     monkeypatch.setattr(clip, "_cached", lambda repository, files: "/cache/weights.safetensors")
 
-    weights, extra = clip._find_weights("ViT-L-14", "openai")
+    weights, extra = clip._find_weights(model, pretrained)
 
     assert weights == "/cache/weights.safetensors"
-    assert extra["force_quick_gelu"] is True
+    assert extra["force_quick_gelu"] is quick_gelu
     assert extra["image_mean"] == (0.48145466, 0.4578275, 0.40821073)
+    assert clip_dimension(ClipConfig(model=model, pretrained=pretrained)) == d
 
 
 def test_weights_that_cannot_be_fetched_are_said_at_once(monkeypatch):
