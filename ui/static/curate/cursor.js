@@ -2,16 +2,18 @@
 
 import { remember, remembered } from "../core/memory.js";
 import { tell } from "../core/page.js";
-import { MOST_ROWS, PAGE_ROWS, rowOf, state } from "./state.js";
+import { MOST_ROWS, PAGE_ROWS, pageOf, rowOf, state } from "./state.js";
 
 export const place = (id) => { state.cursor = id; tell("cursor"); };
 const index = () => state.shown.findIndex((row) => row.id === state.cursor);
-const last = () => Math.min(state.shown.length, MOST_ROWS) - 1;
+const last = () => state.shown.length - 1;
 export const goTo = (number) => {
   const next = Math.max(0, Math.min(number, last()));
   if (!state.shown.length) return;
-  if (next >= state.limit) {
-    state.limit = Math.min(Math.ceil((next + 1) / PAGE_ROWS) * PAGE_ROWS, MOST_ROWS);
+  const first = pageOf(next);
+  if (first !== state.first || next - first >= state.limit) {
+    state.limit = Math.min(Math.ceil((next - first + 1) / PAGE_ROWS) * PAGE_ROWS, MOST_ROWS);
+    state.first = first;
     tell("grid");
   }
   place(state.shown[next].id);

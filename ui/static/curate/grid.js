@@ -7,7 +7,7 @@ import { askRest } from "./bulk.js";
 import { finish, leaveOut, makeConcept } from "./centroid.js";
 import { step } from "./centroids.js";
 import { openCompare, openGroup } from "./compare.js";
-import { move, reveal, revealAll, tick } from "./cursor.js";
+import { goTo, move, reveal, revealAll, tick } from "./cursor.js";
 import { factsOf, whyText } from "./facts.js";
 import { writeNote } from "./notes.js";
 import { closeSearch, openSearch } from "./opening.js";
@@ -64,7 +64,10 @@ part("grid", (host) => {
   grid = el("div", { class: "pf-grid", role: "listbox", "aria-multiselectable": "true", "aria-label": "Pictures", tabindex: 0 });
   grid.style.setProperty("--pf-tile", `${size.value}px`);
   const more = button("Show more", "", "The next 200", () => { state.limit = Math.min(state.limit + PAGE_ROWS, MOST_ROWS); tell("grid"); }, "pf-more");
-  const scroller = el("div", { class: "pf-scroll" }, grid, more);
+  const next = button(`Next ${count(MOST_ROWS)}`, "", "The page holds no more at once", () => goTo(state.first + MOST_ROWS), "pf-more");
+  const previous = button(`Previous ${count(MOST_ROWS)}`, "", "Back to those before", () => goTo(state.first - MOST_ROWS), "pf-more");
+  const scroller = el("div", { class: "pf-scroll" }, previous, grid, more, next);
+  const inPage = () => state.shown.slice(state.first, state.first + state.limit);
   const detail = el("div", { class: "pf-detail", tabindex: 0, role: "region", "aria-label": "The picture under the cursor" });
   const status = el("div", { class: "pf-status pf-muted", role: "status" });
   const make = ([label, key, title_, act, extra = ""]) => button(label, key, title_, act, extra);
@@ -107,19 +110,22 @@ part("grid", (host) => {
     scroller.scrollTop = 0;
     grid.replaceChildren(...(state.like === null ? [] : [el("p", { class: "pf-empty pf-muted", text: "Searching the pool…" })]));
     tiles.clear();
-    more.hidden = true;
+    more.hidden = next.hidden = previous.hidden = true;
     grid.setAttribute("aria-busy", "true");
   });
   let later = null;
   on("grid", () => {
     clearTimeout(later);
-    const rows = state.shown.slice(0, state.limit);
+    const rows = inPage();
     // A centroid that was just opened: its first screen at once, the rest in the next free moment.
     const few = grid.hasAttribute("aria-busy") && rows.length > FIRST_TILES;
     layOut(grid, few ? rows.slice(0, FIRST_TILES) : rows, emptyText());
-    if (few) later = setTimeout(() => layOut(grid, state.shown.slice(0, state.limit), emptyText()), 60);
+    if (few) later = setTimeout(() => layOut(grid, inPage(), emptyText()), 60);
     grid.removeAttribute("aria-busy");
-    more.hidden = state.shown.length <= state.limit || state.limit >= MOST_ROWS;
+    const left = state.shown.length - state.first;
+    more.hidden = left <= state.limit || state.limit >= MOST_ROWS;
+    next.hidden = left <= MOST_ROWS || state.limit < MOST_ROWS;
+    previous.hidden = !state.first;
     tell("shown");
   });
   let before = null;

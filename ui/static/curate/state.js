@@ -10,6 +10,7 @@ export const state = {
   like: null, // what the pool was searched for, instead of a centroid's neighbours
   rows: [],
   shown: [],
+  first: 0, // of `shown`, in the page's nodes; `limit` from there on
   limit: 200,
   cursor: null,
   ticked: new Set(),
@@ -151,9 +152,12 @@ export const shownOf = (rows) => {
   mark(rows);
   return rows.filter(KEEPERS[state.show]).sort(ORDERS[state.sort]);
 };
+/* Where the page of so many rows begins that has this one. */
+export const pageOf = (index) => Math.floor(Math.max(0, index) / MOST_ROWS) * MOST_ROWS;
 export const refresh = () => {
   state.shown = shownOf(state.rows);
   if (!state.shown.some((row) => row.id === state.cursor)) state.cursor = state.shown.length ? state.shown[0].id : null;
+  state.first = pageOf(state.shown.findIndex((row) => row.id === state.cursor));
   for (const topic of ["grid", "cursor", "filters", "status"]) tell(topic);
 };
 
