@@ -1,10 +1,12 @@
-"""Take the pictures of the board for docs/curating.md: python scripts/photograph_board.py RUN.
+"""Take the pictures of the board for docs/curating.md: python scripts/photograph_board.py RUN --at /data.
 
 RUN is a finished demo (`popfactory demo RUN`). It is copied, so that what is decided for the pictures stays out of
-it; the real server and board are started on the copy, and a Chromium does what the document tells.
+it; the real server and board are started on the copy, and a Chromium does what the document tells. The copy lies in
+a temporary folder, or where --at says: Setup shows its path.
 """
 
 import argparse
+import contextlib
 import io
 import shutil
 import signal
@@ -14,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -29,10 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("scenes", nargs="*", default=[*SCENES], help="those to take; all without any")
+    parser.add_argument("--at", type=Path, help="a folder that is not there yet, for the copy")
     arguments = parser.parse_args()
     given = arguments.run
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with _room(arguments.at) as folder:
         run = Path("runs") / given.resolve().name  # relative, so that no picture shows where it was taken
         shutil.copytree(
             given, folder / run, ignore=shutil.ignore_patterns("drawings", "thumbnails", "decisions.sqlite*")
@@ -65,6 +67,20 @@ def main() -> None:
         finally:
             server.send_signal(signal.SIGINT)
             server.wait()
+
+
+@contextlib.contextmanager
+def _room(at: Path | None) -> Iterator[Path]:
+    """A folder that goes when the block ends."""
+    if at is None:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+        return
+    at.mkdir()
+    try:
+        yield at
+    finally:
+        shutil.rmtree(at)
 
 
 class Camera:
@@ -154,10 +170,12 @@ def mapping(camera: Camera) -> None:
 def jobs(camera: Camera) -> None:
     """The jobs of the run."""
     page = camera.open("/jobs")
-    page.get_by_role("button", name="select", exact=True).click()
+    page.get_by_label("Command").select_option("select")
+    page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_selector('.pf-job-row[data-state="done"] >> text=select', timeout=60_000)
     page.wait_for_timeout(1500)
     page.locator(".pf-job-row").last.click()
+    page.get_by_label("Command").select_option("caption")
     camera.take(page)
 
 
