@@ -34,6 +34,8 @@ BLOCK = 256
 PASS_RESULTS = 32 * 2**20
 """Results that one pass over the lists may hold, 12 bytes each: 10,000 queries with k = 3,000."""
 
+_TOGETHER = 1_024  # queries of one table's blocks: FAISS's threads wait for each other at the end of each
+
 _KEPT_AFTER_S = 60.0  # of a search for candidates
 
 RESULTS = pa.schema(
@@ -161,7 +163,7 @@ def nearest(
     mask: RowMask | None = None,
 ) -> pa.Table:
     """`bulk_query` in one table: the k nearest neighbours of all queries."""
-    answers = bulk_query(index, queries, k, nprobe=nprobe, columns=columns, mask=mask)
+    answers = bulk_query(index, queries, k, nprobe=nprobe, columns=columns, block=_TOGETHER, mask=mask)
     none = index.metadata(np.empty(0, dtype=np.int64), columns)
     tables = [answer.neighbours for answer in answers]
     return pa.concat_tables(tables or [with_metadata(RESULTS.empty_table(), none)])
