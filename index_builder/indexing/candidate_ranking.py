@@ -22,10 +22,19 @@ def in_order(
     similarities: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Results (q, k) by falling similarity; equals, whose order FAISS leaves open, by row."""
-    if (similarities[:, 1:] < similarities[:, :-1]).all():
+    if not (similarities[:, 1:] <= similarities[:, :-1]).all():
+        order = np.lexsort((rows, -similarities), axis=1)
+        return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    equal = np.zeros(rows.shape, dtype=np.bool_)  # to the one before
+    equal[:, 1:] = similarities[:, 1:] == similarities[:, :-1]
+    if not equal.any():
         return similarities, rows  # as a rule
-    order = np.lexsort((rows, -similarities), axis=1)
-    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    among = equal.copy()
+    among[:, :-1] |= equal[:, 1:]
+    places, runs = np.flatnonzero(among), np.cumsum(~equal)  # each run of equals has a number
+    flat = rows.ravel().copy()
+    flat[places] = flat[places][np.lexsort((flat[places], runs[places]))]
+    return similarities, flat.reshape(rows.shape)
 
 
 def ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any) -> tuple[Vectors, Rows]:
