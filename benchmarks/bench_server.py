@@ -147,6 +147,7 @@ def faiss_alone(folder: Path, pool: ServedPool, size: str, seconds: float) -> Lo
 def compare(pool: ServedPool, ours: Loads, theirs: Loads, conditions: dict[str, object]) -> None:
     """Report ours beside FAISS and clip-retrieval."""
     recall = {name: recall_at_k(folder, pool) for name, folder in _folders(pool).items()}
+    report("planned_recall_at_40", recall["planned"], "", at_least=recall["arrow"], **conditions)
     for size in SIZES:
         same, faiss, planned = ours["arrow", size], ours["faiss", size], ours["planned", size]
         measured = conditions | {"recall_at_40": recall["arrow"], "load": round(os.getloadavg()[0], 1)}
