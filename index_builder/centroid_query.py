@@ -86,15 +86,7 @@ def retrieve_centroids(
     """
     asked, inputs = _asked(centroids, index, aesthetic_query, rating_vectors)
     parameters = _parameters(question, server, indice_name)
-    begun = _plan_there(out)
-    plan = {"parameters": parameters, "inputs": inputs}
-    same = begun is not None and all(begun.get(name) == value for name, value in plan.items())
-    if begun is not None and not same and not force:
-        raise DataError(
-            f"{out}: holds what other centroids, another index or other options gave; name another folder, or start"
-            " over with --force"
-        )
-    if same and not force:
+    if _begun(out, parameters, inputs, force=force):
         stage = Stage.open(STAGE, out, parameters, inputs)
         if stage.published is not None:
             return stage.published
@@ -166,6 +158,19 @@ def check_fit(path: Path, asked: CentroidFile, pool: Pool, question: Question) -
             f"{path}: d = {asked.vectors.shape[1]}, the index has d = {pool.d}; vectors of one model were needed"
         )
     pool.check(question)
+
+
+def _begun(out: Path, parameters: dict[str, Any], inputs: dict[str, str], *, force: bool) -> bool:
+    """Whether `out` holds the beginning, or all, of this very work, and it isn't to start over."""
+    begun = _plan_there(out)
+    if begun is None or force:
+        return False
+    if begun.get("parameters") != parameters or begun.get("inputs") != inputs:
+        raise DataError(
+            f"{out}: holds what other centroids, another index or other options gave; name another folder, or start"
+            " over with --force"
+        )
+    return True
 
 
 def _plan_there(out: Path) -> dict[str, Any] | None:
