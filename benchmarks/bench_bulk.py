@@ -1,8 +1,8 @@
 """Centroid queries in bulk: beside FAISS one by one, faiss.contrib.big_batch_search and the real clip-retrieval.
 
-Same file, same nprobe, same k, in turn. Warm is CPU time of one thread with everything in memory. Cold is wall time
-with the index memory-mapped and its pages put out of the cache by posix_fadvise before each way. clip-retrieval runs
-in an environment of its own, PEER_PYTHON or .venv-peer of `make peer`; without one its figures are left out.
+Same file, same nprobe, same k, in turn. Warm is CPU time of one thread with everything in memory. Cold is wall time,
+see `benchmarks.bulk_cold`. clip-retrieval runs in an environment of its own, PEER_PYTHON or .venv-peer of `make peer`;
+without one its figures are left out.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from benchmarks.bulk_indices import KINDS, Pool, build, evict, for_the_peer
+from benchmarks.bulk_cold import cold
+from benchmarks.bulk_indices import COLUMNS, KINDS, NPROBE, Pool, build, evict, for_the_peer, in_bulk
 from benchmarks.bulk_plot import cost_plot
 from benchmarks.closed_loop import cpu_s
 from benchmarks.drawn_vectors import Floats
 from benchmarks.report import report
-from index_builder.bulk_query import bulk_query, explain
+from index_builder.bulk_query import explain
 from index_builder.indexing.index_folder import INDEX_FILE, IndexFolder
 from index_builder.lists.inverted_lists import InvertedLists
 from index_builder.metadata.predicates import Predicate, rows_that_pass
-from index_builder.metadata.row_mask import RowMask
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.matrix_threads import one_matrix_thread, one_torch_thread
 from index_builder.retrieval.pools import IndexPool, Question
 from spine.settings import AestheticMin, FiltersConfig
 
-COLUMNS = ("url", "caption", "width", "height")
-NPROBE = 32
 PEER_K = 40
 PEER_GOALS = (("SQ8", 0.96, 65.0), ("Flat", 0.99, 50.0))
 """Beside clip-retrieval: codes, recall that they are to reach, and how many times as fast."""
@@ -131,24 +129,6 @@ def spent_us(ask: Callable[[Floats], object], asked: Floats) -> float:
     return round(best, 1)
 
 
-def in_bulk(
-    index: IndexFolder,
-    queries: Floats,
-    k: int,
-    columns: tuple[str, ...] = (),
-    mask: RowMask | None = None,
-    nprobe: int = NPROBE,
-) -> np.ndarray:
-    """Rows (q, k) by the bulk call; -1 where there are fewer."""
-    rows = np.full((len(queries), k), -1, dtype=np.int64)
-    for answers in bulk_query(index, queries, k, nprobe=nprobe, columns=columns, mask=mask):
-        table = answers.neighbours
-        rows[table.column("query").to_numpy(), table.column("rank").to_numpy()] = table.column(
-            "row"
-        ).to_numpy()
-    return rows
-
-
 def recall(rows: np.ndarray, exact: np.ndarray) -> float:
     """Share of the exact nearest that were found."""
     found = [len(np.intersect1d(a, b)) / len(b) for a, b in zip(rows, exact, strict=False)]
@@ -234,59 +214,6 @@ def curve(pool: Pool, plot: Path | None) -> None:
         plot.write_text(cost_plot(costs, f"{n:,} x {d}, {pool.nlist:,} lists, nprobe {NPROBE}, k = 100"))
 
 
-def cold(pool: Pool) -> None:
-    """Wall time of all queries, k = 100 with metadata, none of the index in memory at the start."""
-    from faiss.contrib.big_batch_search import big_batch_search
-
-    k, few = 100, 12
-    file = pool.folder / "SQ8" / INDEX_FILE
-    took: dict[str, float] = {}
-    spent: dict[str, float] = {}
-    with pool.open("SQ8", memory_map=True) as index:
-        evict(file)
-        begin, before = time.perf_counter(), time.process_time()
-        in_bulk(index, pool.queries, k, COLUMNS)
-        took["bulk"], spent["bulk"] = time.perf_counter() - begin, time.process_time() - before
-    with pool.open("SQ8", memory_map=True) as index:
-        evict(file)
-        index.faiss_index().nprobe = NPROBE
-        begin, before = time.perf_counter(), time.process_time()
-        # Its search has threads of its own; with more for computation its default function doesn't work (1.15.1).
-        with redirect_stdout(sys.stderr):  # it tells how far it is
-            _, rows = big_batch_search(index.faiss_index(), pool.queries, k, threaded=2, prefetch_threads=2)
-        for start in range(0, len(rows), 256):
-            index.metadata(rows[start : start + 256][rows[start : start + 256] >= 0], COLUMNS)
-        took["big_batch_search"] = time.perf_counter() - begin
-        spent["big_batch_search"] = time.process_time() - before
-    alone = 0.0
-    for query in pool.queries[:: len(pool.queries) // few][:few]:
-        with pool.open("SQ8", memory_map=True) as index:  # anew: pages that are mapped can't be put out
-            evict(file)
-            begin = time.perf_counter()
-            _, found, _ = index.faiss_index().search_and_reconstruct(
-                query[None], k, params=load_faiss().SearchParametersIVF(nprobe=NPROBE)
-            )
-            index.metadata(found[0], COLUMNS)
-            alone += time.perf_counter() - begin
-    took["one_by_one"] = alone / few * len(pool.queries)
-    conditions = {
-        "k": k,
-        "nprobe": NPROBE,
-        "threads": os.cpu_count(),
-        "wall_s": took,
-        "cpu_s": spent,
-        "with": "metadata",
-    }
-    conditions |= {
-        "one_by_one_from_queries": few,
-        "evicted": "posix_fadvise",
-        "load": round(os.getloadavg()[0], 1),
-    }
-    for name, goal in (("big_batch_search", 3.0), ("one_by_one", 30.0)):
-        value = took[name] / took["bulk"]
-        report(f"bulk_cold_{name}", value, f"x {name}, wall", at_least=goal, **conditions, **pool.sizes)
-
-
 def count_bytes(pool: Pool, kind: str) -> None:
     """Bytes fetched from the device for one pass, to the bytes of the lists that any query wants."""
     with pool.open(kind, memory_map=True) as index:
@@ -358,7 +285,7 @@ def against_peer(pool: Pool) -> None:
 def together(pool: Pool, kind: str, least: float) -> dict[str, Any]:
     """The smallest nprobe that reaches a recall, and what all queries take with it, the fastest of three."""
     with pool.open(kind) as index:
-        for nprobe in (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256):
+        for nprobe in (8, 12, 16, 24, 32, 40, 48, 56, 64, 96, 128, 192, 256):
             reached = recall(
                 in_bulk(index, pool.queries[:500], PEER_K, nprobe=nprobe), pool.exact[:, :PEER_K]
             )

@@ -9,13 +9,17 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.drawn_vectors import Floats, draw_vectors
+from index_builder.bulk_query import bulk_query
 from index_builder.clustering.kmeans import fit_centroids
 from index_builder.indexing.index_folder import INDEX_FILE, METADATA_FOLDER, VECTORS_FILE, IndexFolder
 from index_builder.metadata.metadata_rows import write_metadata
+from index_builder.metadata.row_mask import RowMask
 from index_builder.numerics.faiss_library import load_faiss
 from spine.publish import publish_array
 from spine.stage import Stage
 
+COLUMNS = ("url", "caption", "width", "height")
+NPROBE = 32
 KINDS = ("Flat", "SQ8", "PQ", "RaBitQ")
 
 
@@ -86,6 +90,24 @@ def _publish(folder: Path, index: object, vectors: Floats | None) -> None:
     }
     write_metadata(folder / METADATA_FOLDER / "0.arrow", pa.table(columns))
     stage.finish({"vectors": n}, {"n": n, "d": d, "nprobe": 32, "model": "drawn"})
+
+
+def in_bulk(
+    index: IndexFolder,
+    queries: Floats,
+    k: int,
+    columns: tuple[str, ...] = (),
+    mask: RowMask | None = None,
+    nprobe: int = NPROBE,
+) -> np.ndarray:
+    """Rows (q, k) by the bulk call; -1 where there are fewer."""
+    rows = np.full((len(queries), k), -1, dtype=np.int64)
+    for answers in bulk_query(index, queries, k, nprobe=nprobe, columns=columns, mask=mask):
+        table = answers.neighbours
+        rows[table.column("query").to_numpy(), table.column("rank").to_numpy()] = table.column(
+            "row"
+        ).to_numpy()
+    return rows
 
 
 def for_the_peer(pool: Pool, kind: str, folder: Path) -> Path:
