@@ -22,7 +22,7 @@ from index_builder.retrieval.pools import IndexPool, Pool, Question, ServerPool,
 from index_builder.scoring.heads import load_rating_vector
 from spine.errors import DataError
 from spine.progress import SILENT, Progress
-from spine.publish import publish_table, sha256_of
+from spine.publish import publish_table, sha256_of, sole_writer
 from spine.run import part_path
 from spine.settings import AestheticQuery
 from spine.stage import Manifest, Stage, read_plan
@@ -80,22 +80,24 @@ def retrieve_centroids(
 
     Raises:
         ConfigError: The pool can't do what is asked.
-        DataError: The centroids, the index or `out` isn't what it should be.
+        DataError: The centroids, the index or `out` isn't what it should be, or another command writes to `out`.
         ModelError: The rating vector can't be read, or doesn't fit.
         ServiceError: The server can't be reached, or refuses.
     """
     asked, inputs = _asked(centroids, index, aesthetic_query, rating_vectors)
     parameters = _parameters(question, server, indice_name)
     if _begun(out, parameters, inputs, force=force):
-        stage = Stage.open(STAGE, out, parameters, inputs)
+        with sole_writer(out):
+            stage = Stage.open(STAGE, out, parameters, inputs)
         if stage.published is not None:
             return stage.published
     with open_source(index, server, indice_name) as pool:
         check_fit(centroids, asked, pool, question)
-        stage = Stage.open(STAGE, out, parameters, inputs, force=force)
-        counts = _search(out, asked, pool, question, progress)
-    facts = {"k": question.k, "d": asked.vectors.shape[1], "model": pool.model}
-    manifest = stage.finish(counts, facts)
+        with sole_writer(out):
+            stage = Stage.open(STAGE, out, parameters, inputs, force=force)
+            counts = _search(out, asked, pool, question, progress)
+            facts = {"k": question.k, "d": asked.vectors.shape[1], "model": pool.model}
+            manifest = stage.finish(counts, facts)
     progress.end()
     return manifest
 

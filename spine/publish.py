@@ -5,6 +5,7 @@ and a full disk leaves the old file. A kill leaves at most a temporary file, whi
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from spine.errors import DataError
 
 _GROUP_ROWS = 32_768  # of a Parquet file: what is read to find one row
 _MARK = ".part-"  # in the name of every temporary file, so that sweep knows them
@@ -114,3 +117,23 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Make a folder, if need be, and hold it: two that write into it at once would sweep each other's files away.
+
+    Raises:
+        DataError: Another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait = "wait for it, or name another folder"
+            raise DataError(f"{folder}: another command writes to it; {wait}") from None
+        yield
+    finally:
+        os.close(held)

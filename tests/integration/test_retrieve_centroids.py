@@ -20,6 +20,7 @@ from index_builder.metadata.predicates import Predicate
 from index_builder.retrieval.pools import Question, ServerPool
 from retrieval_server.settings import IndexSettings, ServerSettings
 from spine.errors import ConfigError, DataError, ServiceError
+from spine.publish import sole_writer
 from spine.settings import AestheticQuery, FiltersConfig
 from tests.integration.server_index import SCHEMA, D, draw_pool, running, write_index
 
@@ -300,6 +301,16 @@ centroid_query.retrieve_centroids(Path(sys.argv[1]), Path(sys.argv[2]), Question
 
 def work(path, out, index, how):
     return subprocess.Popen([sys.executable, "-c", STAGE, str(path), str(out), str(index), how])
+
+
+def test_a_folder_that_another_command_writes_to_is_left_to_it(tmp_path, index, centroids):
+    path, _, _ = centroids
+    out = tmp_path / "found"
+    for _ in ("not begun", "begun"):
+        with sole_writer(out), pytest.raises(DataError, match="another command writes to it; wait for it"):
+            retrieve_centroids(path, out, Question(k=5), index=index)
+        retrieve_centroids(path, out, Question(k=5), index=index)
+        (out / "manifest.json").unlink()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
