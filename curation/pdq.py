@@ -46,7 +46,7 @@ def pdq(image: Image.Image) -> tuple[str, ...]:
         image = image.resize(size, Image.Resampling.BOX)
     luma = np.asarray(image.convert("L"), dtype=np.float32)
     # What smooths the mirrored picture is what smooths the picture, read from its other end.
-    rows = [_smoothed(luma, upside_down).T for upside_down in (False, True)]
+    rows = [np.ascontiguousarray(_smoothed(luma, upside_down).T) for upside_down in (False, True)]
     samples = [_smoothed(each, mirrored).T for each in rows for mirrored in (False, True)]
     if _quality(samples[0]) < MIN_QUALITY:
         return ()
@@ -66,7 +66,7 @@ def _smoothed(values: _Floats, from_end: bool) -> _Floats:
     """
     places, weights = _smoothing(len(values))
     taken = values[len(values) - 1 - places if from_end else places]
-    summed: _Floats = (taken * weights[:, :, None]).sum(axis=1, dtype=np.float32)
+    summed: _Floats = np.einsum("stc,st->sc", taken, weights)
     return summed
 
 
