@@ -120,3 +120,9 @@ def rows_of(table: pa.Table, ids: Ints) -> pa.Table:
     """
     wanted = pc.index_in(pa.array(ids), value_set=table.column("id").combine_chunks())
     return table.take(wanted)
+
+
+def counted(values: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value stands there, nulls aside."""
+    pairs = values.drop_null().value_counts().to_pylist()
+    return {pair["values"]: pair["counts"] for pair in pairs}

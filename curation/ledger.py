@@ -6,11 +6,9 @@ asks for it again.
 """
 
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.assignment import Mask
-from curation.candidates import Ints, column, rows_of
+from curation.candidates import Ints, column, counted, rows_of
 from curation.passed_over import STATUS
+from curation.placeholders import Repeated, key_of, mark_placeholders, repeated
 from spine.errors import DataError
 from spine.lists import ON_LISTS, BlockLists
 from spine.polite_web import NOTHING_RESERVED, may_answer_later
@@ -35,9 +34,6 @@ MERGED_ROWS = 50_000
 _SORTED_ROWS = 8 * MERGED_ROWS  # small parts put together at a time: what lies in memory
 
 Row = dict[str, Any]
-Repeated = tuple[str, str]
-"""A host, and the SHA-256 of what it gives for several addresses."""
-
 _READ = (
     *(
         "id",
@@ -96,7 +92,7 @@ class Validity:
         holds = pc.and_(holds, self._same_source(rows, candidates))
         mask = _mask(holds) & self._same_lists(rows)
         for row in np.flatnonzero(_mask(pc.equal(rows.column("reason"), "placeholder"))).tolist():
-            mask[row] &= _key(rows.slice(row, 1).to_pylist()[0]) in placeholders
+            mask[row] &= key_of(rows.slice(row, 1).to_pylist()[0]) in placeholders
         return mask
 
     def _may_be_taken(self, rows: pa.Table, downloaded: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -213,7 +209,7 @@ class Ledger:
             repeats: [fetch] placeholder_repeats.
             full_size: Ids of those that stay in full size where there is a small copy too; None for all.
         """
-        self._mark_placeholders(repeats)
+        mark_placeholders(self._run, repeats)
         if full_size is not None:
             self._let_go(full_size)
         self._merge()
@@ -227,37 +223,14 @@ class Ledger:
                 f"{self._run.images}: a picture has two rows; run `popfactory fetch` with --force"
             )
         rows = rows_of(table, ids)
-        status = _counted(rows.column("status"))
+        status = counted(rows.column("status"))
         counts = {"candidates": len(ids), "fetched": status.get("fetched", 0)}
         counts |= {each: status[each] for each in (STATUS,) if each in status}
         counts["failed"] = status.get("failed", 0)
         for each in (STATUS, "failed"):
             reasons = rows.filter(pc.equal(rows.column("status"), each)).column("reason")
-            counts |= {f"{each}_{reason}": count for reason, count in sorted(_counted(reasons).items())}
+            counts |= {f"{each}_{reason}": count for reason, count in sorted(counted(reasons).items())}
         return counts
-
-    def _mark_placeholders(self, repeats: int) -> None:
-        """Refuse the pictures that a host gives for many addresses; known only once all are fetched."""
-        placeholders = repeated(self._run, repeats)
-        if not placeholders:
-            return
-        message = f"{repeats} or more addresses of its host give this very picture"
-        hashes = pa.array(sorted({sha256 for _, sha256 in placeholders}), pa.string())
-        for path in part_paths(self._run.images):
-            known = read_table(path, pa.schema([IMAGES.field("sha256"), IMAGES.field("status")]))
-            if not pc.any(pc.is_in(known.column("sha256"), value_set=hashes)).as_py():
-                continue
-            rows = read_table(path, IMAGES).to_pylist()
-            marked = [
-                row
-                for row in rows
-                if row["status"] == "fetched" and row["http_status"] is not None and _key(row) in placeholders
-            ]
-            for row in marked:
-                row |= {"status": "failed", "reason": "placeholder", "message": message}
-                row |= {"image_path": None, "small_path": None}
-            if marked:
-                publish_table(path, pa.Table.from_pylist(rows, IMAGES))
 
     def _let_go(self, full_size: Ints) -> None:
         """Of what is in full size but need not be any more, name the small copy only."""
@@ -312,26 +285,6 @@ class Ledger:
             (self._run.originals / name[:2] / name).unlink()
 
 
-def repeated(run: Run, repeats: int) -> set[Repeated]:
-    """What hosts give for so many addresses or more: pictures that stand for missing ones.
-
-    Args:
-        run: With fetched pictures.
-        repeats: 2 or more; 0 finds nothing.
-    """
-    if not repeats:
-        return set()
-    table = read_parts(run.images, IMAGES, ["status", "reason", "url", "sha256", "http_status"])
-    given = pc.or_(
-        pc.equal(table.column("status"), "fetched"),
-        pc.equal(table.column("reason"), "placeholder").fill_null(False),
-    )
-    table = table.filter(pc.and_(given, table.column("http_status").is_valid()))
-    often = [sha256 for sha256, count in _counted(table.column("sha256")).items() if count >= repeats]
-    rows = table.filter(pc.is_in(table.column("sha256"), value_set=pa.array(often, pa.string()))).to_pylist()
-    return {key for key, count in Counter(map(_key, rows)).items() if count >= repeats}
-
-
 def is_small(rows: pa.Table) -> pa.ChunkedArray:
     """Which rows of images/ have a small copy in the place of the picture: it isn't named by the picture's hash."""
     stored = pc.and_(pc.equal(rows.column("status"), "fetched"), rows.column("http_status").is_valid())
@@ -355,15 +308,5 @@ def _stored_names(originals: Path) -> set[str]:
     return {name for name in names if not name.startswith(".")}
 
 
-def _counted(values: pa.ChunkedArray) -> dict[str, int]:
-    """How often each value stands there, nulls aside."""
-    pairs = values.drop_null().value_counts().to_pylist()
-    return {pair["values"]: pair["counts"] for pair in pairs}
-
-
 def _mask(values: pa.ChunkedArray) -> Mask:
     return np.array(values.fill_null(False).to_numpy(), dtype=bool)
-
-
-def _key(row: Row) -> Repeated:
-    return urlsplit(row["url"]).netloc.lower(), row["sha256"]
