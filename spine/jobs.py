@@ -63,15 +63,15 @@ class Job:
 
     @property
     def rate(self) -> float | None:
-        """Units a second over the newer half of the time that the stage has taken in this job; None before the first.
+        """Units a second in this stage, but for the first quarter of its time in this job; None before the first.
 
-        What a start costs, and how busy the machine was before, have no part in it.
+        So what a start costs has no part in it, and little is left out of what tells the rate.
         """
         if len(self.points) < 2:
             return None
         *earlier, (now, done) = self.points
-        middle = (earlier[0][0] + now) / 2
-        since, before = next((point for point in earlier if point[0] >= middle), earlier[-1])
+        begins = earlier[0][0] + (now - earlier[0][0]) / 4
+        since, before = next((point for point in earlier if point[0] >= begins), earlier[-1])
         return (done - before) / (now - since) if done > before and now > since else None
 
     @property
