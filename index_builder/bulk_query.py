@@ -7,6 +7,7 @@ On an index with inverted lists the queries are answered together, in one pass o
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from index_builder.lists.filtered_search import search_all, search_by_depth
 from index_builder.lists.kept_arrays import KeptArrays, search_key
 from index_builder.lists.list_pairs import Numbers
 from index_builder.lists.list_pass import GROWN, ListPass, open_list_pass
+from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.lists.search_plan import SearchPlan, plan_search
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.row_mask import RowMask
@@ -35,6 +37,8 @@ PASS_RESULTS = 32 * 2**20
 """Results that one pass over the lists may hold, 12 bytes each: 10,000 queries with k = 3,000."""
 
 _TOGETHER = 1_024  # queries of one table's blocks: FAISS's threads wait for each other at the end of each
+
+_TABLES = 2  # blocks whose metadata is brought while others are used
 
 _KEPT_AFTER_S = 60.0  # of a search for candidates
 
@@ -97,7 +101,7 @@ def bulk_query(
         k: Neighbours a query, 1 at least.
         nprobe: Lists searched a query; 0 for the index's own.
         columns: Metadata to bring; None for all, empty for none.
-        block: Queries in a table; memory holds k rows of metadata for each.
+        block: Queries in a table; memory holds k rows of metadata for each, of three tables.
         mask: Rows that may be found, see `index_builder.metadata.predicates`; None for all. A query goes on to
             further lists until there are k such rows, several times over, or no list is left.
         similarity_min: Leave out neighbours below; None for none.
@@ -118,13 +122,14 @@ def bulk_query(
         raise DataError(f"block = {block}, 1 or more was needed")
     queries = index.checked(queries, k, nprobe)
     index.metadata(np.empty(0, dtype=np.int64), columns)  # an unknown column is told before the search
-    for found in _found(index, queries, k, nprobe, block, mask, progress, frozenset(done), keep):
-        if found.start // block not in done:
-            yield _answers(index, found, columns, similarity_min)
+    found = _found(index, queries, k, nprobe, block, mask, progress, frozenset(done), keep)
+    needed = (each for each in found if each.start // block not in done)
+    answers = partial(_answers, index, columns=columns, similarity_min=similarity_min)
+    yield from mapped_in_order(answers, needed, _TABLES, ahead=_TABLES)
 
 
 def _answers(
-    index: IndexFolder, found: _Found, columns: Sequence[str] | None, similarity_min: float | None
+    index: IndexFolder, found: _Found, *, columns: Sequence[str] | None, similarity_min: float | None
 ) -> Answers:
     """Tables of what was found for a block."""
     there = found.rows >= 0

@@ -17,17 +17,18 @@ def mapped_in_order(
     items: Iterator[Given],
     threads: int,
     prepare: Callable[[], None] | None = None,
+    ahead: int = AHEAD,
 ) -> Iterator[Made]:
     """`map`, by several threads; results in the order of the items.
 
-    Of up to AHEAD threads, however many there are, item i is asked for when i - AHEAD results have been taken: what an
-    item is made from doesn't depend on how fast the threads are. Each new thread calls `prepare` first.
+    Of up to `ahead` threads, however many there are, item i is asked for when i - ahead results have been taken: what
+    an item is made from doesn't depend on how fast the threads are. Each new thread calls `prepare` first.
     """
     if threads <= 1:
         made: deque[Made] = deque()
         for item in items:
             made.append(function(item))
-            if len(made) >= AHEAD:
+            if len(made) >= ahead:
                 yield made.popleft()
         yield from made
         return
@@ -36,7 +37,7 @@ def mapped_in_order(
         try:
             for item in items:
                 waiting.append(workers.submit(function, item))
-                if len(waiting) >= max(AHEAD, threads):
+                if len(waiting) >= max(ahead, threads):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
