@@ -186,8 +186,8 @@ def time_left_embedded(folder: Path, files: list[Path], rounds: int) -> None:
 
 
 def time_left_http(folder: Path, pictures: list[Path], rounds: int) -> None:
-    """The same over http, on a server whose answers take between a quarter and three quarters of a second."""
-    in_flight, latency_s, spread, errors = 16, 0.5, 0.5, []
+    """The same over http, on a server whose answers take 0.15 to 0.45 s."""
+    in_flight, latency_s, spread, errors = 16, 0.3, 0.5, []
     with fixed_latency_server(latency_s, spread) as server:
         run = make_run(folder, pictures, http_settings(server.address, in_flight))
         for _ in range(rounds):
