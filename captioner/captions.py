@@ -127,7 +127,8 @@ class _Work:
         self.here: set[int] = set()
         """Ids of the pictures that have their row."""
         self._spent, self._said = Spent(), time.monotonic()
-        self._asked: set[int] = set()
+        self._wanted: set[int] = set()
+        """Ids of the pictures that will have their row when this call ends well."""
         self._listed = Listed(run)
         self._kept: KeptReplies | None = None
         self._early: dict[str, int] = {}
@@ -138,9 +139,10 @@ class _Work:
         done = read_done(self.run, units)
         self.here.update(done["id"].to_pylist())
         self._copy_known(asked, done)
-        self._asked = {number for unit in asked for number in unit.ids}
-        self._begin()
         missing = [unit for unit in asked if unit.ids[0] not in self.here][:limit]
+        self._wanted = {number for unit in missing for number in unit.ids}
+        self._wanted |= {number for unit in asked for number in unit.ids if number in self.here}
+        self._begin()
         if missing:
             self._introduce()
             engine = self.who.setup.load()
@@ -156,8 +158,8 @@ class _Work:
         self.progress.end()
 
     def _begin(self) -> None:
-        here = len(self._asked & self.here)
-        self.progress.begin("caption", len(self._asked), "pictures", done=here)
+        here = len(self._wanted & self.here)
+        self.progress.begin("caption", len(self._wanted), "pictures", done=here)
 
     def _introduce(self) -> None:
         setup, prompt = self.who.setup, self.who.prompt

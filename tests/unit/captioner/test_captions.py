@@ -219,7 +219,11 @@ def test_a_part_of_the_selection_is_published_without_saying_that_all_is_done(ma
     assert (part.counts["captioned"], part.counts["missing"]) == (2, 5)
     assert find_manifest(run.captions) is None
 
-    assert caption(run, limit=4).counts["missing"] == 1
+    progress = Counting()
+    assert caption(run, limit=4, progress=progress).counts["missing"] == 1
+    assert (progress.total, progress.done, progress.units) == (6, 2, 4), (
+        "what this call will have done, and no more"
+    )
     whole = caption(run, limit=4)
 
     assert whole == find_manifest(run.captions)
