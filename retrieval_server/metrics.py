@@ -4,10 +4,14 @@ Source of names and texts: clip-retrieval 2.45, clip_retrieval/clip_back.py.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from retrieval_server.processes import SHARED_METRICS
 
 _DESCRIPTIONS = {
     "full_knn_request_time": "Time spent processing knn request",
@@ -24,10 +28,13 @@ _DESCRIPTIONS = {
 
 
 class Metrics:
-    """The histograms of one server; threads may share them."""
+    """The histograms of one server, whatever processes it has; threads may share them."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self._registry = self._shown = CollectorRegistry()
+        if SHARED_METRICS in os.environ:
+            self._shown = CollectorRegistry()
+            MultiProcessCollector(self._shown)  # type: ignore[no-untyped-call]
         self._histograms = {
             name: Histogram(name, words, registry=self._registry) for name, words in _DESCRIPTIONS.items()
         }
@@ -43,12 +50,12 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""
-        return generate_latest(self._registry)
+        return generate_latest(self._shown)
 
     def summary(self) -> str:
         """What the requests spent their time on, for a person, as clip-retrieval words it."""
         calls, seconds = {}, {}
-        for metric in self._registry.collect():
+        for metric in self._shown.collect():
             for sample in metric.samples:
                 if sample.name == f"{metric.name}_count":
                     calls[metric.name] = int(sample.value)

@@ -3,12 +3,15 @@
 import contextlib
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -19,8 +22,10 @@ from starlette.routing import Mount, Route
 
 from index_builder.numerics.matrix_threads import one_matrix_thread
 from retrieval_server.app import build_app
+from retrieval_server.bodies import MAX_BODY_BYTES
 from retrieval_server.connections import IDLE_S, BoundedConnection
 from retrieval_server.guard import LOOPBACK
+from retrieval_server.processes import orphaned, run_together
 from retrieval_server.service import Service
 from retrieval_server.settings import ServerSettings
 from spine.errors import ConfigError
@@ -41,6 +46,7 @@ def serve(
     port: int = PORT,
     token: str | None = None,
     mounted: Mapping[str, FastAPI] | None = None,
+    processes: int = 1,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; requests in flight are answered first.
 
@@ -50,10 +56,11 @@ def serve(
         port: 0 takes a free one, and the log says which.
         token: What requests must carry as Authorization: Bearer.
         mounted: Other applications by their path, such as "/ui"; they guard themselves.
+        processes: That share the port; each has models, and what isn't memory-mapped of the indices, for itself.
 
     Raises:
-        ConfigError: The address is open to others and there is no token, the port is taken, or a proxy is no
-            address.
+        ConfigError: The address is open to others and there is no token, the port is taken, a proxy is no
+            address, or another application is to be in several processes.
         DataError: An index can't be read.
     """
     if not is_loopback(host) and not token:
@@ -62,21 +69,72 @@ def serve(
         )
     for proxy in settings.proxies:
         _check_proxy(proxy)
-    if not logging.getLogger().handlers:
-        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-        # And not what FAISS and open_clip tell of loading.
-        logging.getLogger("popfactory").setLevel(logging.INFO)
+    _set_up_log()
+    if processes == 1:
+        with bound_socket(host, port) as listening:
+            _serve_on(listening, settings, host, token or "", mounted or {})
+        return
+    if mounted:
+        raise ConfigError("several processes serve the REST routes alone; start the board by itself")
+    with bound_socket(host, port) as alone:  # a shared one would not tell that somebody else has the port
+        port = alone.getsockname()[1]
+    with bound_socket(host, port, shared=True):
+        work = partial(_serve_beside, _share(settings, processes), host, port, token or "")
+        run_together(
+            processes, work, lambda: _log.info("serving on %s in %d processes", _url(host, port), processes)
+        )
+
+
+def _serve_on(
+    listening: socket.socket,
+    settings: ServerSettings,
+    host: str,
+    token: str,
+    mounted: Mapping[str, FastAPI],
+    started: Callable[[], None] | None = None,
+) -> None:
     # OpenBLAS starts a thread a core for each product and lets them spin; with several requests at once they
     # mostly wait for each other: 571 ms of CPU to deduplicate 1,800 results, 33 ms with one thread, were measured
     # on 4 busy cores, and 13 s to open an index. It is NumPy's own OpenBLAS: FAISS's, which serves batches, keeps
     # its threads.
-    with bound_socket(host, port) as listening, one_matrix_thread():
-        app = build_app(settings, token=token or "", any_host=not is_loopback(host))
-        _run(settings, app, listening, mounted or {})
+    with one_matrix_thread():
+        app = build_app(settings, token=token, any_host=not is_loopback(host))
+        _run(settings, app, listening, mounted, started)
+
+
+def _serve_beside(
+    settings: ServerSettings, host: str, port: int, token: str, started: Callable[[], None]
+) -> None:
+    """One of several processes."""
+    _set_up_log()
+    with bound_socket(host, port, shared=True) as listening:
+        _serve_on(listening, settings, host, token, {}, started)
+
+
+def _share(settings: ServerSettings, processes: int) -> ServerSettings:
+    """One process's part of what the whole server takes at once."""
+    threads = settings.search_threads or os.cpu_count() or 1
+    return replace(
+        settings,
+        search_threads=max(1, threads // processes),
+        waiting=max(1, settings.waiting // processes),
+        waiting_bytes=max(MAX_BODY_BYTES, settings.waiting_bytes // processes),
+    )
+
+
+def _set_up_log() -> None:
+    if not logging.getLogger().handlers:
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+        # And not what FAISS and open_clip tell of loading.
+        logging.getLogger("popfactory").setLevel(logging.INFO)
 
 
 def _run(
-    settings: ServerSettings, app: FastAPI, listening: socket.socket, mounted: Mapping[str, FastAPI]
+    settings: ServerSettings,
+    app: FastAPI,
+    listening: socket.socket,
+    mounted: Mapping[str, FastAPI],
+    started: Callable[[], None] | None,
 ) -> None:
     config = uvicorn.Config(
         _joined(app, mounted) if mounted else app,
@@ -90,7 +148,7 @@ def _run(
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=20,
     )
-    server = _Server(config, app.state.service)
+    server = _Server(config, app.state.service, started)
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises a signal it caught once more when it has stopped; to stop when asked is no failure.
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -135,9 +193,10 @@ def is_loopback(host: str) -> bool:
 class _Server(uvicorn.Server):
     """Says where it listens, once it does; told to end, it first says for a moment that it isn't ready."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, started: Callable[[], None] | None) -> None:
         super().__init__(config)
         self._service = service
+        self._started = started
         self._leave_s: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -151,13 +210,19 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
-        if self._leave_s is not None and time.monotonic() >= self._leave_s:
+        if orphaned() or (self._leave_s is not None and time.monotonic() >= self._leave_s):
             self.should_exit = True
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
+        if self._started is not None:
+            self._started()
+            return
         for server in getattr(self, "servers", []):
             for listening in server.sockets:
-                host, port = listening.getsockname()[:2]
-                _log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+                _log.info("serving on %s", _url(*listening.getsockname()[:2]))
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

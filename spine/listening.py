@@ -5,12 +5,13 @@ import socket
 from spine.errors import ConfigError
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket on this address that doesn't listen yet, so that nobody waits in line while models load.
 
     Args:
         host: An address of this machine, or a name of one.
         port: 0 takes a free one.
+        shared: With other such sockets of this user, among which the system deals connections out.
 
     Raises:
         ConfigError: The port is taken, or the address is none of this machine's.
@@ -19,6 +20,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if is_v6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind((host, port))

@@ -45,6 +45,13 @@ _TOKENS = click.Path(path_type=Path, dir_okay=False)
 @click.option("--allow-host", multiple=True, help="Another name that the server is asked by.")
 @click.option("--allow-origin", multiple=True, help="A web page's origin that may ask from a browser.")
 @click.option("--trust-proxy", multiple=True, help="Address of a proxy whose X-Forwarded-* count.")
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="That share the port: more small queries a second, for as many times the memory.",
+)
 def serve(
     indices: Path | None,
     run_folder: Path | None,
@@ -60,6 +67,7 @@ def serve(
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
     trust_proxy: tuple[str, ...],
+    processes: int,
 ) -> None:
     """Serve kNN queries over REST, as clip-retrieval does.
 
@@ -88,7 +96,7 @@ def serve(
         mounted = {}
         if with_ui:
             mounted["/ui"] = stack.enter_context(_board_beside(run_folder, host, port, token, tokens))
-        serve_rest(settings, host=host, port=port, token=token, mounted=mounted)
+        serve_rest(settings, host=host, port=port, token=token, mounted=mounted, processes=processes)
 
 
 @contextmanager
