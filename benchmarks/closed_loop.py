@@ -40,7 +40,7 @@ def load(port: int, pid: int, requests: list[bytes], clients: int, seconds: floa
 
     Args:
         port: Of the loopback.
-        pid: The server's process.
+        pid: The server's process, or the one that began its processes.
         requests: Whole HTTP requests, asked in turn.
         clients: At the same time, a connection each as long as the server keeps it.
         seconds: How long; each client ends what it has begun.
@@ -52,17 +52,24 @@ def load(port: int, pid: int, requests: list[bytes], clients: int, seconds: floa
 
 
 def cpu_s(pid: int) -> float:
-    """User and system seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system seconds that a process and those it began have used."""
+    used = 0
+    for each in _with_children(pid):
+        fields = Path(f"/proc/{each}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        used += int(fields[11]) + int(fields[12])
+    return used / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process that is its own."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("no Pss")
+    """Memory of a process and those it began; what they share counts once."""
+    texts = [Path(f"/proc/{each}/smaps_rollup").read_text(encoding="utf-8") for each in _with_children(pid)]
+    sizes = [line.split()[1] for text in texts for line in text.splitlines() if line.startswith("Pss:")]
+    return sum(map(int, sizes)) * 1024
+
+
+def _with_children(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
+    return [pid, *map(int, children.split())]
 
 
 def post(route: str, body: bytes) -> bytes:
