@@ -285,7 +285,7 @@ def against_peer(pool: Pool) -> None:
 def together(pool: Pool, kind: str, least: float) -> dict[str, Any]:
     """The smallest nprobe that reaches a recall, and what all queries take with it, the fastest of three."""
     with pool.open(kind) as index:
-        for nprobe in (8, 12, 16, 24, 32, 40, 48, 56, 64, 96, 128, 192, 256):
+        for nprobe in (8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 56, 64, 96, 128, 192, 256):
             reached = recall(
                 in_bulk(index, pool.queries[:500], PEER_K, nprobe=nprobe), pool.exact[:, :PEER_K]
             )

@@ -75,10 +75,14 @@ class Screen:
             numbers = self._grid.numbers(codes)
             return _Rounded(numbers, 1.0, float(_norms(numbers.astype(np.float32)).max()), self._grid.error)
         assert vectors is not None
-        step = max(float(np.abs(vectors).max()), 1e-30) / _LEVELS
-        near = np.rint(vectors * np.float32(1 / step))
-        error = float(_norms(vectors - near * np.float32(step)).max())
-        return _Rounded(near.astype(np.int8), step, step * float(_norms(near).max()), error)
+        step = max(float(vectors.max()), -float(vectors.min()), 1e-30) / _LEVELS
+        near = vectors * np.float32(1 / step)
+        np.rint(near, out=near)
+        numbers, length = near.astype(np.int8), step * float(_norms(near).max())
+        # In place: new memory costs more than the arithmetic.
+        near *= np.float32(step)
+        near -= vectors
+        return _Rounded(numbers, step, length, float(_norms(near).max()))
 
     def passing(
         self,
