@@ -132,7 +132,8 @@ class TileScorer:
             vectors = self._decoder.decode(tile.codes) if vectors is None else vectors
             scores = self._scores(tile, dense, vectors)
         found = self._single(tile, asking, places, vectors)
-        return Scored(tile, tile.queries[dense], scores, asking, places, found)
+        better = found >= least[asking]
+        return Scored(tile, tile.queries[dense], scores, asking[better], places[better], found[better])
 
     def _scores(self, tile: Tile, some: Numbers | slice, vectors: Vectors) -> Similarities:
         """Similarities of some of the tile's queries to its vectors, shape (queries, vectors)."""
