@@ -45,12 +45,13 @@ def test_a_run_over_http_that_is_killed_asks_of_no_answered_picture_again(
     misbehaving,  # noqa: F811
     tmp_path,
 ):
-    asked, reached = Counter(), threading.Event()
+    asked, lock, reached = Counter(), threading.Lock(), threading.Event()
 
     def script(body, _):
-        asked[body["messages"][0]["content"][0]["image_url"]["url"]] += 1
-        if asked.total() == KILLED_AT:
-            reached.set()
+        with lock:
+            asked[body["messages"][0]["content"][0]["image_url"]["url"]] += 1
+            if asked.total() >= KILLED_AT:
+                reached.set()
         time.sleep(0.01)
         return good()
 
