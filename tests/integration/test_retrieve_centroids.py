@@ -23,6 +23,7 @@ from spine.errors import ConfigError, DataError, ServiceError
 from spine.publish import sole_writer
 from spine.settings import AestheticQuery, FiltersConfig
 from tests.integration.server_index import SCHEMA, D, draw_pool, running, write_index
+from tests.small_disk import small_disk
 
 N, K = 600, 30
 
@@ -271,6 +272,25 @@ def test_a_server_that_stops_in_mid_run_costs_only_what_it_did_not_answer(
     assert asked == [7, 7, 7, 7, 0, 0, 0]
     assert counts["neighbours"] == 40 * K
     assert read(tmp_path / "out").equals(read(tmp_path / "whole"))
+
+
+def test_without_room_it_says_so_and_with_room_it_ends_as_ever(tmp_path, index, centroids):
+    path, _, _ = centroids
+    whole = retrieve_centroids(path, tmp_path / "whole", Question(k=K), index=index)
+    with small_disk(tmp_path / "disk", "60k") as disk:
+        out = disk / "out"
+        with pytest.raises(OSError, match="No space left on device"):
+            retrieve_centroids(path, out, Question(k=K), index=index)
+        parts = sorted(out.glob("part-*.parquet"))
+        assert 0 < len(parts) < 6 and not (out / "manifest.json").exists()
+        written = [part.stat().st_mtime_ns for part in parts]
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+
+        manifest = retrieve_centroids(path, out, Question(k=K), index=index)
+
+        assert manifest.counts == whole.counts
+        assert read(out).equals(read(tmp_path / "whole"))
+        assert [part.stat().st_mtime_ns for part in parts] == written, "what was written is kept"
 
 
 STAGE = """
