@@ -21,6 +21,7 @@ SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Where prometheus_client keeps what several processes count; it reads that as it is imported."""
 
 _LOOK_S = 0.1
+_AGAIN_S = 5.0  # until one that could not serve is begun again
 
 _log = logging.getLogger("popfactory.server")
 
@@ -41,7 +42,7 @@ def run_together(count: int, work: Work, started: Callable[[], None]) -> None:
         started: Called once, when all of them serve.
 
     Raises:
-        ConfigError: One can't serve, and why.
+        ConfigError: One can't serve from the beginning, and why.
         KeyboardInterrupt: It was Ctrl-C.
     """
     context = multiprocessing.get_context("spawn")
@@ -69,13 +70,18 @@ def run_together(count: int, work: Work, started: Callable[[], None]) -> None:
                 dead = [place for place, process in enumerate(processes) if not process.is_alive()]
                 while not news.empty():
                     pid, problem = news.get()
-                    if problem:
+                    if problem and not told:
                         raise ConfigError(problem)
-                    serving.add(pid)
+                    if problem:  # the others go on
+                        _log.error("%s", problem)
+                    else:
+                        serving.add(pid)
                 for place in dead:
                     ended = processes[place]
                     if ended.pid not in serving:
-                        raise ConfigError(f"a process ended with {ended.exitcode} before it could serve")
+                        if not told:
+                            raise ConfigError(f"a process ended with {ended.exitcode} before it could serve")
+                        stop.wait(_AGAIN_S)
                     _log.error("a process ended with %s; another takes its place", ended.exitcode)
                     processes[place] = begin()
                 if not told and serving.issuperset(process.pid for process in processes):

@@ -60,6 +60,13 @@ def answering(server: subprocess.Popen[bytes]) -> set[int]:
     return {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
+def listening(address: str) -> int:
+    """How many sockets listen on its port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    port = f"{int(address.rpartition(':')[2]):04X}"
+    return sum(line[1].endswith(f":{port}") and line[3] == "0A" for line in lines)
+
+
 def counted(address: str) -> set[float]:
     """What the processes say they have counted; each question on a connection of its own."""
     texts = [httpx.get(f"{address}/metrics").text for _ in range(12)]
@@ -93,9 +100,20 @@ def test_processes_share_port_and_metrics_and_one_that_dies_is_replaced(indices,
         os.kill(min(before), signal.SIGKILL)
         until(lambda: len(answering(server) - before) == 1)
         log = tmp_path / "log"
-        until(lambda: "another takes its place" in log.read_text() and len(answering(server)) == 2)
+        until(lambda: "another takes its place" in log.read_text() and listening(address) == 2)
         assert [ask(address, number)[0] for number in range(5)] == list(range(5))
         assert counted(address) == {35}
+
+        # What can't be served any more keeps a new process from it, and the other one answers.
+        before = answering(server)
+        folder = Path(json.loads(indices.read_text())["pool"]["indice_folder"])
+        hidden = (folder / "image.index").rename(folder / "image.index.hidden")
+        os.kill(min(before), signal.SIGKILL)
+        until(lambda: "image.index: missing" in log.read_text())
+        assert ask(address, 7)[0] == 7
+        hidden.rename(folder / "image.index")
+        until(lambda: listening(address) == 2)
+        assert log.read_text().count("another takes its place") == 3
 
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
