@@ -126,3 +126,12 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(popfactory, drawings, tmp_p
         subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
         done = popfactory("run", run.folder)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_read_only_disk_is_one_line_and_what_is_there_can_be_looked_at(popfactory, drawings, tmp_path):
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        run = small_run(disk / "run", drawings / "concepts", drawings / "pool")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        line = _one_line(popfactory("run", run.folder))
+        assert str(run.folder) in line and "Read-only file system" in line and "can be written to" in line
+        assert popfactory("status", run.folder).returncode == 0

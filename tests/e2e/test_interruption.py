@@ -1,5 +1,6 @@
 """Killed at any moment and started again, a run ends with the very same release."""
 
+import json
 import os
 import random
 import signal
@@ -75,6 +76,42 @@ def test_killed_three_times_a_run_ends_with_the_same_release(unbroken, drawings,
 @pytest.mark.parametrize("seed", range(10))
 def test_killed_many_times_a_run_ends_with_the_same_release(unbroken, drawings, tmp_path, seed):
     _check_kills(unbroken, drawings, tmp_path / "run", kills=6, seed=seed)
+
+
+def _stages(run):
+    """The stages that jobs of the run have begun, as their journals tell."""
+    lines = [line for path in sorted(run.jobs.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    return [json.loads(line)["stage"] for line in lines if '"event": "stage"' in line and line.endswith("}")]
+
+
+@pytest.mark.soak
+def test_ctrl_c_in_each_stage_says_that_it_can_go_on_and_costs_nothing(unbroken, drawings, tmp_path):
+    run = small_run(tmp_path / "run", drawings / "concepts", drawings / "pool")
+    stopped_in = set()
+    while True:
+        before, new = len(_stages(run)), set()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "popfactory", "run", str(run.folder)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while process.poll() is None and not new:
+            time.sleep(0.003)
+            new = set(_stages(run)[before:]) - stopped_in
+        stopped_in |= new
+        if new:
+            os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        if process.returncode == 0:
+            break
+        assert process.returncode == 130, errors
+        assert "the same command goes on from there" in errors and "Traceback" not in errors
+
+    assert {"embed concepts", "embed pool", "index", "fetch", "select", "caption", "release"} <= stopped_in
+    expected = pq.read_table(unbroken.release("pop", "1.0") / "dataset.parquet")
+    assert pq.read_table(run.release("pop", "1.0") / "dataset.parquet").equals(expected)
 
 
 def test_ctrl_c_says_that_it_can_go_on(drawings, tmp_path):
