@@ -235,3 +235,32 @@ def test_what_failed_is_asked_again_from_the_page_and_nothing_else(page, planted
     rows = {row["id"]: row["status"] for row in read_parts(made.run.captions, CAPTIONS).to_pylist()}
     assert rows[made.ids[number]] == "captioned" and set(rows.values()) == {"captioned"}
     assert seen.errors == []
+
+
+def test_a_link_to_an_older_job_opens_it_and_one_to_none_says_so(server, page):
+    run = server.planted.run
+    first = Journal(run, ["the-first"])
+    first.close("done")
+    for number in range(105):
+        Journal(run, [f"number-{number}"]).close("done")
+
+    page.goto(f"{server.address}/jobs?job={first.job_id}")
+    expect(page.locator(".pf-job-detail .pf-command")).to_have_text("popfactory the-first")
+
+    page.goto(f"{server.address}/jobs?job=gone")
+    expect(page.get_by_role("alert")).to_contain_text("Job gone of this address is not in the run")
+    expect(page.locator(".pf-job-detail")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("where", "button"), [("jobs", "Start"), ("release", "Look and release…"), ("setup", "Look again")]
+)
+def test_with_its_server_stopped_every_page_says_how_to_start_it(server, page, where, button):
+    page.goto(f"{server.address}/{where}")
+    expect(page.get_by_role("button", name=button, exact=True)).to_be_enabled()
+    page.wait_for_load_state("networkidle")
+    server.kill()
+
+    page.get_by_role("button", name=button, exact=True).click()
+
+    expect(page.get_by_text("start it again with `popfactory ui RUN`").first).to_be_visible()

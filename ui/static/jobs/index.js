@@ -93,6 +93,11 @@ part("jobs", (host) => {
     waiting.hidden = !jobs.waiting.length;
     waiting.textContent = jobs.waiting.length ? `Next: ${jobs.waiting.join(", then ")}` : "";
     if (!jobs.list.length) { table.replaceChildren(el("p", { class: "pf-muted", text: "No job yet on this run." })); detail.replaceChildren(); return; }
+    if (chosen && !jobs.list.some((entry) => entry.job === chosen)) {
+      if (jobs.shown < jobs.total) { jobs.shown = jobs.total; poll(); return; } // it may be an older one
+      notice(`Job ${clip(chosen, 40)} of this address is not in the run; the newest is shown instead.`);
+      chosen = null;
+    }
     const job = current();
     const older = jobs.total - jobs.list.length;
     table.replaceChildren(...jobs.list.map((entry) => rowNode(entry, job)), ...(older > 0 ? [button(`${count(older)} older`, "", "Show earlier jobs too", () => { jobs.shown += 1000; poll(); }, "pf-quiet")] : []));
