@@ -111,6 +111,20 @@ def test_a_hash_list_is_in_effect_at_the_next_look_without_another_fetch(tmp_pat
         assert board.get(f"/thumb/{planted.hashes[0]}.webp").status_code == 410
 
 
+def test_while_a_list_can_not_be_read_no_picture_is_shown_and_the_answer_names_it(tmp_path):
+    planted = plant(tmp_path / "run")
+    with TestClient(build_app(planted.run), base_url="http://127.0.0.1:7860") as board:
+        shown = [f"/thumb/{planted.hashes[0]}.webp", f"/preview/{planted.ids[28]}.blurred.webp"]
+        asked = [*shown, "/api/neighbours?centroid=0", f"/api/picture?of={planted.ids[0]}"]
+        assert board.get(asked[2]).status_code == 200
+        settings = planted.run.config.read_text()
+        planted.run.config.write_text(settings.replace("takedown = []", 'takedown = ["gone.txt"]'))
+
+        for path in asked:
+            reply = board.get(path)
+            assert reply.status_code == 409 and "gone.txt" in reply.json()["error"], path
+
+
 def test_a_job_of_another_name_or_with_options_is_refused(board):
     for commands in (["rm"], ["select --out x"], ["select", "rm"], [], "select", [["select"]], None):
         reply = board.post("/api/jobs", content=json.dumps({"commands": commands}), headers=WRITE)
