@@ -64,8 +64,8 @@ part("grid", (host) => {
   grid = el("div", { class: "pf-grid", role: "listbox", "aria-multiselectable": "true", "aria-label": "Pictures", tabindex: 0 });
   grid.style.setProperty("--pf-tile", `${size.value}px`);
   const more = button("Show more", "", "The next 200", () => { state.limit = Math.min(state.limit + PAGE_ROWS, MOST_ROWS); tell("grid"); }, "pf-more");
-  const next = button(`Next ${count(MOST_ROWS)}`, "", "The page holds no more at once", () => goTo(state.first + MOST_ROWS), "pf-more");
-  const previous = button(`Previous ${count(MOST_ROWS)}`, "", "Back to those before", () => goTo(state.first - MOST_ROWS), "pf-more");
+  const next = button(`Next ${count(MOST_ROWS)}`, "", "The page holds no more at once", () => goTo(state.first + MOST_ROWS), "pf-step-page");
+  const previous = button(`Previous ${count(MOST_ROWS)}`, "", "Back to those before", () => goTo(state.first - MOST_ROWS), "pf-step-page");
   const scroller = el("div", { class: "pf-scroll" }, previous, grid, more, next);
   const inPage = () => state.shown.slice(state.first, state.first + state.limit);
   const detail = el("div", { class: "pf-detail", tabindex: 0, role: "region", "aria-label": "The picture under the cursor" });
