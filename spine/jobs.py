@@ -344,9 +344,7 @@ def _apply(job: Job, entry: dict[str, Any]) -> None:
             job.done += entry["units"]
             job.points.append((entry["time"], job.done))
             if len(job.points) > _POINTS_KEPT:
-                job.points = job.points[
-                    ::2
-                ]  # with the first and the last, for there is an odd number of them
+                job.points = job.points[::2]  # an odd number: the first and the last stay
             for reason, count in entry["failures"].items():
                 job.failures[reason] = job.failures.get(reason, 0) + count
         case "line":

@@ -54,7 +54,7 @@ class PictureWorkers:
     """
 
     def __init__(
-        self, workers: int = 0, open_s: int = OPEN_S, prepare: Callable[[], object] | None = None
+        self, workers: int = 0, open_s: float = OPEN_S, prepare: Callable[[], object] | None = None
     ) -> None:
         """Start nothing yet.
 
@@ -106,7 +106,9 @@ class PictureWorkers:
                 except (EOFError, OSError):
                     in_time, worker = worker.end() != -signal.SIGALRM, None
                     if not in_time:
-                        return Refused("decode_timeout", f"{name}: took longer than {self._open_s} s to open")
+                        return Refused(
+                            "decode_timeout", f"{name}: took longer than {self._open_s:g} s to open"
+                        )
                 else:
                     if error is not None:
                         raise error
@@ -119,7 +121,7 @@ class PictureWorkers:
 class _Worker:
     """One process."""
 
-    def __init__(self, open_s: int, prepare: Callable[[], object] | None) -> None:
+    def __init__(self, open_s: float, prepare: Callable[[], object] | None) -> None:
         # Never fork: a thread of the parent may hold a lock that the child would wait for.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -153,7 +155,7 @@ class _Worker:
         return self._process.exitcode
 
 
-def _serve(pipe: Connection, open_s: int, prepare: Callable[[], object] | None) -> None:
+def _serve(pipe: Connection, open_s: float, prepare: Callable[[], object] | None) -> None:
     """Work in, results out, until the other side is gone; in a process of its own."""
     limit_memory()
     _keep_memory()
@@ -164,7 +166,7 @@ def _serve(pipe: Connection, open_s: int, prepare: Callable[[], object] | None) 
             prepare()
         while True:
             work, arguments = pipe.recv()
-            signal.alarm(open_s)
+            signal.setitimer(signal.ITIMER_REAL, open_s)
             answer: tuple[Exception | None, object]
             try:
                 answer = (None, work(*arguments))
@@ -172,7 +174,7 @@ def _serve(pipe: Connection, open_s: int, prepare: Callable[[], object] | None) 
                 error.add_note(traceback.format_exc())
                 answer = (error, None)
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
             pipe.send(answer)
 
 

@@ -1,26 +1,22 @@
 """Thumbnails by the SHA-256 of the picture, made in processes that can be killed, kept in memory and in a cache.
 
 Decoders are the part of a program that pictures from strangers attack first: they run in processes of
-their own, with limits on time and memory, that answer in plain bytes.
+their own, with limits on time and memory.
 """
 
 import contextlib
-import json
-import multiprocessing
 import os
-import queue
-import resource
 import threading
 import uuid
 import zlib
 from collections import OrderedDict
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-from spine.errors import DataError, FactoryError
+from spine.errors import DataError, ImageError
 from spine.images import thumbnail
 from spine.places import read_bytes
-from spine.workers import interrupts_held
+from spine.refused import Refused
+from spine.workers import PictureWorkers
 
 SIDE_PX = 256
 """Longer side of a thumbnail."""
@@ -29,83 +25,7 @@ DECODERS = max(2, min(4, (os.cpu_count() or 2) - 1))
 """Processes that open pictures: a screen of new ones waits for them, and a core is left to those who ask."""
 
 _MEMORY_BYTES = 64_000_000
-_ADDRESS_SPACE_BYTES = 4 << 30
 _CHECKSUM_BYTES = 4
-_MADE, _REFUSED = b"+", b"-"
-
-
-class Decoder:
-    """One process that opens pictures, started when first needed and again after it was killed."""
-
-    def __init__(self, time_limit_s: float) -> None:
-        self._time_limit_s = time_limit_s
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._pipe: Connection | None = None
-
-    def make(self, place: str, side_px: int, *, blurred: bool) -> bytes:
-        """A picture's thumbnail as WebP.
-
-        Args:
-            place: Where its bytes are; see `spine.places`.
-            side_px: Longer side at most.
-            blurred: Whether nothing but colours may be left to see.
-
-        Raises:
-            DataError: The picture can't be opened, or took too long or too much memory.
-        """
-        pipe = self._pipe or self._start()
-        try:
-            pipe.send_bytes(json.dumps([place, side_px, blurred]).encode())
-            if not pipe.poll(self._time_limit_s):
-                raise TimeoutError
-            answer = pipe.recv_bytes()
-        except TimeoutError:
-            self.stop()
-            raise DataError(f"{place}: opening it took over {self._time_limit_s:g} s; given up") from None
-        except (EOFError, OSError):
-            self.stop()
-            raise DataError(f"{place}: opening it took too much memory or broke the decoder") from None
-        if answer[:1] == _REFUSED:
-            raise DataError(answer[1:].decode("utf-8", "replace"))
-        return answer[1:]
-
-    def stop(self) -> None:
-        """Kill the process, whatever it is doing."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._process = self._pipe = None
-
-    def _start(self) -> Connection:
-        # spawn: a forked child would inherit the server's threads' locks.
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_decode, args=(theirs,), name="thumbnails", daemon=True)
-        with interrupts_held():
-            process.start()
-        theirs.close()
-        self._process, self._pipe = process, ours
-        return ours
-
-
-def _decode(pipe: Connection) -> None:
-    """Answer requests until the other side is gone."""
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
-    while True:
-        try:
-            place, side_px, blurred = json.loads(pipe.recv_bytes())
-        except (EOFError, ConnectionError):
-            return
-        try:
-            answer = _MADE + thumbnail(read_bytes(place), side_px, blurred=blurred)
-        except FactoryError as error:
-            answer = _REFUSED + str(error).encode()
-        try:
-            pipe.send_bytes(answer)
-        except ConnectionError:
-            return
 
 
 class Thumbnails:
@@ -114,10 +34,7 @@ class Thumbnails:
     def __init__(self, cache: Path, *, decoders: int = DECODERS, time_limit_s: float = 10.0) -> None:
         """Args: cache: Folder of those made before. decoders: Processes. time_limit_s: For one picture."""
         self._cache = cache
-        self._free: queue.Queue[Decoder] = queue.Queue()
-        self._decoders = [Decoder(time_limit_s) for _ in range(decoders)]
-        for decoder in self._decoders:
-            self._free.put(decoder)
+        self._decoders = PictureWorkers(decoders, time_limit_s)
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._recent_bytes = 0
@@ -153,16 +70,14 @@ class Thumbnails:
         return content
 
     def close(self) -> None:
-        """Stop the decoders."""
-        for decoder in self._decoders:
-            decoder.stop()
+        """Stop the decoders, once each has done what it is at."""
+        self._decoders.close()
 
     def _make(self, place: str, side_px: int, blurred: bool) -> bytes:
-        decoder = self._free.get()
-        try:
-            return decoder.make(place, side_px, blurred=blurred)
-        finally:
-            self._free.put(decoder)
+        made = self._decoders.ask(place, _made, place, side_px, blurred)
+        if isinstance(made, Refused):
+            raise DataError(made.message)
+        return made
 
     def _remember(self, name: str, content: bytes) -> None:
         with self._lock:
@@ -170,6 +85,15 @@ class Thumbnails:
             self._recent[name] = content
             while self._recent_bytes > _MEMORY_BYTES:
                 self._recent_bytes -= len(self._recent.popitem(last=False)[1])
+
+
+def _made(place: str, side_px: int, blurred: bool) -> bytes | Refused:
+    try:
+        return thumbnail(read_bytes(place), side_px, blurred=blurred)
+    except ImageError as error:
+        return Refused(error.reason, str(error))
+    except MemoryError:
+        return Refused("out_of_memory", f"{place}: more memory is needed than a picture may take")
 
 
 def _kept(path: Path) -> bytes | None:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from spine.errors import DataError
 from tests.unit.ui.planted import picture_bytes
-from ui.thumbnails import Decoder, Thumbnails
+from ui.thumbnails import Thumbnails
 
 
 @pytest.fixture
@@ -80,19 +80,15 @@ def test_what_is_no_picture_is_refused_and_the_next_one_is_made(thumbnails, plac
     assert thumbnails.get("a" * 64, place, blurred=False)
 
 
-def test_a_decoder_that_takes_too_long_is_killed_and_replaced(tmp_path, place):
-    decoder = Decoder(time_limit_s=30)
-    assert decoder.make(place, 64, blurred=False)  # started and warm
-    decoder._time_limit_s = 0.0
+def test_a_picture_that_takes_too_long_is_given_up(tmp_path):
     big = tmp_path / "big.png"
     Image.new("RGB", (4000, 4000), (1, 2, 3)).save(big)
+    thumbnails = Thumbnails(tmp_path / "cache", decoders=1, time_limit_s=0.001)
 
-    with pytest.raises(DataError, match="given up"):
-        decoder.make(str(big), 64, blurred=False)
+    with pytest.raises(DataError, match=r"big\.png: took longer than 0\.001 s to open"):
+        thumbnails.get("d" * 64, str(big), blurred=False)
 
-    decoder._time_limit_s = 30
-    assert _pixels(decoder.make(place, 64, blurred=False)).size == (64, 53)
-    decoder.stop()
+    thumbnails.close()
 
 
 def _pixels(content: bytes) -> Image.Image:
