@@ -339,7 +339,7 @@ def test_a_job_that_fails_says_why_on_the_page(page, fresh):
     expect(row).to_be_visible(timeout=60_000)
     row.click()
     expect(page.locator(".pf-job-detail .pf-bad")).to_contain_text("source")
-    assert "job=" in page.url
+    expect(page).to_have_url(re.compile("job="))
 
 
 def test_selecting_and_captioning_started_from_the_page_run_to_their_end(page, fresh):

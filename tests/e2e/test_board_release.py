@@ -1,6 +1,7 @@
 """The Release page in a real browser, over a finished demo and the real release."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,10 +93,11 @@ def test_an_edited_caption_and_a_taken_down_picture_make_the_next_release_and_th
     expect(dialog.locator("tr[data-kind]")).to_contain_text(str(edited["id"]))
     expect(dialog.locator(".pf-rel-sample")).to_have_count(min(20, len(rows)))
     expect(dialog.get_by_role("region", name="Card")).to_contain_text('license_name: "CC0-1.0"')
-    assert len(list(run.releases.iterdir())) == 1 and "draft=open" in page.url
+    expect(page).to_have_url(re.compile("draft=open"))
+    assert len(list(run.releases.iterdir())) == 1
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
-    assert "draft=" not in page.url
+    expect(page).not_to_have_url(re.compile("draft="))
     page.get_by_role("button", name="Look and release…").click()
     dialog.get_by_role("button", name=f"Publish {first.name}+1").click()
     expect(page.locator(".pf-rel-list tbody tr")).to_have_count(2, timeout=JOB_MS)

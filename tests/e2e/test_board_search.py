@@ -69,7 +69,7 @@ def test_words_rank_the_centroids_and_search_the_pool_with_pictures_not_yet_fetc
     ranking = _get(f"{address}/api/ranking?like=text:blue%20circles")
     listed = page.locator(".pf-centroid")
     expect(listed.first).to_have_attribute("data-centroid", ranking["centroids"][0], timeout=WAIT_MS)
-    assert "csort=meaning" in page.url
+    expect(page).to_have_url(re.compile("csort=meaning"))
 
     page.get_by_role("button", name="In the pool").click()
     expect(page.locator(".pf-centroid-title")).to_contain_text("blue circles")

@@ -1,5 +1,7 @@
 """The Setup page in a real browser: what stands, and settings that are changed."""
 
+import re
+
 from playwright.sync_api import Page, expect
 
 from spine.config import load_config
@@ -89,4 +91,4 @@ def test_settings_are_searched_and_the_view_is_in_the_address(page, server):
     page.get_by_label("Search settings").fill("near_dup")
 
     expect(page.locator("tr[data-setting]")).to_have_count(1)
-    assert "settings=" not in page.url
+    expect(page).not_to_have_url(re.compile("settings="))
