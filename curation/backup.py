@@ -16,7 +16,7 @@ from spine.config import load_config
 from spine.errors import DataError
 from spine.progress import SILENT, Progress
 from spine.publish import publish_bytes, sync_folder
-from spine.run import STAGES, Run
+from spine.run import SIDE_FOLDERS, STAGES, Run
 from spine.stage import MANIFEST, find_manifest, read_manifest, verify
 
 _PAGES = 256  # of the database copied at a time; between two, writers go on
@@ -116,7 +116,7 @@ def _copy_lists(run: Run, folder: Path) -> None:
 
 def _copy_stages(run: Run, target: Path, progress: Progress) -> tuple[str, ...]:
     """Copy the finished stages and releases, their manifests last."""
-    folders = [*(run.folder / name for name in STAGES if name != "release"), run.pool_scores]
+    folders = [run.folder / name for name in (*STAGES, *SIDE_FOLDERS) if name != "release"]
     folders += sorted(run.releases.iterdir()) if run.releases.is_dir() else []
     copied = []
     for folder in folders:

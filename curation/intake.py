@@ -1,16 +1,14 @@
 """Bringing pictures in: opened where they lie, or downloaded; each gives one row, whatever happens."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from curation.downloads import Downloader, Stored
-from curation.host_queue import HostQueue, Row
+from curation.host_queue import Row, asked_in_turn
 from curation.opening import Openers
 from spine.lists import ListsInForce
 from spine.places import place_of
@@ -56,7 +54,7 @@ class Intake:
     downloader: Downloader | None = None
 
     def bring(self, candidates: Sequence[Row]) -> Iterator[Row]:
-        """The row of each picture, as they come; a slow host keeps nobody but those who wait for it.
+        """The row of each picture, as they come.
 
         Args:
             candidates: With id, url, image_path and sha256.
@@ -69,30 +67,7 @@ class Intake:
             return
         self.start(candidates)
         settings = self.config.fetch
-        waiting = HostQueue(candidates, settings.per_host)
-        # A queue, not futures to wait for: looking through all that is at work took a third of the time.
-        brought: SimpleQueue[Row | Future[None]] = SimpleQueue()
-
-        def work() -> None:
-            while (candidate := waiting.take()) is not None:
-                brought.put(self.fetch_one(candidate))
-                waiting.give_back(candidate)
-
-        threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="fetch")
-        try:
-            at_work = min(settings.concurrency, len(candidates))
-            for _ in range(at_work):
-                threads.submit(work).add_done_callback(brought.put)
-            while at_work:
-                row = brought.get()
-                if isinstance(row, Future):
-                    row.result()  # raises what ended the thread before its time
-                    at_work -= 1
-                else:
-                    yield row
-        finally:
-            waiting.stop()
-            threads.shutdown()
+        yield from asked_in_turn(candidates, settings.per_host, settings.concurrency, self.fetch_one)
 
     def start(self, chunk: Sequence[Row]) -> None:
         """Have ready what these need."""

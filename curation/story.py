@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from curation.candidates import Reach
 from curation.caption_choice import shelved_parts
 from curation.decisions import Decisions
+from curation.links import STATUSES
 from curation.passed_over import STATUS
 from curation.picture_values import SCORES
 from curation.revisions import newest
@@ -24,7 +25,17 @@ from spine.settings import Config
 from spine.shards import shards
 from spine.stage import find_manifest
 from spine.table_files import find_rows
-from spine.tables import CAPTIONS, DATASET, GROUPS, IMAGES, METADATA, NEIGHBOURS, POOL_SIMILARITIES, SELECTION
+from spine.tables import (
+    CAPTIONS,
+    DATASET,
+    GROUPS,
+    IMAGES,
+    LINKS,
+    METADATA,
+    NEIGHBOURS,
+    POOL_SIMILARITIES,
+    SELECTION,
+)
 
 _OF_POOL = ("width", "height", "aesthetic", "pwatermark", "punsafe")
 
@@ -65,6 +76,7 @@ def why(run: Run, picture_id: int, *, places: bool = True) -> list[str]:
         return [*lines, "retrieve: no centroid has it among its neighbours"]
     lines += _wanted_by(run, neighbours, picture_id)
     lines += _fetched(images, told)
+    lines += _link(run, picture_id)
     lines += _scored(run, config, source)
     lines += _decisions(run, "image", picture_id)
     lines += _captions(run, picture_id, told) if rule is None else []
@@ -144,6 +156,15 @@ def _fetched(rows: list[dict[str, Any]], told: Told) -> list[str]:
         f"  kept at: {told(row['image_path'])}",
         *([f"  its host reserves: {row['opt_out']}"] if row["opt_out"] else []),
     ]
+
+
+def _link(run: Run, picture_id: int) -> list[str]:
+    rows = _rows(part_paths(run.links), LINKS, picture_id)
+    if not rows:
+        return []
+    row = rows[0]
+    what = STATUSES[row["status"]] if row["reason"] is None else f"{row['reason']}: {row['message']}"
+    return [f"link: {row['status']} when asked again at {row['asked']:%Y-%m-%d %H:%M} UTC: {what}"]
 
 
 def _scored(run: Run, config: Config, source: dict[str, Any]) -> list[str]:

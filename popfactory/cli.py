@@ -67,7 +67,7 @@ def _leave(line: str, code: int) -> None:
 
 
 _SECTIONS = {
-    "A run": ("demo", "init", "run", "status", "why", "verify", "backup"),
+    "A run": ("demo", "init", "run", "status", "why", "links", "verify", "backup"),
     "Its stages, in the order of the data": (
         *("embed", "centroids", "index", "retrieve", "fetch", "score", "select", "caption", "release"),
     ),

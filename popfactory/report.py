@@ -18,7 +18,7 @@ from spine.config import load_config, uses_demo_models
 from spine.errors import DataError
 from spine.jobs import Job, list_jobs
 from spine.lists import BlockLists
-from spine.run import STAGES, Run
+from spine.run import SIDE_FOLDERS, STAGES, Run
 from spine.stage import MANIFEST, find_manifest, read_manifest, verify
 from spine.stage import remove_damaged as take_away
 
@@ -33,7 +33,7 @@ _ROW = (
 
 def finished_folders(run: Run) -> list[Path]:
     """The folders of all finished stages and releases, in the order of the data."""
-    stages = [*(run.folder / name for name in STAGES if name != "release"), run.pool_scores]
+    stages = [run.folder / name for name in (*STAGES, *SIDE_FOLDERS) if name != "release"]
     releases = sorted(run.releases.iterdir()) if run.releases.is_dir() else []
     return [folder for folder in [*stages, *releases] if (folder / MANIFEST).is_file()]
 

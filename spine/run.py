@@ -10,6 +10,7 @@ RUN/
     images/                  part-00000.parquet, depths.json, full-size.parquet, originals/ab/abcd….jpg
     scores/                  part-00000.parquet, groups.parquet, exemplars.parquet, pool-similarities.parquet
     pool-scores/             part-00000.parquet: scores of the whole pool, where asked for
+    links/                   part-*.parquet: what the addresses of downloads gave when asked again
     decisions.sqlite         curators' events, saved views
     reveals.jsonl            who looked at which blurred picture
     added/                   concept-00000.json: concepts that curators added
@@ -47,6 +48,9 @@ STAGES = (
 )
 """The folders stages write, in the order of the data."""
 
+SIDE_FOLDERS = ("pool-scores", "links")
+"""What is written beside them, where it is asked for."""
+
 _WRITTEN_BY = {
     "concepts": "embed {run} concepts",
     "pool": "embed {run} pool",
@@ -59,6 +63,7 @@ _WRITTEN_BY = {
     "captions": "caption {run}",
     "release": "release {run}",
     "pool-scores": "score {run} --pool",
+    "links": "links {run}",
 }
 _CONFIG = "popfactory.toml"
 
@@ -147,6 +152,11 @@ class Run:
     def original(self, sha256: str, suffix: str) -> Path:
         """Where the picture with this hash is stored; suffix such as ".jpg"."""
         return self.originals / sha256[:2] / f"{sha256}{suffix}"
+
+    @property
+    def links(self) -> Path:
+        """Parts of `spine.tables.LINKS`: what the addresses of downloads gave when they were asked again."""
+        return self.folder / "links"
 
     @property
     def scores(self) -> Path:

@@ -115,6 +115,22 @@ FULL_SIZE = pa.schema([IMAGES.field("id")])
 """images/full-size.parquet: what is to be had in full size, with [fetch] mode "two-step"."""
 
 
+LINKS = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("url", pa.string()),
+        ("asked", pa.timestamp("ms", "UTC")),
+        ("status", pa.string()),  # alive, alike, changed or failed: see curation.links.STATUSES
+        ("reason", pa.string()),  # of a failure: as in IMAGES
+        ("message", pa.string()),
+        ("http_status", pa.int32()),
+        ("attempts", pa.int32()),
+        ("opt_out", pa.string()),  # as in IMAGES, by now
+    ]
+)
+"""links/part-*.parquet: one row a downloaded picture, what its address gave when it was asked again."""
+
+
 def scores_schema(d: int) -> pa.Schema:
     """scores/part-*.parquet: one row a fetched picture. A score is null where no head was given.
 

@@ -50,6 +50,26 @@ def fetch(run: Path, retry_failed: bool, full_size: bool, force: bool, quiet: bo
     report(manifest, quiet, as_json)
 
 
+@click.command()
+@RUN
+@result_options
+def links(run: Path, quiet: bool, as_json: bool) -> None:
+    """Ask the addresses of downloads again: alive, changed or gone.
+
+    Reads RUN/images, writes RUN/links, and leaves the pictures as they are. Stopped, it goes on; done, it begins
+    anew.
+
+    \b
+    Example:
+        popfactory links runs/pop-1
+    """
+    from curation.links import check_links
+
+    with working(run, ["links", str(run)], quiet) as (opened, progress):
+        manifest = check_links(opened, progress=progress)
+    report(manifest, quiet, as_json)
+
+
 select = stage_command(
     "select",
     _select,
@@ -162,4 +182,4 @@ def why(run: Path, picture_id: int) -> None:
     click.echo("\n".join(story(Run(run).require(), picture_id)))
 
 
-COMMANDS = (concept, fetch, select, release, why)
+COMMANDS = (concept, fetch, links, select, release, why)
