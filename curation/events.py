@@ -23,6 +23,7 @@ CENTROID_SETTINGS: dict[str, tuple[type, float, float, bool]] = {
     "min_side_px": (int, 0, _SIDE_PX, False),
     "pwatermark_max": (float, 0, 1, True),
     "punsafe_max": (float, 0, 1, True),
+    "violence_max": (float, -2, 2, True),
     "aesthetic_min": (float, -100, 100, True),
 }
 """What a centroid may have of its own, as in [select] and [filters] (aesthetic_min is its value, on the scale of the

@@ -310,6 +310,7 @@ def test_a_centroids_own_settings_count_until_undone_or_given_back_with_curator_
             on_centroid(2, "set", [3], tag="pwatermark_max", text="0.25"),
             on_centroid(3, "set", [3], tag="aesthetic_min", text="null"),
             on_centroid(4, "refill", [3], text="500"),
+            on_centroid(8, "set", [3], tag="violence_max", text="-0.5"),
         ]
     )
     changed = decisions.record([on_centroid(5, "set", [3], tag="quota_per_centroid", text="5")])
@@ -320,17 +321,16 @@ def test_a_centroids_own_settings_count_until_undone_or_given_back_with_curator_
         "quota_per_centroid": 5,
         "pwatermark_max": 0.25,
         "aesthetic_min": None,
+        "violence_max": -0.5,
     }
     assert own["quota_per_centroid"].curator == "ada"
     assert own["quota_per_centroid"].time > "2020"
     assert (verdicts.refills[3].value, verdicts.refills[3].curator) == (500, "ada")
     assert verdicts.quotas(6, 60).tolist() == [60, 60, 60, 5, 20, 60]
     filters = verdicts.own_filters(FiltersConfig(min_side_px=99, pwatermark_max=0.8))
-    assert (filters[3].min_side_px, filters[3].pwatermark_max, filters[3].aesthetic_min.value) == (
-        99,
-        0.25,
-        None,
-    )
+    own_filters = filters[3]
+    assert (own_filters.min_side_px, own_filters.pwatermark_max, own_filters.violence_max) == (99, 0.25, -0.5)
+    assert own_filters.aesthetic_min.value is None
 
     decisions.undo(changed.recorded[5], client="tab-1", seq=6, curator="ada")
     assert decisions.fold().quotas(5, 60)[3] == 20
@@ -348,6 +348,7 @@ def test_a_centroids_own_settings_count_until_undone_or_given_back_with_curator_
         {"tag": "quota_per_centroid", "text": "true"},
         {"tag": "pwatermark_max", "text": "1.5"},
         {"tag": "pwatermark_max", "text": "NaN"},
+        {"tag": "violence_max", "text": "-2.5"},
         {"tag": "min_side_px", "text": "many"},
     ],
 )

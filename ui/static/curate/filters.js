@@ -89,7 +89,7 @@ part("side", (host) => {
   });
 });
 
-const SAVED_AS = { ...OWN_NAMES, violence: "violence_max", aesthetic: "aesthetic_min.value" };
+const SAVED_AS = { ...OWN_NAMES, aesthetic: "aesthetic_min.value" };
 const saveFilters = async () => {
   const changes = FILTERS.filter((filter) => SAVED_AS[filter.name]).map((filter) => {
     const value = state.filters[filter.name][filter.bound === "min" ? 0 : 1];

@@ -6,7 +6,7 @@ import { on, page } from "../core/page.js";
 import { changed, defaults, entryOf, FILTERS, isOn, OWN_NAMES, state } from "./state.js";
 import { setOwn } from "./verdicts.js";
 
-const SETTINGS = [["quota_per_centroid", "Quota", 1], ["min_side_px", "Shorter side ≥", 1], ["aesthetic_min", "Aesthetic ≥", 0.1], ["pwatermark_max", "Watermark ≤", 0.01], ["punsafe_max", "Unsafe ≤", 0.01]];
+const SETTINGS = [["quota_per_centroid", "Quota", 1], ["min_side_px", "Shorter side ≥", 1], ["aesthetic_min", "Aesthetic ≥", 0.1], ["pwatermark_max", "Watermark ≤", 0.01], ["punsafe_max", "Unsafe ≤", 0.01], ["violence_max", "Violence ≤", 0.01]];
 
 const usualOf = (name) => {
   if (name === "quota_per_centroid") return page.run.quota;
@@ -21,7 +21,7 @@ export const ownPanel = () => {
     if (filter) { state.filters[filter.name] = defaults()[filter.name]; changed(); }
   };
   const boxes = SETTINGS.map(([name, label, step]) => {
-    const box = el("input", { type: "number", class: "pf-input pf-number pf-own-number", min: 0, step, "aria-label": `${label} of this centroid`, "data-own": name,
+    const box = el("input", { type: "number", class: "pf-input pf-number pf-own-number", min: name === "violence_max" ? -2 : 0, step, "aria-label": `${label} of this centroid`, "data-own": name,
       on: { change: () => { const value = Number.parseFloat(box.value); set(name, Number.isFinite(value) ? value : undefined); }, keydown: (event) => { if (event.key === "Enter") box.blur(); } } });
     return { name, box, node: el("label", { class: "pf-own" }, label, box) };
   });
@@ -47,8 +47,9 @@ export const ownPanel = () => {
     panel.hidden = !entry || state.like !== null;
     if (panel.hidden) return;
     const own = entry.own || {};
-    for (const { name, box } of boxes) {
+    for (const { name, box, node } of boxes) {
       const usual = usualOf(name);
+      node.hidden = name === "violence_max" && (usual ?? null) === null && !(name in own); // few runs score it
       box.placeholder = usual === null || usual === undefined ? "off" : String(usual);
       if (document.activeElement !== box) box.value = name in own && own[name] !== null ? own[name] : "";
       box.classList.toggle("pf-own-set", name in own);

@@ -68,7 +68,7 @@ export const SHOWS = {
   all: "everything found",
 };
 /* Filters that a centroid may have of its own, by the name of the setting. */
-export const OWN_NAMES = { side_px: "min_side_px", pwatermark: "pwatermark_max", punsafe: "punsafe_max", aesthetic: "aesthetic_min" };
+export const OWN_NAMES = { side_px: "min_side_px", pwatermark: "pwatermark_max", punsafe: "punsafe_max", violence: "violence_max", aesthetic: "aesthetic_min" };
 const ofRun = (filter) => {
   if (filter.viewOnly) return null;
   const own = state.like === null ? entryOf(state.centroid)?.own : null;
