@@ -386,6 +386,13 @@ def test_violence_unscored_and_changed_pictures_are_left_out_on_the_page_as_in_s
         page.keyboard.press("Tab")
         page.get_by_role("button", name="Save to popfactory.toml").click()
         eventually(lambda: load_config(planted.run.config).filters.violence_max == 0.25, "the filter")
+        page.locator(".pf-own-panel summary").click()
+        page.get_by_label("Violence ≤ of this centroid").fill("-0.1")
+        page.keyboard.press("Tab")
+        expect(page.get_by_label("Violence, at most", exact=True)).to_have_value("-0.1")
+        saved(page)
+        own = Decisions.open(planted.run.decisions).fold().settings[0]
+        assert {name: each.value for name, each in own.items()} == {"violence_max": -0.1}
     finally:
         board.kill()
 
