@@ -90,7 +90,8 @@ def fetch(
         ledger = _brought_in(run, Validity(config, lists), plan, web, progress)
     facts = {"demo_models": neighbours.facts.get("demo_models", False)}
     counts = ledger.counts(column(plan.pictures, "id"))
-    manifest = stage.finish(counts, facts, named_by_hash=[run.originals.name])
+    notes = [path.name for path in (run.asked_table,) if path.is_file()]
+    manifest = stage.finish(counts, facts, notes=notes, named_by_hash=[run.originals.name])
     progress.end()
     return manifest
 

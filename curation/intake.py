@@ -1,5 +1,6 @@
 """Bringing pictures in: opened where they lie, or downloaded; each gives one row, whatever happens."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ class Intake:
         if self.downloader is None:
             raise RuntimeError("start comes first")
         sizes = None if self.sizes is None else self.sizes.of(candidate["id"])
+        asked = time.time()
         download = self.downloader.download(candidate["url"], candidate["sha256"], sizes)
         return _measured(download.outcome) | {
             "image_path": _place(download.path),
@@ -123,6 +125,7 @@ class Intake:
             "http_status": download.http_status,
             "attempts": download.attempts,
             "opt_out": download.opt_out,
+            "asked": asked,
         }
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.asked_times import AskedTimes
 from curation.assignment import Mask
 from curation.candidates import Ints, column, counted, rows_of
 from curation.passed_over import STATUS
@@ -146,7 +147,7 @@ class Ledger:
     """The rows of a run's images. One process writes."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self._run, self._asked = run, AskedTimes(run)
         numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(run.images)]
         self._next_part = max(numbers, default=-1) + 1
 
@@ -192,6 +193,7 @@ class Ledger:
     def add(self, rows: list[Row]) -> None:
         """Publish rows as another part."""
         self._publish(pa.Table.from_pylist(rows, IMAGES))
+        self._asked.add(rows)
 
     def add_table(self, table: pa.Table) -> None:
         """Publish rows as further parts; schema IMAGES."""
@@ -213,6 +215,7 @@ class Ledger:
         if full_size is not None:
             self._let_go(full_size)
         self._merge()
+        self._asked.finish()
         self._remove_unreferenced()
 
     def counts(self, ids: Ints) -> dict[str, int]:

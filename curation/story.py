@@ -26,6 +26,7 @@ from spine.shards import shards
 from spine.stage import find_manifest
 from spine.table_files import find_rows
 from spine.tables import (
+    ASKED,
     CAPTIONS,
     DATASET,
     GROUPS,
@@ -37,6 +38,7 @@ from spine.tables import (
     SELECTION,
 )
 
+_MINUTE = "%Y-%m-%d %H:%M"
 _OF_POOL = ("width", "height", "aesthetic", "pwatermark", "punsafe")
 
 Told = Callable[[str], str]
@@ -76,7 +78,7 @@ def why(run: Run, picture_id: int, *, places: bool = True) -> list[str]:
         return [*lines, "retrieve: no centroid has it among its neighbours"]
     lines += _wanted_by(run, neighbours, picture_id)
     lines += _fetched(images, told)
-    lines += _link(run, picture_id)
+    lines += _asked(run, picture_id)
     lines += _scored(run, config, source)
     lines += _decisions(run, "image", picture_id)
     lines += _captions(run, picture_id, told) if rule is None else []
@@ -158,13 +160,15 @@ def _fetched(rows: list[dict[str, Any]], told: Told) -> list[str]:
     ]
 
 
-def _link(run: Run, picture_id: int) -> list[str]:
-    rows = _rows(part_paths(run.links), LINKS, picture_id)
-    if not rows:
-        return []
-    row = rows[0]
-    what = STATUSES[row["status"]] if row["reason"] is None else f"{row['reason']}: {row['message']}"
-    return [f"link: {row['status']} when asked again at {row['asked']:%Y-%m-%d %H:%M} UTC: {what}"]
+def _asked(run: Run, picture_id: int) -> list[str]:
+    """When its address was asked, and what it gave when it was asked again."""
+    tables = [*part_paths(run.asked_parts), *([run.asked_table] if run.asked_table.is_file() else [])]
+    times = [row["asked"] for row in _rows(tables, ASKED, picture_id)]
+    lines = [f"  its address was asked at {max(times):{_MINUTE}} UTC"] if times else []
+    for row in _rows(part_paths(run.links), LINKS, picture_id):
+        what = STATUSES[row["status"]] if row["reason"] is None else f"{row['reason']}: {row['message']}"
+        lines.append(f"link: {row['status']} when asked again at {row['asked']:{_MINUTE}} UTC: {what}")
+    return lines
 
 
 def _scored(run: Run, config: Config, source: dict[str, Any]) -> list[str]:

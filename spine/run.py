@@ -7,7 +7,7 @@ RUN/
     index/                   a clip-retrieval index folder: image.index, metadata/0.arrow
     centroids/centroids.parquet
     neighbours/part-00000.parquet
-    images/                  part-00000.parquet, depths.json, full-size.parquet, originals/ab/abcd….jpg
+    images/                  part-00000.parquet, asked.parquet, depths.json, full-size.parquet, originals/ab/abcd….jpg
     scores/                  part-00000.parquet, groups.parquet, exemplars.parquet, pool-similarities.parquet
     pool-scores/             part-00000.parquet: scores of the whole pool, where asked for
     links/                   part-*.parquet: what the addresses of downloads gave when asked again
@@ -143,6 +143,16 @@ class Run:
     def full_size(self) -> Path:
         """Which pictures fetch is to have in full size; schema `spine.tables.FULL_SIZE`."""
         return self.images / "full-size.parquet"
+
+    @property
+    def asked_table(self) -> Path:
+        """When addresses were asked; schema `spine.tables.ASKED`."""
+        return self.images / "asked.parquet"
+
+    @property
+    def asked_parts(self) -> Path:
+        """Parts of the same, while fetch is at work."""
+        return self.images / "asked"
 
     @property
     def originals(self) -> Path:

@@ -115,6 +115,9 @@ FULL_SIZE = pa.schema([IMAGES.field("id")])
 """images/full-size.parquet: what is to be had in full size, with [fetch] mode "two-step"."""
 
 
+ASKED = pa.schema([("id", pa.int64()), ("asked", pa.timestamp("ms", "UTC"))])
+"""images/asked.parquet: when the address of each download was asked for it, for the last time."""
+
 LINKS = pa.schema(
     [
         ("id", pa.int64()),

@@ -23,8 +23,8 @@ from popfactory.cli import cli
 from spine.errors import DataError
 from spine.run import part_paths
 from spine.stage import find_manifest, verify
-from spine.table_files import read_parts
-from spine.tables import LINKS
+from spine.table_files import read_parts, read_table
+from spine.tables import ASKED, LINKS
 from spine.web import Web
 from tests.integration.curation_runs import (
     CONFIG,
@@ -190,3 +190,23 @@ def test_the_command_tells_its_counts_and_what_is_missing(tmp_path):
 
     counts = {"addresses": 0, "alive": 0, "alike": 0, "changed": 0, "failed": 0}
     assert json.loads(told.stdout) == {"stage": "links", "counts": counts, "facts": {}}
+
+
+def test_the_time_an_address_was_asked_is_kept_and_is_no_part_of_the_digest(tmp_path, site):
+    rows = [by_address(site.put(f"/{n}", numbered_picture(n)), n) for n in range(4)]
+    rows += [by_address(f"{site.address}/nowhere", 4), local(tmp_path / "pool", 5)]
+    run = plant(tmp_path / "run", [Planted(0, rank, values) for rank, values in enumerate(rows)])
+    began = datetime.now(UTC)
+    with site.web as web:
+        whole = fetch(run, depths=[6], web=web)
+        before = run.asked_table.read_bytes()
+        later = fetch(run, depths=[6], force=True, web=web)
+
+    assert later.digest == whole.digest and run.asked_table.read_bytes() != before
+    assert not run.asked_parts.exists()
+    times = {row["id"]: row["asked"] for row in read_table(run.asked_table, ASKED).to_pylist()}
+    assert set(times) == {row["id"] for row in rows[:5]}
+    assert all(0 <= (time - began).total_seconds() + 0.001 < 60 for time in times.values())
+    told = [line for line in why(run, rows[0]["id"]) if "its address was asked at" in line]
+    assert told == [f"  its address was asked at {times[rows[0]['id']]:%Y-%m-%d %H:%M} UTC"]
+    assert verify(run.images) == []
