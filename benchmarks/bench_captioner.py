@@ -36,7 +36,6 @@ from spine.table_files import read_parts
 from spine.tables import CAPTIONS
 
 BATCH = 32
-IN_FLIGHT = 512
 SETTINGS = CaptionConfig(model="demo", max_new_tokens=160, batch_size=BATCH, device="cpu")
 
 
@@ -53,8 +52,9 @@ def main() -> None:
         attributes(run, scenes)
         first_caption(make_run(folder / "first", list(scenes)[:1], SETTINGS))
         pictures = copies(folder / "pictures", list(scenes), 4096 if quick else 12_288)
-        http(folder / "http-1", pictures, latency_s=1.0)
-        http(folder / "http-2", pictures, latency_s=2.0)
+        http(folder / "http-1", pictures, 512, latency_s=1.0)
+        http(folder / "http-2", pictures, 512, latency_s=2.0)
+        http(folder / "http-3", pictures[: len(pictures) // 2], 128, latency_s=2.0)
         time_left_embedded(folder / "left", pictures[:1280], rounds=1 if quick else 3)
         time_left_http(folder / "left-http", pictures[:1280], rounds=1 if quick else 3)
         resume(folder / "large", 100_000 if quick else 600_000)
@@ -138,30 +138,37 @@ def first_caption(run: Run) -> None:
     report("captioner_first_caption", time.perf_counter() - started, "s", at_most=10, model="demo-llava")
 
 
-def http(folder: Path, pictures: list[Path], latency_s: float) -> None:
+def http(folder: Path, pictures: list[Path], in_flight: int, latency_s: float) -> None:
     """The whole stage in one process and its workers, on a server that answers after `latency_s`.
 
     Reading, decoding, encoding and publishing are in it; so is not the time until the requests in flight have grown.
-    IN_FLIGHT requests of a second ask for more than the goal's rate, and of two seconds for just that: what a place at
-    the server stands empty then, the client has lost.
+    512 requests of a second ask for more than the goal's rate, and of two seconds for just that; 128 of two seconds
+    for 64 captions a second, twice what is computed for LLaVA-1.5-7B on a large GPU: what a place at the server stands
+    empty then, the client has lost.
     """
     with fixed_latency_server(latency_s) as server:
-        run = make_run(folder, pictures, http_settings(server.address, IN_FLIGHT))
+        run = make_run(folder, pictures, http_settings(server.address, in_flight))
         cpu = time.process_time()
         manifest = caption(run)
         cpu = time.process_time() - cpu
-        kept = kept_busy(server.served(), IN_FLIGHT)
+        kept = kept_busy(server.served(), in_flight)
     n = len(pictures)
     assert manifest.counts["captioned"] == n
     conditions = {
         "n": n,
-        "in_flight": IN_FLIGHT,
+        "in_flight": in_flight,
         "latency_s": latency_s,
         "sent": "768 x 768 as JPEG 95",
         "cpu_s_of_the_asking_process_per_1000": round(1000 * cpu / n, 2),
     }
-    report("captioner_http_rate", kept.rate, "captions/s", at_least=250, **conditions)
-    goal = 0.98 if IN_FLIGHT / latency_s <= 256 else None
+    report(
+        "captioner_http_rate",
+        kept.rate,
+        "captions/s",
+        at_least=250 if in_flight == 512 else None,
+        **conditions,
+    )
+    goal = 0.98 if in_flight == 128 else None
     report(
         "captioner_http_share", kept.places_used, "of the server's places in use", at_least=goal, **conditions
     )
