@@ -45,8 +45,6 @@ def run_together(count: int, work: Work, started: Callable[[], None]) -> None:
         ConfigError: One can't serve from the beginning, and why.
         KeyboardInterrupt: It was Ctrl-C.
     """
-    context = multiprocessing.get_context("spawn")
-    news: _News = context.SimpleQueue()
     stop, caught = threading.Event(), set[int]()
 
     def catch(number: int, _: object) -> None:
@@ -55,45 +53,67 @@ def run_together(count: int, work: Work, started: Callable[[], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, catch)
+    with _shared_metrics():
+        together = _Together(count, work, started)
+        try:
+            while not stop.wait(_LOOK_S):
+                together.look(stop)
+        finally:
+            together.end()
+    if signal.SIGINT in caught:
+        raise KeyboardInterrupt
 
-    def begin() -> SpawnProcess:
-        process = context.Process(target=_one, args=(work, news), name="server")
+
+class _Together:
+    """The processes."""
+
+    def __init__(self, count: int, work: Work, started: Callable[[], None]) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._news: _News = self._context.SimpleQueue()
+        self._work, self._started = work, started
+        self._serving: set[int | None] = set()
+        self._told = False
+        self._processes = [self._begin() for _ in range(count)]
+
+    def _begin(self) -> SpawnProcess:
+        process = self._context.Process(target=_one, args=(self._work, self._news), name="server")
         process.start()
         return process
 
-    with _shared_metrics():
-        processes = [begin() for _ in range(count)]
-        serving: set[int | None] = set()
-        told = False
-        try:
-            while not stop.wait(_LOOK_S):
-                dead = [place for place, process in enumerate(processes) if not process.is_alive()]
-                while not news.empty():
-                    pid, problem = news.get()
-                    if problem and not told:
-                        raise ConfigError(problem)
-                    if problem:  # the others go on
-                        _log.error("%s", problem)
-                    else:
-                        serving.add(pid)
-                for place in dead:
-                    ended = processes[place]
-                    if ended.pid not in serving:
-                        if not told:
-                            raise ConfigError(f"a process ended with {ended.exitcode} before it could serve")
-                        stop.wait(_AGAIN_S)
-                    _log.error("a process ended with %s; another takes its place", ended.exitcode)
-                    processes[place] = begin()
-                if not told and serving.issuperset(process.pid for process in processes):
-                    told = True
-                    started()
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join()
-    if signal.SIGINT in caught:
-        raise KeyboardInterrupt
+    def look(self, stop: threading.Event) -> None:
+        """Hear what they say, replace those that died, and tell once when all serve.
+
+        Raises:
+            ConfigError: One can't serve from the beginning, and why.
+        """
+        # Looked at before what they say: one that says why it can't serve has said so by the time it is dead.
+        dead = [place for place, process in enumerate(self._processes) if not process.is_alive()]
+        while not self._news.empty():
+            pid, problem = self._news.get()
+            if problem and not self._told:
+                raise ConfigError(problem)
+            if problem:  # the others go on
+                _log.error("%s", problem)
+            else:
+                self._serving.add(pid)
+        for place in dead:
+            ended = self._processes[place]
+            if ended.pid not in self._serving:
+                if not self._told:
+                    raise ConfigError(f"a process ended with {ended.exitcode} before it could serve")
+                stop.wait(_AGAIN_S)
+            _log.error("a process ended with %s; another takes its place", ended.exitcode)
+            self._processes[place] = self._begin()
+        if not self._told and self._serving.issuperset(process.pid for process in self._processes):
+            self._told = True
+            self._started()
+
+    def end(self) -> None:
+        """Have them finish what is in flight, and wait for it."""
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
 
 
 def orphaned() -> bool:
