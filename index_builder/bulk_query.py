@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from index_builder.indexing.candidate_ranking import candidates_for, in_order
+from index_builder.indexing.candidate_ranking import in_order
 from index_builder.indexing.index_file import memory_bytes
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.lists.best_k import Similarities
@@ -185,9 +185,10 @@ def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
     """
     plan, _ = _plan(index, n_queries, k, nprobe)
     if index.exact_vectors is not None:
+        depth = index.depth(k)
         return (
-            f"{plan.reason}; {candidates_for(k):,} candidates a query are ranked on the vectors themselves, for"
-            f" {_queries_a_pass(candidates_for(k), 1):,} queries in one pass sorted by row"
+            f"{plan.reason}; {depth:,} candidates a query are ranked on the vectors themselves, for"
+            f" {_queries_a_pass(depth, 1):,} queries in one pass sorted by row"
         )
     if not plan.list_major:
         return plan.reason
@@ -229,7 +230,7 @@ def _one_by_one(index: IndexFolder, n_queries: int, k: int) -> bool:
     It does so in all its threads at once; one pass sorted by row is for many queries, or a disk.
     """
     vectors = index.exact_vectors
-    few = n_queries * candidates_for(k) < MANY_PAIRS
+    few = n_queries * index.depth(k) < MANY_PAIRS
     return vectors is not None and few and vectors.nbytes <= memory_bytes() // 2
 
 
@@ -294,7 +295,7 @@ def _ranked(
     keep: Path | None,
 ) -> Iterator[_Found]:
     """The same where FAISS finds candidates by coarse codes: they are ranked in one pass over the vectors."""
-    depth = min(candidates_for(k), index.n)
+    depth = min(index.depth(k), index.n)
     size = _queries_a_pass(depth, block)
     for first in _needed(len(queries), size, block, done):
         asked = queries[first : first + size]
@@ -315,7 +316,9 @@ def _candidates(
     kept = None
     found: list[Rows] = []
     if keep is not None:
-        kept = KeptArrays(keep, search_key([asked, np.array([k, nprobe, block, index.n])]))
+        kept = KeptArrays(
+            keep, search_key([asked, np.array([index.depth(k), nprobe or index.nprobe, block, index.n])])
+        )
         found = [*(kept.read() or {}).values()]
     written = time.monotonic()
     for start in range(sum(map(len, found)), len(asked), block):

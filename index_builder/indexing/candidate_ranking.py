@@ -1,5 +1,6 @@
 """What a search found, put in order: by similarity, and candidates of coarse codes by the vectors themselves."""
 
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,15 @@ from spine.tables import Vectors
 _TOGETHER = 128  # candidates widened and multiplied at once: in the cache
 
 
-def candidates_for(k: int) -> int:
-    """How many candidates of coarse codes are ranked exactly for k neighbours."""
-    return 4 * k + 240
+OVER_FETCH = 4.0
+"""Candidates a neighbour, where no index says what it needs."""
+
+_MORE = 60  # neighbours that candidates are found for beyond those asked: few need relatively more
+
+
+def candidates_for(k: int, over_fetch: float) -> int:
+    """How many candidates of coarse codes are ranked exactly for k neighbours: over_fetch · (k + 60)."""
+    return ceil(over_fetch * (k + _MORE))
 
 
 def in_order(

@@ -15,7 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from index_builder.indexing.candidate_ranking import candidates_for, in_order, ranked_by_faiss, ranked_exactly
+from index_builder.indexing.candidate_ranking import (
+    OVER_FETCH,
+    candidates_for,
+    in_order,
+    ranked_by_faiss,
+    ranked_exactly,
+)
 from index_builder.indexing.index_file import (
     INDEX_FILE,
     METADATA_FOLDER,
@@ -56,6 +62,7 @@ class IndexFolder:
         demo_models: Whether that is the demo model.
         nlist: Inverted lists; 0 for an index without.
         nprobe: Lists searched a query by default; 0 for an index without lists.
+        over_fetch: Candidates a neighbour that are ranked on the vectors themselves by default; 0 where none are.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class IndexFolder:
         self.kind = type(index if lists is None else faiss.downcast_index(lists)).__name__
         self.nlist = int(lists.nlist) if lists is not None else 0
         self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
+        self.over_fetch = float(facts.get("over_fetch", OVER_FETCH)) if vectors is not None else 0.0
         self._kept: dict[str, Any] = {}
         size_bytes = self.path.stat().st_size if self.path.is_file() else sys.maxsize
         self._on_gpus = GpuIndex.of(index, size_bytes)
@@ -131,7 +139,7 @@ class IndexFolder:
         return cls(folder, index, rows, manifest, vectors, file)
 
     def search(
-        self, queries: Vectors, k: int, *, nprobe: int = 0
+        self, queries: Vectors, k: int, *, nprobe: int = 0, over_fetch: float = 0
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The k nearest rows of each query.
 
@@ -139,6 +147,7 @@ class IndexFolder:
             queries: Shape (q, d), finite; of L2 norm 1 for similarities of -1 to 1.
             k: Neighbours a query, 1 to K_MAX.
             nprobe: Lists searched a query; 0 for the index's own. No meaning without lists.
+            over_fetch: Candidates a neighbour; 0 for the index's own. No meaning where none are ranked.
 
         Returns:
             Similarities (q, k), highest first, and rows (q, k); equals by row. Where fewer than k are found the rest
@@ -151,7 +160,7 @@ class IndexFolder:
         similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         if len(queries) and self.n:
-            depth = min(self.n, k if vectors is None else candidates_for(k))
+            depth = min(self.n, self.depth(k, over_fetch))
             if self._ranked is not None:
                 parameters = self._parameters(index, nprobe, ranks=True)
                 found, numbers = self._ranked.search(queries, depth, params=parameters)
@@ -222,6 +231,10 @@ class IndexFolder:
         """The float16 vectors that candidates of coarse codes are ranked on, shape (n, d); None without."""
         return self._vectors
 
+    def depth(self, k: int, over_fetch: float = 0) -> int:
+        """What a search for k neighbours asks of the codes: k, or more where candidates are ranked."""
+        return candidates_for(k, over_fetch or self.over_fetch) if self.over_fetch else k
+
     def candidates(self, queries: Vectors, k: int, *, nprobe: int = 0) -> npt.NDArray[np.int64]:
         """The rows that `search` ranks on the vectors themselves, in no order.
 
@@ -231,13 +244,13 @@ class IndexFolder:
             nprobe: Lists searched a query; 0 for the index's own.
 
         Returns:
-            Shape (q, candidates_for(k)), or fewer columns where the index is smaller; -1 for none.
+            Shape (q, depth(k)), or fewer columns where the index is smaller; -1 for none.
 
         Raises:
             DataError: As `search`.
         """
         index, queries = self.faiss_index(), self.checked(queries, k, nprobe)
-        depth = min(self.n, candidates_for(k))
+        depth = min(self.n, self.depth(k))
         found: tuple[Any, npt.NDArray[np.int64]] = index.search(
             queries, depth, params=self._parameters(index, nprobe)
         )
