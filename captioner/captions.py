@@ -21,6 +21,7 @@ from captioner.cost import Spent, spent_on, told
 from captioner.engine import CaptionFailure, Engine, Prepared
 from captioner.failed import let_go, take_in_hand
 from captioner.figures import NO_YARDSTICKS, Yardsticks, figures_of
+from captioner.languages import load_languages
 from captioner.listed import rows_unless_listed, to_be_read
 from captioner.replies import KeptReplies
 from captioner.report_page import publish_report
@@ -148,7 +149,11 @@ class _Work:
             engine = self.who.setup.load()
             try:
                 ask_blank(self.run, self.who, engine)
+                load_languages()
                 self._kept = KeptReplies(self.run.captions / _REPLIES)
+                self._early = {
+                    unit.caption_id: len(unit.ids) for unit in missing if self._kept.find(unit.caption_id)
+                }
                 self._publish_all(self._batches(engine, missing))
             finally:
                 engine.close()
@@ -158,7 +163,7 @@ class _Work:
         self.progress.end()
 
     def _begin(self) -> None:
-        here = len(self._wanted & self.here)
+        here = len(self._wanted & self.here) + sum(self._early.values())
         self.progress.begin("caption", len(self._wanted), "pictures", done=here)
 
     def _introduce(self) -> None:
@@ -247,7 +252,7 @@ class _Work:
         return rows_unless_listed(self._listed, self.who, engine, batch, pictures, kept=self._kept)
 
     def _counted(self, read: Iterator[Item]) -> Iterator[Item]:
-        """The same. The rate is counted from the first on: with loading and filling in it, the time left is off."""
+        """The same. The rate is counted from the first on, with what is known already: the time left is of the rest."""
         for number, item in enumerate(read):
             if number == 0:
                 self._begin()

@@ -18,6 +18,11 @@ def language(caption: str) -> str:
     return str(code)
 
 
+def load_languages() -> None:
+    """Load the model, half a second, before the first caption is there that waits for it."""
+    _identifier()
+
+
 @functools.cache
 def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier

@@ -65,13 +65,14 @@ class Job:
     def rate(self) -> float | None:
         """Units a second in this stage, but for the first quarter of its time in this job; None before the first.
 
-        So what a start costs has no part in it, and little is left out of what tells the rate.
+        So what a start costs has no part in it: nor does what was done first, where there is more. It is counted from
+        the last word within that quarter, not from the next one: of a short time, words are few and far between.
         """
         if len(self.points) < 2:
             return None
-        *earlier, (now, done) = self.points
-        begins = earlier[0][0] + (now - earlier[0][0]) / 4
-        since, before = next((point for point in earlier if point[0] >= begins), earlier[-1])
+        (began, _), *later, (now, done) = self.points
+        early = [point for point in later[1:] if point[0] <= began + (now - began) / 4]
+        since, before = early[-1] if early else (later or self.points)[0]
         return (done - before) / (now - since) if done > before and now > since else None
 
     @property

@@ -76,9 +76,11 @@ def test_a_batch_that_was_described_and_not_published_is_not_asked_again(make_ru
         describe, lambda self, images, *a, **k: asked.append(len(images)) or real(self, images, *a, **k)
     )
 
-    caption(run)
+    progress = Counting()
+    caption(run, progress=progress)
 
     assert asked == [0, 0, 2, 1], "batches of two, the first two of them known"
+    assert (progress.total, progress.done, progress.units) == (7, 4, 3), "known ones don't count in the rate"
     assert rows(run) == rows(unbroken)
     caption(run, force=True)
     assert asked[4:] == [2, 2, 2, 1]

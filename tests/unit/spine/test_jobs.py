@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,7 @@ def _written(run, job_id, entries):
         ([(4, 20)], 5),
         ([(4, 20), (5, 20)], 20),  # the first took as long as it does to get warm
         ([(10 + n, 2 * n) for n in range(4)], 4),
+        ([(1, 1), (2, 10), (3, 10), (4.5, 10)], 30 / 3.5),  # not from 2 on: of a short time little is left out
         (
             [(n, 1) for n in range(1, 101)] + [(100 + n, 7) for n in range(1, 101)],
             5,
@@ -89,6 +91,27 @@ def test_the_rate_leaves_out_the_first_quarter_of_the_time(tmp_path, entries, ra
 
     assert job.done == 100 + sum(n for _, n in entries)
     assert job.rate == (None if rate is None else pytest.approx(rate, rel=0.02))
+
+
+JOURNALS = Path(__file__).parents[2] / "data" / "journals"
+
+
+@pytest.mark.parametrize("name", ["caption-embedded", "caption-http", "embed-pool"])
+def test_the_time_left_holds_on_the_journals_of_true_runs(tmp_path, name):
+    journal = Journal(Run(tmp_path), ["a", "job"])
+    path = tmp_path / "jobs" / f"{journal.job_id}.jsonl"
+    started, lines = path.read_text(), (JOURNALS / f"{name}.jsonl").read_text().splitlines()
+    ended = json.loads(lines[-1])["time"]
+    off = []
+    for count in range(1, len(lines)):
+        path.write_text(started + "\n".join(lines[:count]))
+        job = read_job(Run(tmp_path), journal.job_id)
+        if job.eta_s is not None and job.total is not None:
+            off.append((job.done / job.total, abs(job.eta_s / (ended - job.updated) - 1)))
+
+    after_a_twentieth, at_half_time = (next(by for share, by in off if share >= at) for at in (0.05, 0.5))
+    assert after_a_twentieth <= 0.1
+    assert at_half_time <= 0.2
 
 
 def test_a_job_whose_process_was_killed_is_lost(tmp_path):
