@@ -111,7 +111,9 @@ def test_a_stopped_run_goes_on_with_the_same_rows_as_an_unbroken_one(make_run, p
     caption(run, progress=progress)
 
     assert rows(run) == rows(unbroken)
-    assert (progress.total, progress.done, progress.units) == (7, 6, 1), "with the third batch, which was described"
+    assert (progress.total, progress.done, progress.units) == (7, 6, 1), (
+        "with the third batch, which was described"
+    )
     assert read_manifest(run.captions).files == read_manifest(unbroken.captions).files
 
 

@@ -78,7 +78,10 @@ def _written(run, job_id, entries):
         ([(4, 20)], 5),
         ([(4, 20), (5, 20)], 20),  # the first took as long as it does to get warm
         ([(10 + n, 2 * n) for n in range(4)], 4),
-        ([(1, 1), (2, 10), (3, 10), (4.5, 10)], 30 / 3.5),  # not from 2 on: of a short time little is left out
+        (
+            [(1, 1), (2, 10), (3, 10), (4.5, 10)],
+            30 / 3.5,
+        ),  # not from 2 on: of a short time little is left out
         (
             [(n, 1) for n in range(1, 101)] + [(100 + n, 7) for n in range(1, 101)],
             5,
