@@ -134,7 +134,8 @@ def their_key(nlist: int) -> str:
 
 def drawn_pool(run: Run, n: int) -> StoredVectors:
     """n vectors as the embed stage leaves them."""
-    write_config(run.config, Config(index=IndexConfig(factory=our_key(list_count(n)), memory_budget="8GB")))
+    settings = IndexConfig(factory=our_key(list_count(n)), memory_budget="8GB", recall=0.99)
+    write_config(run.config, Config(index=settings))
     stage = Stage.open("pool", run.pool, {}, {})
     for number, (start, block) in enumerate(fine_blocks(n, D)):
         table = pa.table({name: pa.nulls(len(block), METADATA.field(name).type) for name in METADATA.names})

@@ -70,7 +70,7 @@ def index(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
         run.index,
         _parameters(config.index),
         {"pool": source.digest},
-        grows_with=["recall"],  # it decides on nprobe alone: what is built stays
+        grows_with=["recall"],  # it decides on nprobe and over-fetch alone: what is built stays
         force=force,
     )
     if stage.published is not None:
@@ -81,7 +81,7 @@ def index(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Mani
     _publish_metadata(run, vectors.n)
     key, build = _built(run, config.index, vectors, progress)
     report = _measured(run.index, key, config.index, vectors, build, progress)
-    facts = {name: report[name] for name in ("kind", "n", "d", "nlist", "nprobe")}
+    facts = {name: report[name] for name in ("kind", "n", "d", "nlist", "nprobe", "over_fetch")}
     facts |= {"model": source.facts.get("model"), "demo_models": bool(source.facts.get("demo_models", False))}
     manifest = stage.finish({"vectors": vectors.n}, facts, notes=[REPORT_FILE, PLOT_FILE])
     _tidy(run.index)
@@ -233,7 +233,7 @@ def _measured(
     build: dict[str, Any],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Measure what was built, choose nprobe by it, and publish the report."""
+    """Measure what was built, choose nprobe and over-fetch by it, and publish the report."""
     path = folder / INDEX_FILE
     with IndexFolder.open(folder, vectors_beside=(folder / VECTORS_FILE).exists()) as built:
         if (built.n, built.d) != vectors.shape:
@@ -253,6 +253,7 @@ def _measured(
         "metric": "inner_product",
         "nlist": nlist,
         "nprobe": measured.nprobe,
+        "over_fetch": measured.over_fetch,
         "memory_budget": config.memory_budget,
         "size_bytes": path.stat().st_size,
         "bytes_per_vector": round(path.stat().st_size / vectors.n, 1),
@@ -270,10 +271,12 @@ def _measured(
 def _tell(measured: Measured, progress: Progress) -> None:
     if measured.steps:
         best = measured.steps[measured.chosen]
-        lists = f"nprobe {best.nprobe}: " if best.nprobe else ""
+        settings = [f"nprobe {best.nprobe}"] if best.nprobe else []
+        settings += [f"{best.over_fetch:g} · (k + 60) candidates ranked"] if best.over_fetch else []
         progress.say(
-            f"{lists}recall@10 {best.recall_at_10:.3f}, recall@{measured.depth} {best.recall_at_100:.3f},"
-            f" {best.queries_per_s:,.0f} queries/s in batches of {measured.queries}"
+            f"{', '.join(settings)}{': ' if settings else ''}recall@10 {best.recall_at_10:.3f},"
+            f" recall@{measured.depth} {best.recall_at_100:.3f}, {best.queries_per_s:,.0f} queries/s in batches of"
+            f" {measured.queries}"
         )
 
 

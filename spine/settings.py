@@ -112,7 +112,8 @@ class IndexConfig:
     """What the index may take in memory; a tighter budget means coarser codes."""
 
     recall: float = 0.95
-    """Share of the exact 100 nearest that a search is to find; nprobe is chosen by it, measured on the pool."""
+    """Share of the exact 100 nearest that a search is to find; by it, measured on the pool, nprobe is chosen, and how
+    many candidates are ranked. Changed, the index is measured again, not built."""
 
     keep_vectors: bool = True
     """Keep the vectors as float16 beside coarse codes, 2·d bytes each on disk, and rank what is found on them."""

@@ -85,7 +85,7 @@ class IndexFolder:
         self.kind = type(index if lists is None else faiss.downcast_index(lists)).__name__
         self.nlist = int(lists.nlist) if lists is not None else 0
         self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
-        self.over_fetch = float(facts.get("over_fetch", OVER_FETCH)) if vectors is not None else 0.0
+        self.over_fetch = float(facts.get("over_fetch") or OVER_FETCH) if vectors is not None else 0.0
         self._kept: dict[str, Any] = {}
         size_bytes = self.path.stat().st_size if self.path.is_file() else sys.maxsize
         self._on_gpus = GpuIndex.of(index, size_bytes)
@@ -235,13 +235,16 @@ class IndexFolder:
         """What a search for k neighbours asks of the codes: k, or more where candidates are ranked."""
         return candidates_for(k, over_fetch or self.over_fetch) if self.over_fetch else k
 
-    def candidates(self, queries: Vectors, k: int, *, nprobe: int = 0) -> npt.NDArray[np.int64]:
-        """The rows that `search` ranks on the vectors themselves, in no order.
+    def candidates(
+        self, queries: Vectors, k: int, *, nprobe: int = 0, over_fetch: float = 0
+    ) -> npt.NDArray[np.int64]:
+        """The rows that `search` ranks on the vectors themselves, the nearest by their codes first.
 
         Args:
             queries: As `search` has them.
             k: Neighbours wanted in the end.
             nprobe: Lists searched a query; 0 for the index's own.
+            over_fetch: Candidates a neighbour; 0 for the index's own.
 
         Returns:
             Shape (q, depth(k)), or fewer columns where the index is smaller; -1 for none.
@@ -250,7 +253,7 @@ class IndexFolder:
             DataError: As `search`.
         """
         index, queries = self.faiss_index(), self.checked(queries, k, nprobe)
-        depth = min(self.n, self.depth(k))
+        depth = min(self.n, self.depth(k, over_fetch))
         found: tuple[Any, npt.NDArray[np.int64]] = index.search(
             queries, depth, params=self._parameters(index, nprobe)
         )

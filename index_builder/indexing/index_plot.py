@@ -50,9 +50,10 @@ def index_plot(report: dict[str, Any]) -> str:
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for (x, y), step in zip(points, steps, strict=True):
             chosen = step["nprobe"] == report["nprobe"]
+            candidates = f", over-fetch {step['over_fetch']:g}" if step["over_fetch"] else ""
             parts.append(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5 if chosen else 3}" fill="{colour}">'
-                f"<title>nprobe {step['nprobe']}: {step[name]:g}</title></circle>"
+                f"<title>nprobe {step['nprobe']}{candidates}: {step[name]:g}</title></circle>"
             )
     return "\n".join([*parts, *_legend(), "</svg>\n"])
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from faiss.contrib.ondisk import merge_ondisk
 
+from index_builder.bulk_query import nearest
 from index_builder.indexing.index_file import INDEX_FILE, VECTORS_FILE
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.metadata.metadata_rows import MetadataRows, write_metadata
@@ -49,7 +50,7 @@ def foreign(folder, vectors, kind="Flat", metric=faiss.METRIC_INNER_PRODUCT, par
     return folder
 
 
-def ours(folder, vectors, kind="IVF16,RaBitQfs", *, said=(N, D), sidecar=True):
+def ours(folder, vectors, kind="IVF16,RaBitQfs", *, said=(N, D), sidecar=True, **facts):
     """A folder with manifest, Arrow metadata and exact vectors."""
     stage = Stage.open("index", folder, {}, {})
     index = faiss.index_factory(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
@@ -59,7 +60,8 @@ def ours(folder, vectors, kind="IVF16,RaBitQfs", *, said=(N, D), sidecar=True):
     write_metadata(folder / "metadata" / "0.arrow", pa.table({"id": np.arange(len(vectors)) * 7}))
     if sidecar:
         publish_array(folder / VECTORS_FILE, vectors.astype(np.float16))
-    stage.finish({}, {"n": said[0], "d": said[1], "nprobe": 16, "model": "some model", "demo_models": True})
+    facts |= {"n": said[0], "d": said[1], "nprobe": 16, "model": "some model", "demo_models": True}
+    stage.finish({}, facts)
     return folder
 
 
@@ -179,6 +181,23 @@ def test_coarse_codes_are_ranked_on_the_vectors_beside_them(tmp_path, vectors, q
     assert recall[True] > 0.97
     assert recall[True] > recall[False] + 0.1
     assert similarities.shape == known_similarities.shape
+
+
+def test_as_many_candidates_are_ranked_as_the_index_says_one_by_one_and_in_bulk(tmp_path, vectors, queries):
+    index = IndexFolder.open(ours(tmp_path / "new", vectors, over_fetch=1.5))
+    before = IndexFolder.open(ours(tmp_path / "older", vectors))
+    stored = vectors.astype(np.float16).astype(np.float32)
+
+    for folder, over_fetch, depth in ((index, 1.5, 105), (before, 4, 280), (index, 2, 140)):
+        asked = 0 if over_fetch == folder.over_fetch else over_fetch
+        candidates = folder.candidates(queries, 10, over_fetch=asked)
+        assert candidates.shape == (len(queries), depth)
+        near = (queries[:, None] * stored[candidates]).sum(2)
+        known = np.take_along_axis(candidates, np.argsort(-near, axis=1), axis=1)[:, :10]
+        np.testing.assert_array_equal(folder.search(queries, 10, over_fetch=asked)[1], known)
+        if not asked:
+            together = nearest(folder, queries, 10, columns=())
+            np.testing.assert_array_equal(together["row"].to_numpy().reshape(-1, 10), known)
 
 
 def test_more_neighbours_than_there_are_end_in_row_minus_one(tmp_path, vectors, queries):

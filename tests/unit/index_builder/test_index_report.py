@@ -36,13 +36,13 @@ def vectors():
     return scattered(N, D, middles=50, noise=0.7, seed=3)
 
 
-def recall_by_hand(index, stored, nprobe, k):
+def recall_by_hand(index, stored, nprobe, k, over_fetch=0):
     """Pictures of the pool as queries, each without itself, by plain NumPy."""
     own = np.sort(np.random.default_rng(0).choice(N, size=256, replace=False))
     similarities = stored[own] @ stored[:].T
     similarities[np.arange(256), own] = -2
     exact = np.argsort(-similarities, axis=1)[:, :k]
-    found = index.search(stored[own], 101, nprobe=nprobe)[1]
+    found = index.search(stored[own], 101, nprobe=nprobe, over_fetch=over_fetch)[1]
     lists = [[row for row in rows if row != me][:k] for rows, me in zip(found, own, strict=True)]
     return np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(lists, exact, strict=True)])
 
@@ -82,6 +82,23 @@ def test_vectors_beside_coarse_codes_raise_recall(tmp_path, vectors):
     assert measure(ranked, stored, 0.99).steps[-1].recall_at_100 > 0.99
 
 
+def test_of_lists_and_candidates_the_cheapest_pair_is_chosen_that_is_enough(tmp_path, vectors):
+    index, stored = opened(tmp_path / "index", vectors, "IVF64,RaBitQ", beside=True)
+
+    measured = measure(index, stored, 0.97)
+
+    steps = [step for step in measured.steps if step.recall_at_100 >= 0.97]
+    costs = [step.nprobe * (160 + N / 64) + 55 * np.ceil(step.over_fetch * 160) for step in steps]
+    cheapest = steps[int(np.argmin(costs))]
+    assert (measured.nprobe, measured.over_fetch) == (cheapest.nprobe, cheapest.over_fetch)
+    assert len({step.over_fetch for step in measured.steps}) > 1
+    for step in measured.steps:
+        by_hand = recall_by_hand(index, stored, step.nprobe, 100, step.over_fetch)
+        assert step.recall_at_100 == pytest.approx(by_hand, abs=2e-4)
+    for step in steps:  # with fewer candidates it isn't enough
+        assert recall_by_hand(index, stored, step.nprobe, 100, step.over_fetch * 0.8) < 0.97
+
+
 def test_a_recall_that_codes_do_not_reach_is_told(tmp_path, vectors):
     index, stored = opened(tmp_path / "index", vectors, "IVF16,RaBitQ")
 
@@ -116,7 +133,7 @@ def test_a_handful_of_vectors_is_measured_as_far_as_it_goes(tmp_path, vectors, n
 
 @pytest.mark.parametrize("steps", [0, 1, 9])
 def test_the_plot_is_a_picture_with_a_point_for_each_figure(steps):
-    tried = [Step(2**i, 1 - 0.5 / 2**i, 1 - 0.6 / 2**i, 1_000 / (i + 1), 1.0) for i in range(steps)]
+    tried = [Step(2**i, 4.0, 1 - 0.5 / 2**i, 1 - 0.6 / 2**i, 1_000 / (i + 1), 1.0) for i in range(steps)]
     measured = Measured(tried, max(0, steps - 3), True, 256, 100)
     report = {"key": "IVF<&>", "n": 10**6, "d": 768, "bytes_per_vector": 112.3, "nprobe": measured.nprobe}
 

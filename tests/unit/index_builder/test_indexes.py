@@ -85,6 +85,8 @@ def test_each_kind_finds_its_neighbours_and_their_metadata(
     assert manifest.facts["kind"].startswith(kind)
     report = json.loads((run.index / "index_report.json").read_text())
     assert report["nprobe"] == folder.nprobe == manifest.facts["nprobe"]
+    assert report["over_fetch"] == folder.over_fetch == manifest.facts["over_fetch"]
+    assert (folder.over_fetch > 0) == ("RaBitQ" in kind)
     assert report["search"]["recall_at_100"] >= recall and report["search"]["recall_reached"]
     assert (run.index / "index_report.svg").read_text().startswith("<svg")
     assert not list(run.index.glob(".*")), "what only the building needed is gone"
