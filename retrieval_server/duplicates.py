@@ -9,15 +9,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.pair_products import pairwise_products
 from spine.tables import Vectors
 
 _BLOCK = 256  # rows compared at a time; of what is multiplied twice, half a block a row
 _SCREENED = 256  # dimensions that rule most pairs out
-_SHARE = 0.61  # of the variance, in the directions looked at first
+_SHARE = 0.59  # of the variance, in the directions looked at first
 _MOST_DIRECTIONS = 192  # turning vectors into them costs n * d * as many
-_ROUNDING = 1e-4  # of squared distances; a pair within it is looked at exactly
-_MAX_PAIRS = 80_000  # of a block looked at one by one; with more of them one product is cheaper
+_ROUNDING = 1e-4  # of similarities; a pair within it is looked at exactly
+_PAIRS = 4_096  # looked at one by one in one call, or a block's
+_CROWDED = 8  # of a block's pairs one in so many, from which one product is cheaper
 
 Rows = npt.NDArray[np.int64]
 
@@ -54,8 +55,7 @@ def first_of_component(
 ) -> npt.NDArray[np.int64]:
     """For each row the lowest row that it is connected with, by similarities above `threshold`.
 
-    Of unit vectors |x - y|^2 = 2 - 2 x.y, and its part in any few directions is a lower bound: where that is
-    above 2 - 2 threshold the pair is ruled out. About n * n / 2 * 128 to 256 multiplications; n * n / 2 * d at worst.
+    About n * n / 2 * 128 to 256 multiplications; n * n / 2 * d at worst.
 
     Args:
         vectors: Shape (n, d), rows of L2 norm 1.
@@ -67,81 +67,71 @@ def first_of_component(
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     first = np.arange(len(vectors), dtype=np.int64)
-    for rows, others in _similar_pairs(vectors, threshold, directions):
-        for pairs in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows)) + 1):
-            joined = {int(first[rows[pairs[0]]]), *first[others[pairs]].tolist()}
-            lowest = min(joined)
-            for label in joined - {lowest}:
-                first[first == label] = lowest
+    held: list[tuple[Rows, Rows]] = []
+    for pairs in _maybe_similar(vectors, threshold - _ROUNDING, directions):
+        held.append(pairs)
+        if sum(len(rows) for rows, _ in held) >= _PAIRS:
+            first = _joined(first, vectors, threshold, held)
+            held = []
+    return _joined(first, vectors, threshold, held) if held else first
+
+
+def _joined(first: Rows, vectors: Vectors, threshold: float, held: list[tuple[Rows, Rows]]) -> Rows:
+    """`first` with those of these pairs connected that are similar."""
+    rows, others = (np.concatenate(each) for each in zip(*held, strict=True))
+    apart = first[rows] != first[others]
+    rows, others = rows[apart], others[apart]
+    similar = pairwise_products(vectors, rows, vectors, others) > threshold
+    rows, others = rows[similar], others[similar]
+    while (first[rows] != first[others]).any():
+        lowest = np.arange(len(first))
+        np.minimum.at(lowest, np.maximum(first[rows], first[others]), np.minimum(first[rows], first[others]))
+        first = lowest[first]
     return first
 
 
-def _similar_pairs(
-    vectors: Vectors, threshold: float, directions: Vectors | None
-) -> Iterator[tuple[Rows, Rows]]:
-    """Pairs of rows that are similar above `threshold`, the lower one first and ascending; block by block."""
-    left, right = _screens(vectors, directions)
+def _maybe_similar(vectors: Vectors, least: float, directions: Vectors | None) -> Iterator[tuple[Rows, Rows]]:
+    """Pairs of rows, each once: all whose similarity is `least` or more, and some others; block by block."""
+    seen, n = _seen(vectors, directions), len(vectors)
+    later_rows = np.tri(_BLOCK, k=-1, dtype=np.bool_)  # each pair once, and none with itself
     # One room for all blocks: fresh memory costs as much as the comparison.
-    products = np.empty(_BLOCK * len(vectors), dtype=np.float32)
-    flags = np.empty(_BLOCK * len(vectors), dtype=np.bool_)
-    for start in range(0, len(vectors), _BLOCK):
-        block, later = left[start : start + _BLOCK], right[start:]
-        shape, size = (len(block), len(later)), len(block) * len(later)
-        screened = np.matmul(block, later.T, out=products[:size].reshape(shape))
-        similar = np.greater(screened, threshold - 1 - _ROUNDING, out=flags[:size].reshape(shape))
-        similar[:, :_BLOCK] = np.triu(similar[:, :_BLOCK], k=1)  # each pair once, and none with itself
-        if np.count_nonzero(similar) > _MAX_PAIRS:
-            rows, others = np.flatnonzero(similar.any(axis=1)), np.flatnonzero(similar.any(axis=0))
-            similar[np.ix_(rows, others)] &= vectors[start + rows] @ vectors[start + others].T > threshold
-            rows, others = _places(similar)
-        else:
-            rows, others = _places(similar)
-            near = _products(vectors, start + rows, start + others) > threshold
-            rows, others = rows[near], others[near]
-        if len(rows):
+    products = np.empty(_BLOCK * n, dtype=np.float32)
+    flags = np.empty(_BLOCK * n + 8, dtype=np.bool_)
+    for start in range(0, n, _BLOCK):
+        block, later = seen[start : start + _BLOCK], seen[start:]
+        shape, size = (len(later), len(block)), len(later) * len(block)
+        bounds = np.matmul(later, block.T, out=products[:size].reshape(shape))
+        similar = np.greater_equal(bounds, least, out=flags[:size].reshape(shape))
+        similar[:_BLOCK] &= later_rows[: len(similar), : len(block)]
+        if np.count_nonzero(similar) > size // _CROWDED:
+            exact = np.matmul(vectors[start:], vectors[start : start + _BLOCK].T, out=bounds)
+            similar &= exact >= least
+        flags[size : size + 8] = False
+        places = _places(flags[: -(-size // 8) * 8])
+        if len(places):
+            rows, others = np.divmod(places, len(block))
             yield start + rows, start + others
 
 
-def _places(flags: npt.NDArray[np.bool_]) -> tuple[Rows, Rows]:
-    """Rows and columns of what is true. np.nonzero takes ten times as long."""
-    rows, columns = np.divmod(np.flatnonzero(flags), flags.shape[1])
-    return rows, columns
+def _seen(vectors: Vectors, directions: Vectors | None) -> Vectors:
+    """Vectors of fewer numbers, whose inner products are no lower.
 
-
-def _screens(vectors: Vectors, directions: Vectors | None) -> tuple[Vectors, Vectors]:
-    """Two arrays whose inner product is at least -1/2 of a pair's squared distance."""
+    Of a unit vector some directions are seen, and of the rest its length: two such rests have the highest product
+    where they point the same way.
+    """
     if directions is not None and len(vectors) > _BLOCK:
         seen = vectors @ directions
-        # What is not seen has a length, and two lengths differ by no more than what they are of.
-        lengths = np.einsum("ij,ij->i", vectors, vectors) - np.einsum("ij,ij->i", seen, seen)
-        seen = np.hstack([seen, np.sqrt(np.maximum(lengths, 0))[:, None]])
-    elif vectors.shape[1] > _SCREENED:
-        widest = np.sort(np.argpartition(vectors.var(axis=0), -_SCREENED)[-_SCREENED:])
-        seen = vectors[:, widest]
+    elif vectors.shape[1] > _SCREENED and len(vectors) > _BLOCK:
+        seen = vectors[:, np.sort(np.argpartition(vectors.var(axis=0), -_SCREENED)[-_SCREENED:])]
     else:
-        seen = vectors
-    left = np.empty((len(seen), seen.shape[1] + 2), dtype=np.float32)
-    left[:, :-2] = seen
-    left[:, -2] = np.einsum("ij,ij->i", seen, seen) / -2
-    left[:, -1] = 1
-    right = left.copy()
-    right[:, -2:] = left[:, :-3:-1]
-    return left, right
+        return vectors
+    rests = np.sqrt(np.maximum(1 - np.einsum("ij,ij->i", seen, seen), 0))
+    return np.hstack([seen, rests[:, None]])
 
 
-def _products(vectors: Vectors, rows: Rows, others: Rows) -> Vectors:
-    """The inner product of each pair, `rows` ascending. FAISS takes them where they lie, without gathering."""
-    if not len(rows):
-        return np.empty(0, dtype=np.float32)
-    faiss = load_faiss()
-    some, starts, counts = np.unique(rows, return_index=True, return_counts=True)
-    places = np.arange(len(rows)) - np.repeat(starts, counts)
-    lines = np.repeat(np.arange(len(some)), counts)
-    numbers = np.full((len(some), counts.max()), -1, dtype=np.int64)  # FAISS passes over -1
-    numbers[lines, places] = others
-    products = np.zeros(numbers.shape, dtype=np.float32)
-    left = np.ascontiguousarray(vectors[some])
-    pointers = [faiss.swig_ptr(array) for array in (products, left, vectors, numbers)]
-    faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], len(some), numbers.shape[1])
-    found: Vectors = products[lines, places]
-    return found
+def _places(flags: npt.NDArray[np.bool_]) -> Rows:
+    """Where flags (8m,), most of them false, are true. Eight at a time: one by one it takes as long as the product."""
+    words = np.flatnonzero(flags.view(np.uint64))
+    among = np.flatnonzero(flags.reshape(-1, 8)[words])
+    places: Rows = words[among // 8] * 8 + among % 8
+    return places

@@ -74,6 +74,16 @@ def test_the_widest_directions_are_few_and_change_no_component():
     assert 100 < len(set(expected)) < 1150
 
 
+@pytest.mark.parametrize("apart", [0.3, 0.4, 0.6])
+def test_results_that_nearly_all_resemble_each_other_are_told_apart_exactly(apart):
+    directions = widest_directions([drawn(1500, seed) for seed in (1, 2)])
+    vectors = drawn(1000, seed=4)
+    vectors = apart * vectors + vectors[0]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for seen_first in (directions, None):
+        assert first_of_component(vectors, 0.94, seen_first).tolist() == reference(vectors, 0.94)
+
+
 def test_vectors_that_differ_alike_in_all_directions_are_looked_at_as_they_are():
     even = np.random.default_rng(0).standard_normal((4000, 384)).astype(np.float32)
     assert widest_directions([even / np.linalg.norm(even, axis=1, keepdims=True)]) is None
