@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.matrix_threads import alone, one_faiss_thread
 from spine.tables import Vectors
 
 Numbers = npt.NDArray[np.int64]
@@ -14,7 +16,7 @@ Numbers = npt.NDArray[np.int64]
 PAIRS = 32 * 2**20
 """Pairs of a query and a list that are held at once, 20 bytes each; from so many on the rest wait for another pass."""
 
-_ASSIGNED = 4_096  # queries given their lists at once
+_ASSIGNED = 1_024  # queries given their lists at once, by one thread
 _DISTANCES = 4 * 2**20  # of queries to lists, asked for at once
 
 
@@ -45,6 +47,10 @@ class Wanted:
     """A query takes further lists until so many passing rows are in them, or no list is left."""
 
 
+_Part = tuple[Numbers, Numbers, npt.NDArray[np.float32], Numbers]
+"""Of some queries: query, list and middle of each pair, and how many lists each query took."""
+
+
 def pair_up(ivf: Any, order: Numbers, queries: Vectors, nprobe: int, wanted: Wanted | None) -> Pairs:
     """Give each query its nprobe nearest lists, as FAISS's search does, and with `wanted` as many more as it takes.
 
@@ -57,20 +63,17 @@ def pair_up(ivf: Any, order: Numbers, queries: Vectors, nprobe: int, wanted: Wan
         nprobe: Lists a query, at most as many as there are.
         wanted: What passes; None for everything.
     """
-    found, start, held = [], 0, 0
-    while start < len(queries) and held < PAIRS:
-        block = queries[start : start + _ASSIGNED]
-        if wanted is None:
-            middles, numbers = ivf.quantizer.search(block, nprobe)
-            asking = np.repeat(np.arange(start, start + len(block)), nprobe)
-            there = np.flatnonzero(numbers.ravel() >= 0)  # a graph as coarse quantiser may find fewer
-            lists = np.full(len(block), nprobe)
-            found.append((asking[there], numbers.ravel()[there], middles.ravel()[there], lists))
-        else:
-            block = block[: max(1, _DISTANCES // nprobe)]
+    if wanted is None:
+        most = -(-PAIRS // (_ASSIGNED * nprobe)) * _ASSIGNED
+        found = _nearest(ivf, queries[:most], nprobe)
+    else:
+        found, start, held = [], 0, 0
+        step = min(_ASSIGNED, max(1, _DISTANCES // nprobe))
+        while start < len(queries) and held < PAIRS:
+            block = queries[start : start + step]
             found.append(_as_many_as_it_takes(ivf, block, start, nprobe, wanted))
-        start += len(block)
-        held += len(found[-1][0])
+            start += len(block)
+            held += len(found[-1][0])
     empty = (np.empty(0, dtype=np.int64),) * 2 + (np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64))
     asking, numbers, middles, lists = (np.concatenate(each) for each in zip(*(found or [empty]), strict=True))
     position = np.empty(len(order), dtype=np.int32)
@@ -81,9 +84,26 @@ def pair_up(ivf: Any, order: Numbers, queries: Vectors, nprobe: int, wanted: Wan
     return Pairs(numbers[starts], np.append(starts, len(numbers)), asking[by_list], middles[by_list], lists)
 
 
-def _as_many_as_it_takes(
-    ivf: Any, queries: Vectors, first: int, nprobe: int, wanted: Wanted
-) -> tuple[Numbers, Numbers, npt.NDArray[np.float32], Numbers]:
+def _nearest(ivf: Any, queries: Vectors, nprobe: int) -> list[_Part]:
+    """Each query's nprobe nearest lists, by as many threads as FAISS has.
+
+    A block is multiplied by one thread, so that similarities have the same bits however many there are.
+    """
+
+    def assign(start: int) -> _Part:
+        middles, numbers = ivf.quantizer.search(queries[start : start + _ASSIGNED], nprobe)
+        asking = np.repeat(np.arange(start, start + len(numbers)), nprobe)
+        there = np.flatnonzero(numbers.ravel() >= 0)  # a graph as coarse quantiser may find fewer
+        lists = np.full(len(numbers), nprobe)
+        return asking[there], numbers.ravel()[there], middles.ravel()[there], lists
+
+    starts = iter(range(0, len(queries), _ASSIGNED))
+    threads = load_faiss().omp_get_max_threads()
+    with one_faiss_thread():  # where there is but one, it is this
+        return list(mapped_in_order(assign, starts, threads, alone))
+
+
+def _as_many_as_it_takes(ivf: Any, queries: Vectors, first: int, nprobe: int, wanted: Wanted) -> _Part:
     """Query, list and middle of each pair, and how many lists each query took."""
     nlist = len(wanted.passing)
     lists = np.zeros(len(queries), dtype=np.int64)

@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from index_builder.lists.best_k import BestK, Similarities
+from index_builder.lists.best_k import BestK, Offer, Similarities
 from index_builder.lists.inverted_lists import InvertedList, InvertedLists
 from index_builder.lists.kept_arrays import KeptArrays, search_key
 from index_builder.lists.list_codes import ListDecoder, list_decoder
 from index_builder.lists.list_pairs import Numbers, Pairs, Wanted, pair_up
 from index_builder.lists.list_screen import SCREENED_FROM, Screen
-from index_builder.lists.list_tiles import Scored, Tile, TileScorer
+from index_builder.lists.list_tiles import Tile, TileScorer
 from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.row_mask import RowMask
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.integer_products import has_fast_integers
-from index_builder.numerics.matrix_threads import one_faiss_thread, one_matrix_thread, one_torch_thread
+from index_builder.numerics.matrix_threads import alone, one_faiss_thread, one_matrix_thread, one_torch_thread
 from spine.progress import SILENT, Progress
 from spine.tables import Vectors
 
@@ -183,10 +183,13 @@ class ListPass:
                     for tile in share
                 ]
 
-        def score(share: list[_Bounded]) -> list[Scored]:
+        def score(share: list[_Bounded]) -> list[tuple[list[Offer], bool]]:
             if scorer.is_light(share[0][0]):
-                return scorer.score_together([tile for tile, _ in share])
-            return [scorer.score(tile, least) for tile, least in share]
+                found = scorer.score_together([tile for tile, _ in share])
+            else:
+                found = [scorer.score(tile, least) for tile, least in share]
+            # Laid out here: the one thread that fills the heaps has enough to do.
+            return [(scored.offers(first), scored.tile.last) for scored in found]
 
         threads = load_faiss().omp_get_max_threads()
         with ExitStack() as stack:
@@ -194,11 +197,12 @@ class ListPass:
                 stack.enter_context(one_torch_thread())
             if best.k <= _SMALL_HEAP:
                 stack.enter_context(one_faiss_thread())
-            prepare = partial(_alone, screen is not None)
+            prepare = partial(alone, with_torch=screen is not None)
             for share in mapped_in_order(score, with_bounds(), threads, prepare):
-                for scored in share:
-                    scored.offer(best, first)
-                    if scored.tile.last:
+                for offers, ends in share:
+                    for offer in offers:
+                        best.add(offer)
+                    if ends:
                         progress.advance(1)
 
     def _worth_screening(self, pairs: Pairs) -> bool:
@@ -293,15 +297,6 @@ def _restored(best: BestK, kept: KeptArrays | None, start: int, segments: int) -
         return 0
     best.restore(reached["values"], reached["labels"])
     return int(done) if query == start else segments
-
-
-def _alone(with_torch: bool) -> None:
-    """What a thread of ours calls works in that thread alone, with no team that others' teams are in the way of."""
-    load_faiss().omp_set_num_threads(1)
-    if with_torch:
-        import torch
-
-        torch.set_num_threads(1)
 
 
 def _shares(tiles: Iterator[Tile], is_light: Callable[[Tile], bool]) -> Iterator[list[Tile]]:

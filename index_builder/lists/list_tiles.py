@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.lists.best_k import BestK, Similarities
+from index_builder.lists.best_k import Offer, Similarities
 from index_builder.lists.exact_ranking import inner_products, pair_products
 from index_builder.lists.inverted_lists import Codes
 from index_builder.lists.list_codes import ListDecoder
@@ -51,11 +51,15 @@ class Scored:
     single: Similarities
     """Its score, shape (p,)."""
 
-    def offer(self, best: BestK, first: int) -> None:
-        """Offer them; `first` is the number that query 0 of the tile's has in `best`."""
+    def offers(self, first: int) -> list[Offer]:
+        """The same for the heaps; `first` is the number that query 0 of the tile's has there."""
+        found = []
         if len(self.all_of):
-            best.add(self.all_of + first, self.scores, self.tile.rows)
-        best.add_pairs(self.tile.queries + first, self.asking, self.single, self.tile.rows[self.places])
+            found.append(Offer.of_all(self.all_of + first, self.scores, self.tile.rows))
+        if len(self.asking):
+            queries, rows = self.tile.queries + first, self.tile.rows[self.places]
+            found.append(Offer.of_pairs(queries, self.asking, self.single, rows))
+        return found
 
 
 class TileScorer:

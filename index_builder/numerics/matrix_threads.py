@@ -72,6 +72,15 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def alone(*, with_torch: bool = False) -> None:
+    """What this thread calls works in it alone from now on, with no team that others' teams are in the way of."""
+    load_faiss().omp_set_num_threads(1)
+    if with_torch:
+        import torch
+
+        torch.set_num_threads(1)
+
+
 @cache
 def _openblas() -> tuple[Any, Any] | None:
     """The functions that tell and set the threads of the OpenBLAS in NumPy's wheel."""

@@ -365,8 +365,8 @@ def test_with_a_predicate_each_query_goes_on_until_k_rows_pass(
     graph = kind == "IVF24_HNSW8,SQ8"
     for depth in np.unique(lists):
         some = lists == depth
-        if graph and depth > nprobe:
-            continue  # FAISS's graph and ours may name other lists the nearest
+        if graph and (depth > nprobe or depth == NLIST):
+            continue  # FAISS's graph may name other lists the nearest than ours, or not find all of them
         known = by_faiss(index, queries[some], k, int(depth), mask)
         assert_same((found[0][some], found[1][some]), known, 1e-5)
 
