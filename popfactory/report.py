@@ -16,7 +16,8 @@ from curation.revisions import newest, published
 from popfactory.pipeline import Outcome
 from spine.config import load_config, uses_demo_models
 from spine.errors import DataError
-from spine.jobs import Job, list_jobs
+from spine.jobs import list_jobs
+from spine.journals import Job
 from spine.lists import BlockLists
 from spine.run import SIDE_FOLDERS, STAGES, Run
 from spine.stage import MANIFEST, find_manifest, read_manifest, verify

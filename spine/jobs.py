@@ -17,73 +17,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from spine.errors import DataError
+from spine.journals import Job, JournalReader, journal_path
 from spine.run import Run
 
 _JOB_VARIABLE = "POPFACTORY_JOB"
 _WRITE_EVERY_S = 0.5
-_LINES_KEPT = 50
-_POINTS_KEPT = 256
 _BEGINS_S = 60.0  # a process that has told its journal nothing by then never started
-
-
-@dataclass(slots=True)
-class Job:
-    """What a journal tells."""
-
-    job_id: str
-    command: list[str] = field(default_factory=list)
-    """As typed after `popfactory`."""
-    pid: int = 0
-    process_start: str = ""
-    """Tells the process from a later one with the same number."""
-    state: str = "queued"
-    """queued, running, done, failed, cancelled or lost."""
-    stage: str = ""
-    total: int | None = None
-    done: int = 0
-    unit: str = ""
-    failures: dict[str, int] = field(default_factory=dict)
-    started: float = 0.0
-    """Seconds since 1970, as all times here."""
-    ended: float | None = None
-    points: list[tuple[float, int]] = field(default_factory=list)
-    """Of this stage: when how much was done, the first when the job began it; of a long one every so many."""
-    updated: float = 0.0
-    message: str = ""
-    """Why it failed."""
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES_KEPT))
-
-    @property
-    def rate(self) -> float | None:
-        """Units a second in this stage, but for the first quarter of its time in this job; None before the first.
-
-        So what a start costs has no part in it: nor does what was done first, where there is more. It is counted from
-        the last word within that quarter, not from the next one: of a short time, words are few and far between.
-        """
-        if len(self.points) < 2:
-            return None
-        (began, _), *later, (now, done) = self.points
-        early = [point for point in later[1:] if point[0] <= began + (now - began) / 4]
-        since, before = early[-1] if early else (later or self.points)[0]
-        return (done - before) / (now - since) if done > before and now > since else None
-
-    @property
-    def eta_s(self) -> float | None:
-        """Seconds left in this stage at this rate; None where it can't be known."""
-        rate = self.rate
-        return (
-            (self.total - self.done) / rate
-            if rate and self.total is not None and self.state == "running"
-            else None
-        )
 
 
 class Journal:
@@ -98,7 +43,7 @@ class Journal:
         """
         self.job_id = os.environ.pop(_JOB_VARIABLE, "") or new_job_id()
         run.jobs.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = _journal_path(run, self.job_id).open("a", encoding="utf-8")
+        self._file: IO[str] = journal_path(run, self.job_id).open("a", encoding="utf-8")
         self._pending, self._failures, self._written = 0, dict[str, int](), 0.0
         pid = os.getpid()
         self._write(event="started", command=list(command), pid=pid, process_start=_process_start(pid))
@@ -161,7 +106,7 @@ def start_job(run: Run, arguments: Sequence[str], job_id: str | None = None) -> 
     job_id = job_id or new_job_id()
     run.jobs.mkdir(parents=True, exist_ok=True)
     entry = {"time": time.time(), "event": "queued", "command": list(arguments)}
-    _journal_path(run, job_id).write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    journal_path(run, job_id).write_text(json.dumps(entry) + "\n", encoding="utf-8")
     with (run.jobs / f"{job_id}.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "popfactory", *arguments],
@@ -216,30 +161,51 @@ def read_job(run: Run, job_id: str) -> Job:
     Raises:
         DataError: There is no such job.
     """
-    path = _journal_path(run, job_id)
-    job = Job(job_id=job_id)
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                with contextlib.suppress(ValueError):  # the last line of a killed process may be half
-                    _apply(job, json.loads(line))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such job; `popfactory status {run.folder}` lists those there are"
-        ) from None
-    child = _children.get(job_id)
-    if child is not None and child.poll() is not None:
-        del _children[job_id]
-    if job.state == "running" and _process_start(job.pid) != job.process_start:
-        job.state, job.message = "lost", "its process ended without a last word; run it again and it goes on"
-    if job.state == "queued" and child is not None and child.returncode is not None:
-        ended = {"time": time.time(), "event": "ended", "state": "failed", "message": _log_end(run, job_id)}
-        with path.open("a", encoding="utf-8") as file:  # it could not tell so itself
-            file.write(json.dumps(ended) + "\n")
-        _apply(job, ended)
-    if job.state == "queued" and child is None and time.time() - job.updated > _BEGINS_S:
-        job.state, job.message = "lost", "its process never began; start it again"
-    return job
+    return JobReader(run, job_id).read()
+
+
+class JobReader:
+    """One job, looked at again and again: its journal is read on from where the last look ended."""
+
+    def __init__(self, run: Run, job_id: str) -> None:
+        """Args: run, job_id: Whose; that there is such a job, reading finds out."""
+        self._run, self._job_id, self._path = run, job_id, journal_path(run, job_id)
+        self._journal = JournalReader(self._path)
+
+    @property
+    def stages(self) -> list[Job]:
+        """The job as it left each of its stages, and in the one it is in; in order. As `read` found them last."""
+        return self._journal.stages
+
+    def read(self) -> Job:
+        """The job by now; lost where its process is gone without a last word.
+
+        Raises:
+            DataError: There is no such job.
+        """
+        try:
+            job = self._journal.read()
+        except FileNotFoundError:
+            raise DataError(
+                f"{self._path}: no such job; `popfactory status {self._run.folder}` lists those there are"
+            ) from None
+        child = _children.get(self._job_id)
+        if child is not None and child.poll() is not None:
+            _children.pop(self._job_id, None)
+        if job.state == "running" and _process_start(job.pid) != job.process_start:
+            job.state, job.message = (
+                "lost",
+                "its process ended without a last word; run it again and it goes on",
+            )
+        if job.state == "queued" and child is not None and child.returncode is not None:
+            said = _log_end(self._run, self._job_id)
+            ended = {"time": time.time(), "event": "ended", "state": "failed", "message": said}
+            with self._path.open("a", encoding="utf-8") as file:  # it could not tell so itself
+                file.write(json.dumps(ended) + "\n")
+            job = self._journal.read()
+        if job.state == "queued" and child is None and time.time() - job.updated > _BEGINS_S:
+            job.state, job.message = "lost", "its process never began; start it again"
+        return job
 
 
 def past_stages(run: Run, stage: str) -> list[Job]:
@@ -249,46 +215,10 @@ def past_stages(run: Run, stage: str) -> list[Job]:
     """
     left: list[Job] = []
     for path in sorted(run.jobs.glob("*.jsonl")):
-        job = Job(job_id=path.stem)
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # the last line of a killed process may be half
-                entry = json.loads(line)
-                if job.stage == stage and entry["event"] in ("stage", "ended"):
-                    left.append(replace(job, lines=deque(job.lines), failures=dict(job.failures)))
-                _apply(job, entry)
+        journal = JournalReader(path)
+        ended = journal.read().ended is not None
+        left += [job for job in (journal.stages if ended else journal.stages[:-1]) if job.stage == stage]
     return sorted(left, key=lambda job: job.started)  # ids of one second sort by chance
-
-
-def stages_of(run: Run, job_id: str) -> list[Job]:
-    """What a job's journal told when it left each of its stages, and of the one it is in; in order."""
-    stages: list[Job] = []
-    for job, event in _replayed(run, job_id):
-        if event == "stage" or not stages:
-            stages.append(job)
-        else:
-            stages[-1] = job
-    return [job for job in stages if job.stage]
-
-
-def progress_of(run: Run, job_id: str) -> list[tuple[float, int]]:
-    """When how much of its newest stage was done: seconds since 1970 and units, in order."""
-    points: list[tuple[float, int]] = []
-    for job, event in _replayed(run, job_id):
-        if event == "stage":
-            points = []
-        if job.stage:
-            points.append((job.updated, job.done))
-    return points
-
-
-def _replayed(run: Run, job_id: str) -> Iterator[tuple[Job, str]]:
-    """The job after each entry of its journal, with the entry's event."""
-    job = Job(job_id=job_id)
-    for line in _journal_path(run, job_id).read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # the last line of a killed process may be half
-            entry = json.loads(line)
-            _apply(job, entry)
-            yield replace(job, lines=deque(job.lines), failures=dict(job.failures)), entry["event"]
 
 
 def cancel_job(run: Run, job_id: str) -> None:
@@ -320,38 +250,6 @@ def sole_worker(run: Run) -> Iterator[None]:
             who = f"job {busy.job_id} (popfactory {' '.join(busy.command)})" if busy else "another process"
             raise DataError(f"{run.folder}: {who} is at work here; wait for it, or cancel it") from None
         yield
-
-
-def _journal_path(run: Run, job_id: str) -> Path:
-    if not job_id or not all(sign.isalnum() or sign == "-" for sign in job_id):
-        raise DataError(f"{job_id!r} is no job id")
-    return run.jobs / f"{job_id}.jsonl"
-
-
-def _apply(job: Job, entry: dict[str, Any]) -> None:
-    job.updated = entry["time"]
-    match entry["event"]:
-        case "queued":
-            job.command, job.started = entry["command"], entry["time"]
-        case "started":
-            job.command, job.state = entry["command"], "running"
-            job.pid, job.process_start = entry["pid"], entry["process_start"]
-            job.started = job.started or entry["time"]
-        case "stage":
-            job.stage, job.total, job.unit = entry["stage"], entry["total"], entry["unit"]
-            job.done, job.failures = entry["done"], {}
-            job.points = [(entry["time"], job.done)]
-        case "advance":
-            job.done += entry["units"]
-            job.points.append((entry["time"], job.done))
-            if len(job.points) > _POINTS_KEPT:
-                job.points = job.points[::2]  # an odd number: the first and the last stay
-            for reason, count in entry["failures"].items():
-                job.failures[reason] = job.failures.get(reason, 0) + count
-        case "line":
-            job.lines.append(entry["line"])
-        case "ended":
-            job.state, job.message, job.ended = entry["state"], entry["message"], entry["time"]
 
 
 def _process_start(pid: int) -> str:

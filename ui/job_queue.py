@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spine.errors import DataError
-from spine.jobs import Job, list_jobs, new_job_id, read_job, start_job
+from spine.filters import FILTERS, RULES
+from spine.jobs import JobReader, list_jobs, new_job_id, start_job
+from spine.journals import Job
 from spine.publish import publish_bytes
 from spine.run import Run
 from ui.start_form import MEANINGS, words_of
@@ -111,13 +113,16 @@ class JobQueue:
             self._follower.start()
 
     def _go_on(self) -> None:
+        looked_at: tuple[str, JobReader] | None = None
         while not self._closing.wait(_LOOK_EVERY_S):
             with self._locked():
                 sequence = self._read()
                 if sequence is None:
                     return
+                if looked_at is None or looked_at[0] != sequence.after:
+                    looked_at = sequence.after, JobReader(self._run, sequence.after)
                 try:
-                    job = read_job(self._run, sequence.after)
+                    job = looked_at[1].read()
                 except DataError:  # the board ended between choosing its id and starting it
                     self._start(sequence)
                     continue
@@ -167,11 +172,13 @@ def is_active(job: Job) -> bool:
 
 
 class JobList:
-    """The run's jobs, newest first; the journals of ended ones are read once. Used from several threads."""
+    """The run's jobs, newest first; of each journal only what is new is read. Used from several threads."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._ended: dict[str, Job] = {}
+        self._readers: dict[str, JobReader] = {}
+        self._lock = threading.Lock()
 
     def total(self) -> int:
         """How many jobs there are."""
@@ -179,14 +186,38 @@ class JobList:
 
     def newest(self, count: int) -> list[Job]:
         """The newest jobs."""
-        jobs = []
         # By id, which begins with the second it was made in: the order among those of one second comes below.
-        for path in sorted(self._run.jobs.glob("*.jsonl"), reverse=True)[: count + 10]:
-            job = self._ended.get(path.stem) or read_job(self._run, path.stem)
-            if job.ended is not None:
-                self._ended[path.stem] = job
-            jobs.append(job)
+        paths = sorted(self._run.jobs.glob("*.jsonl"), reverse=True)[: count + 10]
+        jobs = [self._ended.get(path.stem) or self.read(path.stem) for path in paths]
         return sorted(jobs, key=lambda job: (job.started, job.job_id), reverse=True)[:count]
+
+    def read(self, job_id: str) -> Job:
+        """One job.
+
+        Raises:
+            DataError: There is no such job.
+        """
+        with self._lock:
+            return self._looked_at(job_id)[0]
+
+    def stages(self, job_id: str) -> list[Job]:
+        """A job as it left each of its stages, and in the one it is in; in order.
+
+        Raises:
+            DataError: There is no such job.
+        """
+        with self._lock:
+            return self._looked_at(job_id)[1].stages
+
+    def _looked_at(self, job_id: str) -> tuple[Job, JobReader]:
+        reader = self._readers.get(job_id) or JobReader(self._run, job_id)
+        job = reader.read()
+        if job.ended is None:
+            self._readers[job_id] = reader
+        else:
+            self._ended[job_id] = job
+            self._readers.pop(job_id, None)
+        return job, reader
 
 
 def job_row(job: Job) -> dict[str, Any]:
@@ -200,6 +231,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "done": job.done,
         "unit": job.unit,
         "failures": job.failures,
+        "meanings": {reason: RULES[reason] for reason in job.failures if reason in FILTERS},
         "started": job.started,
         "ended": job.ended,
         "updated": job.updated,

@@ -9,8 +9,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from spine.errors import DataError
-from spine.filters import FILTERS, RULES
-from spine.jobs import cancel_job, progress_of, read_job, stages_of
+from spine.jobs import cancel_job
+from spine.journals import progress_of
 from ui.desk import Desk
 from ui.failures import examples
 from ui.job_queue import job_row
@@ -21,7 +21,7 @@ from ui.start_form import MEANINGS, OPTIONS
 
 _JOBS_SHOWN = 100
 _MOST_JOBS = 10_000
-_POINTS_SHOWN = 200
+_POINTS_SHOWN = 256
 
 
 def _add_routes(app: FastAPI, desk: Desk) -> None:
@@ -50,19 +50,24 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
     def job(job_id: str) -> JSONResponse:
         return fresh(_story(desk, job_id))
 
+    @app.get("/api/jobs/{job_id}/points")
+    def points(job_id: str, since: float, until: float) -> JSONResponse:
+        desk.job_list.read(job_id)
+        return fresh({"points": _spread(progress_of(desk.run, job_id, since, until))})
+
     @app.get("/api/jobs/{job_id}/examples")
     def failed(job_id: str, stage: str, reason: str) -> JSONResponse:
-        read_job(desk.run, job_id)
+        desk.job_list.read(job_id)
         return fresh({"examples": examples(desk.run, stage, reason)})
 
     @app.get("/api/jobs/{job_id}/samples")
     def newest(job_id: str) -> JSONResponse:
-        stage = read_job(desk.run, job_id).stage
+        stage = desk.job_list.read(job_id).stage
         return fresh({"stage": stage, "samples": samples(desk.run, desk.gallery, stage)})
 
     @app.post("/api/jobs/{job_id}/again")
     def again(job_id: str) -> JSONResponse:
-        command, *rest = read_job(desk.run, job_id).command
+        command, *rest = desk.job_list.read(job_id).command
         if command not in MEANINGS:
             raise DataError(f"`popfactory {command}` is not started from here; type it in a terminal")
         # The run folder stands among the arguments as it was typed; it is put in anew.
@@ -77,17 +82,19 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
 
 
 def _story(desk: Desk, job_id: str) -> dict[str, Any]:
-    points = progress_of(desk.run, job_id)
-    every = max(1, len(points) // _POINTS_SHOWN)
+    stages = desk.job_list.stages(job_id)
     return {
         "stages": [
-            asdict(stage)
-            | {"lines": [], "points": [], "rate": stage.rate, "began": stage.points[0][0]}
-            | {"meanings": {name: RULES[name] for name in stage.failures if name in FILTERS}}
-            for stage in stages_of(desk.run, job_id)
+            job_row(stage) | {"lines": [], "took": stage.updated - stage.points[0][0]} for stage in stages
         ],
-        "points": [*points[:-1:every], *points[-1:]],
+        "points": stages[-1].points if stages else [],
     }
+
+
+def _spread(points: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """So many of them, the first and the last among them."""
+    every = max(1, len(points) // _POINTS_SHOWN)
+    return [*points[:-1:every], *points[-1:]]
 
 
 def _names_run(desk: Desk, argument: str) -> bool:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import shutil
@@ -10,17 +11,17 @@ import pytest
 
 from spine.errors import DataError
 from spine.jobs import (
+    JobReader,
     Journal,
     answer_of,
     cancel_job,
     list_jobs,
     new_job_id,
-    progress_of,
     read_job,
     sole_worker,
-    stages_of,
     start_job,
 )
+from spine.journals import progress_of
 from spine.run import Run
 
 
@@ -224,10 +225,45 @@ def test_a_journal_tells_each_stage_and_how_the_newest_went_on(tmp_path):
     journal.advance(2)
     journal.close("done")
 
-    stages = stages_of(run, journal.job_id)
-
-    assert [(job.stage, job.done, job.total, job.failures) for job in stages] == [
+    reader = JobReader(run, journal.job_id)
+    assert reader.read().state == "done"
+    assert [(job.stage, job.done, job.total, job.failures) for job in reader.stages] == [
         ("fetch", 4, 10, {"timeout": 1}),
         ("score", 3, 3, {}),
     ]
     assert [done for _, done in progress_of(run, journal.job_id)] == [1, 3, 3]
+    begun = progress_of(run, journal.job_id)[0][0]
+    assert [done for _, done in progress_of(run, journal.job_id, until=begun)] == [1]
+
+
+def test_a_journal_is_read_on_from_where_the_last_look_ended(tmp_path):
+    run = Run(tmp_path)
+    journal = Journal(run, ["fetch", "runs/a"])
+    journal.begin("fetch", 10, "pictures")
+    path = run.jobs / f"{journal.job_id}.jsonl"
+    reader = JobReader(run, journal.job_id)
+    assert (reader.read().stage, reader.read().done) == ("fetch", 0)
+    seen = path.read_bytes()
+    path.write_bytes(b"x" * len(seen))  # what was read is not read again
+
+    entry = json.dumps({"time": time.time(), "event": "advance", "units": 4, "failures": {"timeout": 1}})
+    with path.open("a") as file:
+        file.write(entry[:20])
+        file.flush()
+        assert reader.read().done == 0
+        file.write(entry[20:] + "\n")
+    job = reader.read()
+    assert (job.done, job.failures) == (4, {"timeout": 1}) and reader.read() == job
+
+    path.write_bytes(path.read_bytes().replace(b"x" * len(seen), seen))
+    assert JobReader(run, journal.job_id).read() == job
+
+
+def test_the_points_of_a_long_stage_are_spread_over_its_time(tmp_path):
+    n = 20_000
+    job = _written(Run(tmp_path), "a-1", [(at / 2, 1) for at in range(1, n + 1)])
+
+    times = [time - 1000 for time, _ in job.points]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert times[0] == 0 and job.points[-1] == (1000 + n / 2, 100 + n)
+    assert 100 <= len(times) <= 256 and max(gaps) < 4 * n / 2 / 128
