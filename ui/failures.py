@@ -9,15 +9,16 @@ from curation.passed_over import STATUS
 from spine.places import shown_place
 from spine.run import Run, part_paths
 from spine.table_files import read_table
-from spine.tables import CAPTIONS, IMAGES, STATUSES
+from spine.tables import CAPTIONS, IMAGES, LINKS, STATUSES
 
 _TABLES = {
     "embed concepts": ("concepts/statuses", STATUSES, ("input", "message")),
     "embed pool": ("pool/statuses", STATUSES, ("input", "message")),
     "fetch": ("images", IMAGES, ("id", "url", "message")),
+    "links": ("links", LINKS, ("id", "url", "message")),
     "caption": ("captions", CAPTIONS, ("id", "message")),
 }
-_STATES = pa.array(["failed", STATUS])
+_STATES = pa.array(["failed", "changed", STATUS])
 _PARTS_READ = 50
 
 
@@ -40,9 +41,9 @@ def examples(run: Run, stage: str, reason: str, count: int = 5) -> list[dict[str
     found: list[dict[str, Any]] = []
     for path in reversed(part_paths(run.folder / folder)[-_PARTS_READ:]):
         table = read_table(path, pa.schema([schema.field(name) for name in wanted]))
-        failed = table.filter(
-            pc.and_(pc.is_in(table.column("status"), _STATES), pc.equal(table.column("reason"), reason))
-        )
+        # What changed is its own reason: links counts it among the lost, and it did not fail.
+        named = pc.coalesce(table.column("reason"), table.column("status"))
+        failed = table.filter(pc.and_(pc.is_in(table.column("status"), _STATES), pc.equal(named, reason)))
         found += failed.slice(0, count - len(found)).select(list(columns)).to_pylist()
         if len(found) >= count:
             break

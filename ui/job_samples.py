@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.links import STATUSES
 from spine.run import Run, part_paths
 from spine.table_files import read_table
-from spine.tables import CAPTIONS, IMAGES, METADATA, NEIGHBOURS
+from spine.tables import CAPTIONS, IMAGES, LINKS, METADATA, NEIGHBOURS
 from ui.board import BLOCKED
 from ui.gallery import Gallery
 
@@ -60,7 +61,7 @@ def _embedded(folder: str) -> Callable[[Run, int], Said]:
 
 def _found(run: Run, count: int) -> Said:
     return [
-        (row, f"centroid {row['centroid_id']}, #{row['rank'] + 1}, similarity {row['similarity']:.2f}")
+        (row, f"centroid {row['centroid_id']}, rank {row['rank']}, similarity {row['similarity']:.2f}")
         for row in _last(part_paths(run.neighbours), NEIGHBOURS, count)
     ]
 
@@ -74,6 +75,13 @@ def _fetched(run: Run, count: int) -> Said:
             f"{row['width']} × {row['height']} px, {row['format'] or 'picture'}",
         )
         for row in rows
+    ]
+
+
+def _asked_again(run: Run, count: int) -> Said:
+    rows = _last(part_paths(run.links), _narrowed(LINKS, ("id", "url", "status")), count)
+    return [
+        ({"id": row["id"], "url": row["url"]}, f"{row['status']}: {STATUSES[row['status']]}") for row in rows
     ]
 
 
@@ -120,6 +128,7 @@ _NEWEST: dict[str, Callable[[Run, int], Said]] = {
     "retrieve": _found,
     "search": _found,
     "fetch": _fetched,
+    "links": _asked_again,
     "score": _scored,
     "caption": _captioned,
 }

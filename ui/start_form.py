@@ -25,6 +25,7 @@ MEANINGS = {
     "index": "Build the index over the pool's embeddings",
     "retrieve": "Find the neighbours of every centroid",
     "fetch": "Bring in their pictures",
+    "links": "Ask the addresses of downloads again: alive, changed or gone",
     "score": "Score what was brought in, and group near-duplicates",
     "select": "Decide on every candidate: filters, people, duplicates, quota",
     "caption": "Describe the selected pictures",
@@ -42,6 +43,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("--full-size", "With two-step fetch: the full size of what is selected."),
         _FORCE,
     ),
+    "links": (),
     "score": (
         Option("--pool", "Score all of the pool's embeddings, before anything is fetched."),
         _FORCE,

@@ -2,7 +2,7 @@ import pyarrow as pa
 
 from spine.publish import publish_table
 from spine.run import part_path
-from spine.tables import STATUSES
+from spine.tables import LINKS, STATUSES
 from tests.unit.ui.planted import DEPTH, EACH, pass_over, plant
 from ui.failures import examples
 
@@ -41,3 +41,17 @@ def test_examples_of_inputs_that_could_not_be_embedded_name_them_without_folders
 
     assert [row["what"] for row in found] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
     assert found[0]["message"] == "0.jpg: it ends early"
+
+
+def test_examples_of_links_are_the_addresses_that_died_or_changed(tmp_path):
+    run = plant(tmp_path / "run").run
+    given = ["alive", "changed", "alike", "failed", "changed"]
+    rows = [
+        {"id": number, "url": f"http://pool.test/{number}.jpg", "status": status, "message": "told"}
+        | {"reason": "not_found" if status == "failed" else None}
+        for number, status in enumerate(given)
+    ]
+    publish_table(part_path(run.links, 0), pa.Table.from_pylist(rows, schema=LINKS))
+
+    assert [row["what"] for row in examples(run, "links", "changed")] == ["1", "4"]
+    assert [row["url"] for row in examples(run, "links", "not_found")] == ["http://pool.test/3.jpg"]
