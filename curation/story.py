@@ -58,6 +58,14 @@ def why(run: Run, picture_id: int, *, places: bool = True) -> list[str]:
     Raises:
         DataError: No table of the run has this id.
     """
+    # Labels and texts are others': signs that steer a terminal, or turn what is written behind them, are spelled out.
+    return [
+        "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+        for line in _lines(run, picture_id, places)
+    ]
+
+
+def _lines(run: Run, picture_id: int, places: bool) -> list[str]:
     config = load_config(run.config)
     neighbours = _rows(part_paths(run.neighbours), NEIGHBOURS, picture_id)
     source = neighbours[0] if neighbours else _in_pool(run, picture_id)

@@ -60,7 +60,12 @@ export const openDialog = (label, ...children) => {
 
 // ------------------------------------------------------------------ how values are written
 
-export const clip = (text, length) => (text && text.length > length ? `${text.slice(0, length)}…` : text || "");
+/* Signs that turn the direction of what follows, beyond the text they came in: they are not shown. */
+const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
+export const clip = (text, length) => {
+  const shown = (text || "").replace(TURNING, "");
+  return shown.length > length ? `${shown.slice(0, length)}…` : shown;
+};
 const grouped = new Intl.NumberFormat("en"); // made once: toLocaleString makes one each time
 export const count = (number) => grouped.format(number);
 export const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
