@@ -124,7 +124,7 @@ def test_the_causes_of_every_stage_are_told_with_examples_and_what_failed_can_be
         for table in tables.all()
     }
     assert told == {"embed pool": ["2", "1"], "fetch": ["7"]}
-    expect(page.get_by_role("button", name="Retry what failed")).to_be_enabled()
+    expect(page.get_by_role("button", name="Retry the 7 that failed")).to_be_enabled()
     page.locator('.pf-failures[data-stage="embed pool"]').get_by_role("button", name="truncated").click()
     expect(page.locator(".pf-examples li").first).to_contain_text("truncated")
     assert str(run.folder.parent) not in page.locator(".pf-examples").inner_text()
@@ -227,7 +227,7 @@ def test_what_failed_is_asked_again_from_the_page_and_nothing_else(page, planted
     expect(page.locator(".pf-examples li")).to_contain_text(str(made.ids[number]))
 
     picture.write_bytes(content)
-    page.get_by_role("button", name="Retry what failed").click()
+    page.get_by_role("button", name="Retry the 1 that failed").click()
 
     expect(page.locator('.pf-job-row[data-state="done"]')).to_have_count(2, timeout=JOB_MS)
     job = list_jobs(made.run)[0]
@@ -264,3 +264,54 @@ def test_with_its_server_stopped_every_page_says_how_to_start_it(server, page, w
     page.get_by_role("button", name=button, exact=True).click()
 
     expect(page.get_by_text("start it again with `popfactory ui RUN`").first).to_be_visible()
+
+
+def test_a_part_of_the_throughput_is_dragged_over_and_stands_in_the_address(page, planted, seen):
+    """1,000 s, with two entries a second: 10 units a second, but 40 from 400 to 500 s."""
+    run = planted.planted.run
+    job_id = "20260101T000000-abcdef"
+    begun = {
+        "time": 1e9,
+        "event": "stage",
+        "stage": "caption",
+        "total": 20_000,
+        "unit": "pictures",
+        "done": 0,
+    }
+    entries = [
+        {"time": 1e9, "event": "started", "command": ["caption", "run"], "pid": 1, "process_start": ""},
+        begun,
+    ]
+    for step in range(1, 2_001):
+        units = 20 if 400 < step / 2 <= 500 else 5
+        entries.append({"time": 1e9 + step / 2, "event": "advance", "units": units, "failures": {}})
+    entries.append({"time": 1e9 + 1_000, "event": "ended", "state": "done", "message": ""})
+    run.jobs.mkdir(exist_ok=True)
+    (run.jobs / f"{job_id}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+    page.goto(f"{planted.address}/jobs?job={job_id}")
+    graph, said = page.locator(".pf-graph"), page.locator(".pf-throughput figcaption")
+    expect(said).to_contain_text("at most 40 pictures a second over 17 min")
+    box = graph.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 30, steps=3)
+    page.mouse.up()
+
+    expect(said).to_contain_text("at most 10 pictures a second over 2 min")
+    drawn = graph.locator("polyline").get_attribute("points") or ""
+    assert len(drawn.split()) > 150, "closer points than those of the whole"
+    page.goto(page.url)
+    expect(said).to_contain_text("at most 10 pictures a second over 2 min")
+    assert "span=600" in page.url or "span=59" in page.url or "span=601" in page.url
+    page.get_by_role("button", name="All of it").click()
+    expect(said).to_contain_text("over 17 min")
+    graph.focus()
+    page.keyboard.press("+")
+    expect(said).to_contain_text("over 8 min")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".pf-graph-axis")).to_contain_text("after 6 min")
+    page.keyboard.press("Escape")
+    expect(said).to_contain_text("over 17 min")
+    assert "span" not in page.url and seen.errors == []

@@ -51,13 +51,20 @@ export const estimated = (found) => {
   return `${count(found.to_ask)} of ${count(found.contents)} would be asked: ${time}.`;
 };
 
+/* How many failed, and how many were not asked for as a filter rejects them by what the pool says. */
+export const lossesOf = ({ failures, meanings }) => {
+  const sum = (wanted) => Object.entries(failures).reduce((total, [reason, number]) => total + (reason in meanings === wanted ? number : 0), 0);
+  return [sum(false), sum(true)];
+};
+
 export const figures = (job) => {
   const parts = [];
   if (job.stage) parts.push(job.total === null ? `${count(job.done)} ${job.unit}` : `${count(job.done)} of ${count(job.total)} ${job.unit}`);
   if (job.rate) parts.push(`${job.rate >= 10 ? count(Math.round(job.rate)) : job.rate.toFixed(1)}/s`);
   if (job.eta_s) parts.push(`${seconds(job.eta_s)} left`);
-  const failed = Object.values(job.failures).reduce((sum, number) => sum + number, 0);
+  const [failed, passed] = lossesOf(job);
   if (failed) parts.push(`${count(failed)} failed`);
+  if (passed) parts.push(`${count(passed)} passed over`);
   return parts.join(" · ");
 };
 

@@ -1,18 +1,17 @@
 /* The Jobs page: every job of the run, whoever started it. */
 
 import { button, clip, copyButton, count, el, fill, keepingFocus, seconds, when, words } from "../core/dom.js";
-import { ACTIVE, bar, figures, jobs, jobStrip, mayStart, poll, startJobs } from "../core/jobs.js";
+import { ACTIVE, bar, figures, jobs, jobStrip, lossesOf, mayStart, poll, startJobs } from "../core/jobs.js";
 import { get, post } from "../core/net.js";
 import { load, notice, on, part, tell } from "../core/page.js";
 import * as router from "../core/router.js";
+import { graphPart } from "./graph.js";
 import { samplesPart } from "./samples.js";
 import { isStartable, loadForm, startPart } from "./start.js";
 
 const STATES = ["running", "queued", "done", "failed", "cancelled", "lost"];
 const RETRIES = [["fetch", "fetch --retry-failed", "fetch --retry-failed: ask again what may answer another time"],
   ["caption", "caption --failed-only", "caption --failed-only: ask again for the captions that failed, and for no others"]];
-const WRITTEN_S = 0.2;
-const GRAPH = { width: 600, height: 90 };
 
 part("jobs", (host) => {
   const tally = el("div", { class: "pf-muted pf-small", role: "status" });
@@ -24,6 +23,7 @@ part("jobs", (host) => {
   let shown = ""; // the stage and cause whose examples are open
   let found = [];
   const samples = samplesPart();
+  const graph = graphPart();
   host.append(el("div", { class: "pf-page" },
     startPart(),
     el("section", {}, el("h2", { class: "pf-part", text: "Jobs" }), tally, waiting, table),
@@ -48,11 +48,12 @@ part("jobs", (host) => {
   const drawDetail = (job) => {
     // Of every stage, as a later one's journal forgets them; before the stages are known, of the newest.
     const stages = story.job === job.job && story.stages.length ? story.stages : [job];
-    const failing = stages.filter((stage) => Object.keys(stage.failures).length);
-    const again_ = RETRIES.find(([stage]) => failing.some((each) => each.stage === stage));
+    const failing = causesOf(stages);
+    // What a filter kept fetch from asking for is nothing that another try would bring.
+    const again_ = RETRIES.find(([stage]) => failing.some((each) => each.stage === stage && Object.keys(each.failures).some((reason) => !each.meanings[reason])));
     const working = !mayStart();
     const again = button(job.state === "done" ? "Run it again" : "Go on with it", "", "The same command: each stage does what is missing", () => change(`/api/jobs/${job.job}/again`), "pf-small-button");
-    const retry = again_ && button("Retry what failed", "", again_[2], () => startJobs([again_[1]]), "pf-small-button");
+    const retry = again_ && button(`Retry the ${count(lossesOf(failing.find((each) => each.stage === again_[0]))[0])} that failed`, "", again_[2], () => startJobs([again_[1]]), "pf-small-button");
     again.disabled = working;
     if (retry) retry.disabled = working;
     keepingFocus(detail, () => fill(detail,
@@ -63,11 +64,11 @@ part("jobs", (host) => {
       jobStrip(job, false),
       job === jobs.list[0] ? samples.node : null,
       story.stages.length ? stagesTable(story.stages) : null,
-      story.points.length > 5 ? graph(story.points, job.unit) : null,
+      graph.node,
       ...failing.map((stage) => causes(job, stage)),
       job.lines.length ? el("pre", { class: "pf-log", tabindex: 0, role: "region", "aria-label": "Last lines", text: job.lines.map((entry) => clip(entry, 2000)).join("\n") }) : null));
   };
-  const causes = (job, { stage, failures, meanings = {} }) => el("table", { class: "pf-failures", "data-stage": stage }, el("caption", { text: `What failed in ${stage}, by cause` }),
+  const causes = (job, { stage, failures, meanings }) => el("table", { class: "pf-failures", "data-stage": stage }, el("caption", { text: `What failed in ${stage}${Object.keys(meanings).length ? ", or was passed over" : ""}, by cause` }),
     ...Object.entries(failures).sort((a, b) => b[1] - a[1]).flatMap(([reason, number]) => [
       el("tr", {}, el("td", {}, el("button", { type: "button", class: "pf-link", "aria-expanded": shown === `${stage} ${reason}` ? "true" : "false", text: meanings[reason] ? `not fetched: ${meanings[reason]}` : words(reason), on: { click: () => expand(job, stage, reason) } })), el("td", { text: count(number) })),
       shown === `${stage} ${reason}` ? el("tr", {}, el("td", { colspan: 2 }, el("ul", { class: "pf-examples" },
@@ -105,38 +106,33 @@ part("jobs", (host) => {
       try {
         const answer = await get(`/api/jobs/${job.job}`);
         story = { job: job.job, updated: job.updated, ...answer };
+        await graph.show(job.job, story.points, job.unit);
         if (job === jobs.list[0]) await samples.draw(job);
       } catch (error) { notice(error.message); }
     }
-    if (current() === job) drawDetail(job);
+    if (current() === job && !graph.isDragged()) drawDetail(job); // a node that is put in anew lets go of the pointer
   });
 });
 
+/* What failed in each stage, where a run came to it more than once all of it together. */
+const causesOf = (stages) => {
+  const found = new Map();
+  for (const { stage, failures, meanings } of stages) {
+    const sums = found.get(stage) || { stage, failures: {}, meanings: {} };
+    for (const [reason, number] of Object.entries(failures)) sums.failures[reason] = (sums.failures[reason] || 0) + number;
+    Object.assign(sums.meanings, meanings);
+    found.set(stage, sums);
+  }
+  return [...found.values()].filter(({ failures }) => Object.keys(failures).length);
+};
+
 const stagesTable = (stages) => el("div", { class: "pf-scroll-x" }, el("table", { class: "pf-stages" }, el("caption", { text: "Stages" }),
-  el("thead", {}, el("tr", {}, ...["stage", "done", "of", "rate", "took", "failed"].map((name) => el("th", { scope: "col", text: name })))),
-  el("tbody", {}, ...stages.map((stage) => el("tr", {},
+  el("thead", {}, el("tr", {}, ...["stage", "done", "of", "rate", "took", "failed", "passed over"].map((name) => el("th", { scope: "col", text: name })))),
+  // A stage that is begun anew before anything is done, a captioner that has loaded its model say, is one.
+  el("tbody", {}, ...stages.filter((stage, place) => stages[place + 1]?.stage !== stage.stage || stage.rate || lossesOf(stage).some(Boolean)).map((stage) => el("tr", {},
     el("td", { text: stage.stage }), el("td", { text: `${count(stage.done)} ${stage.unit}` }), el("td", { text: stage.total === null ? "" : count(stage.total) }),
     el("td", { text: stage.rate ? `${stage.rate >= 10 ? count(Math.round(stage.rate)) : stage.rate.toFixed(1)}/s` : "" }),
-    el("td", { text: seconds(Math.max(0, stage.updated - stage.began)) }),
-    el("td", { text: count(Object.values(stage.failures).reduce((sum, number) => sum + number, 0)) }))))));
-
-/* Units a second over the time of the newest stage. */
-const graph = (all, unit) => {
-  // What lies closer together than the journal is written tells nothing of the rate: a line that was said in between.
-  const points = all.filter(([time], place) => place === 0 || time - all[place - 1][0] > WRITTEN_S);
-  const first = points[0][0];
-  const span = Math.max(1e-3, points[points.length - 1][0] - first);
-  const rates = points.slice(1).map(([time, done], index) => [time - first, Math.max(0, done - points[index][1]) / Math.max(1e-3, time - points[index][0])]);
-  const top = Math.max(1e-9, ...rates.map(([, rate]) => rate));
-  const node = (name, attributes) => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    return made;
-  };
-  const said = `At most ${top >= 10 ? count(Math.round(top)) : top.toFixed(1)} ${unit} a second over ${seconds(span)}`;
-  const svg = node("svg", { viewBox: `0 0 ${GRAPH.width} ${GRAPH.height}`, class: "pf-graph", role: "img", "aria-label": said, preserveAspectRatio: "none" });
-  svg.append(node("polyline", { points: rates.map(([time, rate]) => `${((time / span) * GRAPH.width).toFixed(1)},${(GRAPH.height - 4 - (rate / top) * (GRAPH.height - 8)).toFixed(1)}`).join(" ") }));
-  return el("figure", { class: "pf-throughput" }, el("figcaption", { class: "pf-muted pf-small", text: `Throughput. ${said}.` }), svg);
-};
+    el("td", { text: seconds(stage.took) }),
+    ...lossesOf(stage).map((number) => el("td", { text: count(number) })))))));
 
 load(["jobs"], async () => { await loadForm(); await poll(); });

@@ -32,7 +32,7 @@ export const startPart = () => {
   const begin = () => startJobs([typed()]);
   const ask = () => {
     const meant = command.options.find((option) => option.name === "--force").meaning;
-    const dialog = openDialog("Start over?", el("h2", { text: "Start over?" }), el("p", { text: `${typedLine()}: ${meant} What the stage has made so far is thrown away.` }),
+    const dialog = openDialog("Start over?", el("h2", { class: "pf-part", text: "Start over?" }), el("p", { text: `${typedLine()}: ${meant} What the stage has made so far is thrown away.` }),
       el("div", { class: "pf-tools" }, button("Start over", "", "Throw away and begin again", () => { dialog.close(); begin(); }, "pf-primary"), button("Cancel", "Esc", "Leave it as it is", () => dialog.close())));
   };
   const writeAddress = () => router.write(["start"], typed() === form.commands[0].name ? [] : [["start", typed()]]);
