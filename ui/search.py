@@ -102,7 +102,7 @@ class Search:
         try:
             table = client.knn_batch(vector[None, :], POOL_ROWS, columns=_COLUMNS)
         except ServiceError as error:
-            raise NoServer(f"{error}. {self._advice()}") from None
+            raise self._unanswered(error) from None
         found = _as_neighbours(table)
         with self._lock:
             _keep(self._found, like, found)
@@ -206,10 +206,17 @@ class Search:
         try:
             vector: Vectors = self._required().embed_texts([text])[0]
         except ServiceError as error:
-            raise NoServer(f"{error}. {self._advice()}") from None
+            raise self._unanswered(error) from None
         with self._lock:
             _keep(self._vectors, like, vector)
         return vector
+
+    def _unanswered(self, error: ServiceError) -> NoServer:
+        if "Timeout" in str(error):
+            return NoServer(
+                f"{error}: no answer within {_TIMEOUT_S} s. The server may be busy, or loading its model: ask again"
+            )
+        return NoServer(f"{error}. {self._advice()}" if error.status is None else str(error))
 
     def _required(self) -> RetrievalClient:
         if self._client is None:

@@ -23,7 +23,7 @@ export const leaveOut = () => {
   const entry = entryOf(state.centroid);
   if (!entry || state.like !== null) return;
   if (entry.state === "out") { decideCentroid("clear"); return; }
-  askText("Leave this centroid out", "Why", "", 500, (reason) => { decideCentroid("reject", reason || null); step(1); });
+  askText("Leave this centroid out", "Why; it may stay empty", "", 500, (reason) => { decideCentroid("reject", reason || null); step(1); });
 };
 
 /* What was searched for becomes a centroid of the curator's own, and its neighbours are looked for. */
@@ -31,7 +31,7 @@ export const makeConcept = () => {
   const { like } = state;
   if (like === null) return;
   const words = like.startsWith("text:") ? like.slice(5) : "";
-  askText("A concept of your own: what to call it", "Name", words, 200, async (label) => {
+  askText("A concept of your own: what to call it", "Its name", words, 200, async (label) => {
     try {
       const { centroid } = await post("/api/concepts", { like, label, curator: curator() });
       setCentroids((await get("/api/centroids")).centroids);

@@ -20,7 +20,7 @@ const ORDERS = {
   disputed: (a, b) => b.disputed - a.disputed || Number(a.centroid) - Number(b.centroid),
   label: (a, b) => a.label.localeCompare(b.label),
 };
-const SORTS = { id: "by number", label: "by label", size: "largest", open: "most open", selected: "most selected", short: "shortest of its quota", disputed: "least agreed on", similar: "like the open one" };
+const SORTS = { id: "by number", label: "by label", size: "largest", open: "most open", selected: "most selected", short: "least filled", disputed: "least agreed on", similar: "like the open one" };
 const ranked = () => state.ranking !== null && ["meaning", "similar"].includes(state.centroidSort.split(":")[0]);
 
 const inside = (corners, [x, y]) => {

@@ -1,10 +1,10 @@
 /* What is said of a picture, in words. */
 
-import { fixed, words } from "../core/dom.js";
+import { count, fixed, words } from "../core/dom.js";
 import { curator } from "../core/memory.js";
 import { thumbnail, url } from "../core/net.js";
 import { isCovered } from "./cursor.js";
-import { firstFailed, side, state } from "./state.js";
+import { entryOf, firstFailed, side, state } from "./state.js";
 
 export const RULE_WORDS = {
   min_side_px: "small", pwatermark_max: "watermark", punsafe_max: "unsafe", violence_max: "violent", aesthetic_min: "low aesthetic",
@@ -22,10 +22,13 @@ export const sourceOf = (row, covered = isCovered(row)) => {
 };
 export const reasonOf = (row) => (row.state === "gone" || row.state === "passed_over" ? `${STATE_WORDS[row.state]}: ${words(row.reason)}` : STATE_WORDS[row.state]);
 
+/* A picture that another centroid had fetched, further down here than was asked for. */
+const isBeyond = (row) => state.like === null && row.state === "ready" && !row.verdict && row.rank >= (entryOf(state.centroid)?.depth || 0);
+
 export const wordOf = (row) => {
   if (row.verdict === "selected") return "selected";
   const failed = row.state === "ready" ? firstFailed(row) : null;
-  return RULE_WORDS[row.rule] ?? row.rule ?? RULE_WORDS[row.unusable] ?? (failed ? failed.word : "");
+  return RULE_WORDS[row.rule] ?? row.rule ?? RULE_WORDS[row.unusable] ?? (failed ? failed.word : isBeyond(row) ? "beyond depth" : "");
 };
 
 export const tileLabel = (row) => {
@@ -41,11 +44,12 @@ export const tileLabel = (row) => {
 /* Why a picture is in or out, in one line. */
 export const whyText = (row) => {
   const why = row.verdict ? `${row.verdict}: ${row.meaning || row.rule}${row.detail ? ` (${row.detail})` : ""}`
+    : isBeyond(row) ? `no candidate: ${count(entryOf(state.centroid)?.depth || 0)} of this centroid's neighbours were asked for, and another centroid had this one fetched`
     : state.like === null ? "no candidate of the last selection" : "found in the pool: kept, it comes in if it is among a centroid's neighbours; a concept of its own brings in what is like it";
   return `${why}${row.decision ? ` · ${row.decision === "keep" ? "kept" : "rejected"} by ${row.curator || "you"}` : ""}`;
 };
 export const factsOf = (row) => {
-  const facts = [`#${row.rank + 1}`, `similarity ${fixed(row.similarity, 3)}`];
+  const facts = [`rank ${row.rank}`, `similarity ${fixed(row.similarity, 3)}`];
   if (["gone", "blocked", "passed_over"].includes(row.state)) return [...facts, reasonOf(row)];
   if (row.width) facts.push(`${row.width}×${row.height} px`);
   return [...facts, `aesthetic ${fixed(row.aesthetic, 2)}`, `watermark ${fixed(row.pwatermark, 2)}`, `unsafe ${fixed(row.punsafe, 2)}`, ...(typeof row.violence === "number" ? [`violence ${fixed(row.violence, 2)}`] : [])];

@@ -54,7 +54,7 @@ part("side", (host) => {
       left -= took;
     }
     line.replaceChildren(
-      el("li", {}, el("span", { text: steps[0][0] }), el("span", { class: "pf-muted", text: state.like === null ? `${count(ready)} fetched` : "" })),
+      el("li", {}, el("span", { text: steps[0][0] }), el("span", { class: "pf-muted", text: state.like === null ? `${count(ready)} fetched` : ready < found ? `${count(ready)} to judge` : "" })),
       ...steps.slice(1).map(([label, took, kept]) => el("li", { class: "pf-loss" }, el("span", { text: label }),
         el("span", { text: took === 0 || kept > NO_EFFECT ? `−${count(took)} no effect` : `−${count(took)}` }))),
       el("li", {}, el("span", { text: "pass" }), el("b", { class: "pf-passed", text: count(passed) })));

@@ -19,11 +19,23 @@ import { decide, redo, rest, undo, unsure } from "./verdicts.js";
 const FIRST_TILES = 60;
 let grid = null;
 
+const NONE = {
+  open: "Nothing is left to decide here: every picture that passes the filters has a verdict.",
+  selected: "The last select took none of this centroid's pictures.",
+  decided: "Nobody has decided on a picture here yet.",
+  others: "Nobody but you has decided on a picture here.",
+  unsure: "No picture here is marked for a second look.",
+  differing: "Curators differ on no picture here.",
+  duplicates: "No picture here has near-duplicates.",
+  elsewhere: "No picture here is nearer to another centroid.",
+  gone: "Everything that was asked for could be had.",
+  passed_over: "No picture here was passed over for what the pool says of it.",
+};
 const emptyText = () => {
   if (state.centroid === null) return "This run has no centroids yet. Start “run” on the Jobs page, or `popfactory run` in a terminal.";
-  if (state.like !== null) return state.rows.length ? "Nothing to show with these filters." : "Nothing was found.";
+  if (state.like !== null) return state.failed || NONE[state.rows.length ? state.show : ""] || (state.rows.length ? "Nothing to show with these filters." : "Nothing was found.");
   if (!state.rows.length) return page.run && page.run.stages.neighbours ? "This centroid has no neighbours." : "No neighbours yet: run `popfactory retrieve`, or start “run” on the Jobs page.";
-  return "Nothing to show with these filters. Widen them, or choose “everything found”.";
+  return NONE[state.show] || "Nothing to show with these filters. Widen them, or choose “everything found”.";
 };
 const likeText = (like) => {
   const [kind, name] = [like.slice(0, like.indexOf(":")), like.slice(like.indexOf(":") + 1)];
@@ -161,7 +173,7 @@ const statusText = () => {
   const parts = [`${count(state.shown.length)} of ${count(state.rows.length)} shown`];
   if (out) parts.push(`${count(out)} filtered out`);
   for (const [kind, word] of [["gone", "gone"], ["pending", "not fetched"], ["passed_over", "passed over"], ["blocked", "blocked"]]) if (tally[kind]) parts.push(`${count(tally[kind])} ${word}`);
-  parts.push(`✓ ${count(tally.keep)} ✕ ${count(tally.reject)} ? ${count(tally.unsure)}`);
+  parts.push(`✓\u00a0${count(tally.keep)} ✕\u00a0${count(tally.reject)} ?\u00a0${count(tally.unsure)}`);
   if (state.ticked.size) parts.push(`${count(state.ticked.size)} ticked`);
   if (state.revealAll) parts.push("all revealed");
   return parts.join(" · ");

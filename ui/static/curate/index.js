@@ -57,7 +57,7 @@ const at = () => state.shown.findIndex((row) => row.id === state.cursor);
 
 load(["centroids", "grid", "side"], async () => {
   keys("curate", KEYS, actions);
-  if (!location.search && startView()) history.replaceState(history.state, "", `?${startView()}`);
+  if (!location.search && startView()) history.replaceState(history.state, "", `${location.pathname}?${startView()}`);
   readReveal();
   await loadCentroids();
   readAddress();

@@ -1,21 +1,32 @@
 /* The map of the centroids: a point each where its concept lies. Geometry once, colours on change. */
 
-import { button, choice, clip, el } from "../core/dom.js";
+import { button, choice, clip, el, fill } from "../core/dom.js";
 import { remember, remembered } from "../core/memory.js";
 import { on, page, tell } from "../core/page.js";
 import { openCentroid } from "./opening.js";
 import { entryOf, state, stateOf, writeAddress } from "./state.js";
 
 const CORNERS = 32;
+const EDGE = 12; // pixels around, so that the ring around a centroid at the rim is whole
+/* What each choice of colours means: class of a dot, and its word. */
+const LEGENDS = {
+  state: [["open", "open"], ["begun", "begun"], ["done", "done"], ["out", "left out"]],
+  yield: [["yield-none", "none"], ["yield-full", "all of the quota"]],
+  aesthetic: [["aesthetic-low", "low"], ["aesthetic-high", "high"], ["line", "unknown"]],
+  people: [["begun", "somebody has it open"], ["line", "nobody"]],
+};
 const COLOURS = { state: "by state", yield: "by share of quota", aesthetic: "by aesthetic score", people: "by who has it open" };
 
 export const mapPanel = () => {
   const canvas = el("canvas", { class: "pf-map-canvas", role: "img", "aria-label": "Map of the centroids; the list holds the same" });
   const said = el("span", { class: "pf-muted pf-small pf-map-said" });
   let colours = remembered("popfactory.map.colours", "state");
+  if (!Object.hasOwn(COLOURS, colours)) colours = "state";
+  const say = (text) => fill(said, ...(text ? [text] : LEGENDS[colours].flatMap(([name, word]) => [el("i", { class: `pf-dot pf-dot-${name}` }), word])));
   let lassoing = false;
-  const colour = choice(COLOURS, "Colours of the map", (value) => { colours = value; remember("popfactory.map.colours", value); draw(); });
+  const colour = choice(COLOURS, "Colours of the map", (value) => { colours = value; remember("popfactory.map.colours", value); say(""); draw(); });
   colour.value = colours;
+  say("");
   const lasso = button("Lasso", "", "Draw around centroids to list only these; also Shift and drag", () => { lassoing = !lassoing; lasso.setAttribute("aria-pressed", String(lassoing)); }, "pf-small-button");
   const whole = button("All", "", "Show the whole map", () => { view = { x: 0, y: 0, scale: 1 }; draw(); }, "pf-small-button");
   const large = button("Large", "", "A large map, or a small one again", () => {
@@ -31,11 +42,11 @@ export const mapPanel = () => {
   let size = [0, 0]; // asked for once a drawing: each look at a node's width may lay out the whole page
   const toScreen = ([x, y]) => {
     const [width, height] = size;
-    return [(x - view.x) * view.scale * (width - 12) + 6, (y - view.y) * view.scale * (height - 12) + 6];
+    return [(x - view.x) * view.scale * (width - 2 * EDGE) + EDGE, (y - view.y) * view.scale * (height - 2 * EDGE) + EDGE];
   };
   const toMap = (x, y) => {
     const [width, height] = size;
-    return [(x - 6) / (width - 12) / view.scale + view.x, (y - 6) / (height - 12) / view.scale + view.y];
+    return [(x - EDGE) / (width - 2 * EDGE) / view.scale + view.x, (y - EDGE) / (height - 2 * EDGE) / view.scale + view.y];
   };
 
   const draw = () => {
@@ -118,7 +129,7 @@ export const mapPanel = () => {
     const [x, y] = at(event);
     if (!drag) {
       const entry = nearest(x, y);
-      said.textContent = entry ? `#${entry.centroid} ${clip(entry.label, 60)}` : "";
+      say(entry ? `#${entry.centroid} ${clip(entry.label, 60)}` : "");
       return;
     }
     drag.moved ||= Math.hypot(x - drag.x, y - drag.y) > 4;
@@ -143,7 +154,7 @@ export const mapPanel = () => {
       lasso.setAttribute("aria-pressed", "false");
       writeAddress();
       tell("centroids");
-      said.textContent = state.lasso.length ? "The list holds those inside." : "";
+      say(state.lasso.length ? "The list holds those inside." : "");
     } else if (!ended.moved) {
       const entry = nearest(x, y);
       if (entry) openCentroid(entry.centroid);

@@ -5,7 +5,7 @@ import { note } from "./verdicts.js";
 
 /* Ask for a line of text; `done` gets it. */
 export const askText = (title, label, text, most, done) => {
-  const area = el("textarea", { class: "pf-input pf-area", rows: 3, maxlength: most, "aria-label": label });
+  const area = el("textarea", { class: "pf-input pf-area", rows: 3, maxlength: most, placeholder: label, "aria-label": label });
   area.value = text || "";
   const save = () => { dialog.close(); done(area.value.trim()); };
   area.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); save(); } });

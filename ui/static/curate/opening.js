@@ -25,7 +25,7 @@ const rowsOf = async (centroid) => {
 on("changed-elsewhere", (centroids) => centroids.filter((number) => number !== state.centroid || state.like).forEach((number) => kept.delete(number)));
 
 const clear = () => {
-  Object.assign(state, { rows: [], shown: [], first: 0, limit: PAGE_ROWS, cursor: null });
+  Object.assign(state, { failed: "", rows: [], shown: [], first: 0, limit: PAGE_ROWS, cursor: null });
   state.ticked = new Set();
   state.revealed = new Set();
   forgetDeeds();
@@ -69,7 +69,7 @@ export const openSearch = async (like) => {
     if (answer.like !== state.like) return;
     fillIn(answer);
   } catch (error) {
-    notice(error.message);
+    state.failed = error.message;
   }
   refresh();
 };

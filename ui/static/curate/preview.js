@@ -4,9 +4,10 @@ import { button, clip, el, fill, openDialog, words } from "../core/dom.js";
 import { curator } from "../core/memory.js";
 import { get, thumbnail } from "../core/net.js";
 import { notice, on } from "../core/page.js";
-import { isCovered } from "./cursor.js";
+import { isCovered, move } from "./cursor.js";
 import { factsOf, reasonOf, SIGNS, sourceOf, whyText } from "./facts.js";
 import { rowOf, state } from "./state.js";
+import { decide, undo, unsure } from "./verdicts.js";
 
 let dialog = null;
 let showing = null;
@@ -71,12 +72,20 @@ const tellStory = async (row, story) => {
   } catch (error) { fill(story, el("li", { class: "pf-muted", text: words(error.message) })); }
 };
 
+const DEEDS = [
+  ["Keep", "A", "Keep it, and on to the next", () => decide("keep"), "pf-keep"], ["Reject", "R", "Reject it, and on to the next", () => decide("reject"), "pf-reject"],
+  ["Unsure", "Q", "Mark it for a second look", unsure], ["Undo", "U", "Undo your last decision", undo],
+  ["◂", "J", "Previous picture", () => move(-1)], ["▸", "K", "Next picture", () => move(1)],
+];
+
 export const openPreview = () => {
   if (dialog) { dialog.close(); return; }
   if (!rowOf(state.cursor)) return;
+  const close = button("Close", "Space", "Back to the grid", () => dialog.close());
+  close.autofocus = true;
   dialog = openDialog("Picture",
     el("div", { class: "pf-preview-body" }),
-    el("div", { class: "pf-tools pf-dialog-end" }, el("span", { class: "pf-muted pf-small", text: "Arrows and verdict keys go on working." }), el("span", { class: "pf-gap" }), button("Close", "Space", "Back to the grid", () => dialog.close())));
+    el("div", { class: "pf-tools pf-dialog-end" }, ...DEEDS.map(([label, key, title, act, extra]) => button(label, key, title, act, extra)), el("span", { class: "pf-gap" }), close));
   dialog.classList.add("pf-wide", "pf-keys-go-on");
   dialog.addEventListener("close", () => { dialog = null; showing = null; });
   draw();

@@ -1,5 +1,6 @@
 /* What the Curate page shows: the open centroid's rows, the filters on them, cursor and ticks. */
 
+import { curator } from "../core/memory.js";
 import { page, tell } from "../core/page.js";
 import * as router from "../core/router.js";
 
@@ -8,6 +9,7 @@ export const state = {
   byId: new Map(),
   centroid: null,
   like: null, // what the pool was searched for, instead of a centroid's neighbours
+  failed: "", // why there are no rows
   rows: [],
   shown: [],
   first: 0, // of `shown`, in the page's nodes; `limit` from there on
@@ -59,6 +61,7 @@ export const SHOWS = {
   open: "passing, undecided",
   selected: "selected by the last run",
   decided: "decided by people",
+  others: "decided by others than you",
   unsure: "unsure: look again",
   differing: "decided differently",
   duplicates: "near-duplicates",
@@ -134,6 +137,7 @@ const KEEPERS = {
   open: (row) => judged(row) && !row.decision && !row.failed && !isUnusable(row),
   selected: (row) => row.verdict === "selected",
   decided: (row) => Boolean(row.decision),
+  others: (row) => Boolean(row.decision) && row.curator !== curator(),
   unsure: (row) => row.tag === "unsure",
   differing: (row) => Boolean(row.differing),
   duplicates: (row) => row.group_size > 1,

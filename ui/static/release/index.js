@@ -106,7 +106,9 @@ const figuresPart = () => {
   const yielded = el("div", {});
   const alike = el("div", {});
   const rights = el("div", {});
-  on("about", () => fill(funnel, state.about.funnel.length ? funnelNode(state.about.funnel) : el("p", { class: "pf-muted", text: "No stage is finished yet: start “run” on the Jobs page." })));
+  on("about", () => fill(funnel, ...(state.about.funnel.length
+    ? [funnelNode(state.about.funnel), el("p", { class: "pf-muted pf-small", text: "The bars grow with the square root of the counts, so that small ones can be seen." })]
+    : [el("p", { class: "pf-muted", text: "No stage is finished yet: start “run” on the Jobs page." })])));
   on("figures", () => {
     const found = state.figures;
     fill(yielded, yieldNode(found.yield), balanceNode(found.balance), overNode(found.balance));
