@@ -18,7 +18,23 @@
   const timed = async (act, until) => { const start = performance.now(); act(); await until(); return performance.now() - start; };
   const sleep = (time) => new Promise((done) => setTimeout(done, time));
 
+  /* A page of Gradio's own: its gallery's first screen after a click. */
+  const gallery = async (open) => {
+    const pictures = () => [...document.querySelectorAll("#gallery img")];
+    const before = pictures()[0]?.src;
+    const start = performance.now();
+    open();
+    for (;;) {
+      const shown = pictures();
+      if (shown.length && shown[0].src !== before && shown.filter(onScreen).every((each) => each.complete && each.naturalWidth)) break;
+      await new Promise((done) => requestAnimationFrame(done));
+    }
+    await frame();
+    return performance.now() - start;
+  };
+
   window.bench = {
+    gallery: () => gallery(() => [...document.querySelectorAll("button")].find((each) => each.textContent.trim() === "Open").click()),
     clear: () => type(""),
     open: (centroid, all) => {
       type(`#${centroid}`);
@@ -29,6 +45,11 @@
     verdict: () => timed(() => key("a"), frame),
     filterList: () => ["r", "re", "red", "red ", "red s", ""].map((text) => { const start = performance.now(); type(text); return performance.now() - start; }),
     drawMap: () => timed(() => [...document.querySelectorAll(".pf-map button")].find((each) => each.textContent === "All").click(), frame),
+    /* From the end of the next drag with Shift to the frame that lists what lies inside. */
+    lassoed: () => new Promise((done) => {
+      addEventListener("pointerup", () => { const start = performance.now(); frame().then(() => done(performance.now() - start)); }, { capture: true, once: true });
+    }),
+    listed: () => document.querySelector(".pf-foot [role=status]").textContent,
     slide: async () => {
       const slider = document.querySelector('[aria-label="Aesthetic, at least, slider"]');
       const times = [];

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.planted_run import plant_run
 from benchmarks.report import report
@@ -75,6 +75,7 @@ def _measure(address: str, run: Run, size: dict[str, Any], pid: int, quick: bool
         )
         _measure_page(browser.new_page(viewport={"width": 1600, "height": 1000}), address, run, size, quick)
         _measure_whole(browser.new_page(viewport={"width": 1600, "height": 6000}), address, size)
+        _measure_gallery(browser, address, size, count=5 if quick else 12)
         browser.close()
     _measure_curators(address, run, size)
     _measure_memory(address, pid, size, opened=200 if quick else 1_000)
@@ -128,8 +129,92 @@ def _measure_page(page: Page, address: str, run: Run, size: dict[str, Any], quic
     report("ui_list_filter_ms", max(page.evaluate("bench.filterList()")), "ms", at_most=10, **size)
     drawn = [page.evaluate("bench.drawMap()") for _ in range(10)]
     report("ui_map_to_frame_p50_ms", statistics.median(drawn), "ms", at_most=300, n=10, **size)
+    _measure_lasso(page, size)
     _measure_slider(page, address, size)
     page.close()
+
+
+def _measure_lasso(page: Page, size: dict[str, Any]) -> None:
+    box = page.locator(".pf-map-canvas").bounding_box()
+    assert box is not None
+    times = []
+    for share in np.linspace(0.3, 0.9, 10):
+        page.evaluate("() => { window.lassoed = bench.lassoed(); }")
+        page.keyboard.down("Shift")
+        page.mouse.move(box["x"] + 2, box["y"] + 2)
+        page.mouse.down()
+        for right, down in ((share, 0.0), (share, share), (0.0, share)):
+            page.mouse.move(
+                box["x"] + 2 + right * (box["width"] - 4), box["y"] + 2 + down * (box["height"] - 4)
+            )
+        page.mouse.up()
+        page.keyboard.up("Shift")
+        times.append(page.evaluate("window.lassoed"))
+    listed = page.evaluate("bench.listed()")
+    report("ui_lasso_to_list_p50_ms", statistics.median(times), "ms", at_most=50, n=10, listed=listed, **size)
+    page.get_by_role("button", name="clear the lasso").click()
+
+
+def _measure_gallery(browser: Browser, address: str, size: dict[str, Any], count: int) -> None:
+    """The first screen of a centroid on the board, and of the same thumbnails in Gradio's own gallery."""
+    numbers = np.random.default_rng(7).integers(1, size["centroids"], count).tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        for number in numbers:
+            _keep_thumbnails(address, number, Path(folder) / str(number))
+        with _gallery(Path(folder)) as other:
+            # One after the other on each, so that what else the machine does falls on both.
+            board, gallery = (browser.new_page(viewport={"width": 1600, "height": 1000}) for _ in range(2))
+            _open(board, address, "/?show=all")
+            gallery.goto(other)
+            gallery.get_by_role("button", name="Open").wait_for()
+            gallery.add_script_tag(path=HELPERS)
+            times: tuple[list[float], list[float]] = ([], [])
+            for number in numbers:
+                board.bring_to_front()
+                times[0].append(board.evaluate(f"bench.open({number}, false)"))
+                gallery.bring_to_front()
+                gallery.get_by_label("Number").fill(str(number))
+                gallery.get_by_label("Number").press("Tab")
+                times[1].append(gallery.evaluate("bench.gallery()"))
+            ours, theirs = (
+                statistics.median(each[1:]) for each in times
+            )  # the first of each is the page getting warm
+            report(
+                "ui_centroid_to_screen_against_gallery",
+                ours / theirs,
+                "x gr.Gallery of file paths",
+                at_most=0.6,
+                board_p50_ms=round(ours),
+                gallery_p50_ms=round(theirs),
+                n=count - 1,
+                **size,
+            )
+            board.close()
+            gallery.close()
+
+
+def _keep_thumbnails(address: str, number: int, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    rows = _get(f"{address}/api/neighbours?centroid={number}")["rows"]
+    for row in rows:
+        if row["state"] == "ready":
+            (folder / f"{row['rank']:05d}.webp").write_bytes(_read(f"{address}/thumb/{row['sha256']}.webp"))
+
+
+@contextlib.contextmanager
+def _gallery(folder: Path) -> Iterator[str]:
+    port = _free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.gallery_page", str(folder), str(port)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "GRADIO_TEMP_DIR": str(folder / "gradio")},
+    )
+    try:
+        _wait(f"http://127.0.0.1:{port}", server, path="/")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _measure_slider(page: Page, address: str, size: dict[str, Any]) -> None:
@@ -305,16 +390,16 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(address: str, server: "subprocess.Popen[bytes]") -> None:
+def _wait(address: str, server: "subprocess.Popen[bytes]", path: str = "/api/run") -> None:
     for _ in range(600):
         try:
-            _get(f"{address}/api/run")
+            _read(f"{address}{path}")
             return
         except OSError:
             if server.poll() is not None:
-                raise SystemExit("the board ended") from None
+                raise SystemExit("the server ended") from None
             time.sleep(0.1)
-    raise SystemExit("the board did not come up")
+    raise SystemExit("the server did not come up")
 
 
 if __name__ == "__main__":
