@@ -131,7 +131,7 @@ def test_the_preview_shows_all_that_is_known_and_keys_go_on_deciding(page, fresh
     expect(dialog).to_contain_text("<script>window.ran=1</script>")
     expect(dialog.locator(".pf-story")).to_contain_text("centroid 0 (red squares): rank 1")
     page.keyboard.press("r")
-    expect(dialog).to_contain_text("#3 ·")
+    expect(dialog).to_contain_text("rank 2 ·")
     page.keyboard.press("ArrowLeft")
     expect(dialog).to_contain_text("✕ rejected")
     page.keyboard.press("Escape")
@@ -307,7 +307,7 @@ def test_words_need_a_server_and_the_page_says_how_to_start_one(page, server):
     expect(page.locator(".pf-advice")).to_contain_text("popfactory serve --run")
     open_board(page, server, "/?centroid=0")
     page.keyboard.press("m")
-    expect(page.locator(".pf-notice")).to_contain_text("popfactory serve --run")
+    expect(page.locator(".pf-empty")).to_contain_text("popfactory serve --run")
 
 
 def test_filters_found_by_looking_are_saved_for_the_run(page, fresh):

@@ -13,7 +13,7 @@ from spine.run import part_paths
 from spine.table_files import read_table
 from spine.tables import CAPTIONS
 from tests.e2e.board_server import Server, free_port, open_board, saved, tile
-from tests.unit.ui.planted import EACH, HOSTILE, plant, state_of
+from tests.unit.ui.planted import EACH, HOSTILE, SHOWN, plant, state_of
 from tests.unit.ui.planted_captions import plant_captions
 
 PASSING = [
@@ -145,15 +145,53 @@ def test_hostile_text_in_a_job_and_in_what_it_wrote_stays_text(page, tmp_path, s
     board.start()
     try:
         page.goto(f"{board.address}/jobs?start={json.dumps(HOSTILE)}")
-        expect(page.locator(".pf-sample-said").first).to_have_text(HOSTILE)
-        expect(page.locator(".pf-log")).to_have_text(HOSTILE)
-        expect(page.locator(".pf-job-detail .pf-command")).to_contain_text(HOSTILE[:30])
-        expect(page.locator(".pf-failures button")).to_have_text(HOSTILE)
+        expect(page.locator(".pf-sample-said").first).to_have_text(SHOWN)
+        expect(page.locator(".pf-log")).to_have_text(SHOWN)
+        expect(page.locator(".pf-job-detail .pf-command")).to_contain_text(SHOWN[:30])
+        expect(page.locator(".pf-failures button")).to_have_text(SHOWN)
         page.locator(".pf-failures button").click()
         expect(page.get_by_text("no examples are kept of this stage")).to_be_visible()
         journal.close("failed", HOSTILE)
-        expect(page.locator(".pf-job-detail .pf-bad")).to_have_text(HOSTILE)
+        expect(page.locator(".pf-job-detail .pf-bad")).to_have_text(SHOWN)
         expect(page.get_by_label("Command")).to_have_value("run")
         assert page.evaluate("window.ran") is None and seen.errors == []
     finally:
         board.kill()
+
+
+def test_on_a_narrow_screen_drawers_are_opened_walked_and_closed_by_keys(page, server):
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_board(page, server)
+    for name, part in (("Centroids", "centroids"), ("Filters", "side")):
+        opener, drawer = (
+            page.get_by_role("button", name=name, exact=True),
+            page.locator(f'[data-part="{part}"]'),
+        )
+        opener.focus()
+        page.keyboard.press("Enter")
+        expect(drawer).to_be_focused()
+        expect(drawer).to_be_in_viewport(ratio=0.9)
+        page.keyboard.press("Tab")
+        assert drawer.evaluate("node => node.contains(document.activeElement)")
+
+        drawer.focus()
+        page.keyboard.press("Escape")
+        expect(opener).to_be_focused()
+        expect(drawer).not_to_be_in_viewport()
+
+    page.get_by_role("button", name="Centroids", exact=True).click()
+    page.mouse.click(370, 500)  # beside it
+    expect(page.locator('[data-part="centroids"]')).not_to_be_in_viewport()
+
+
+def test_the_large_picture_has_its_verdicts_as_buttons(page, fresh):
+    open_board(page, fresh)
+    page.keyboard.press("Space")
+    dialog = page.get_by_role("dialog", name="Picture")
+    expect(dialog.get_by_role("button", name="Close")).to_be_focused()
+    dialog.get_by_role("button", name="Keep").click()
+    dialog.get_by_role("button", name="Reject").click()
+    page.keyboard.press("Escape")
+
+    saved(page)
+    assert fresh.stored() == [("keep", [PASSING[0]]), ("reject", [PASSING[1]])]

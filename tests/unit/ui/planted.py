@@ -40,6 +40,8 @@ DEPTH = EACH - 2
 HOSTILE = (
     "<script>window.ran=1</script><img src=x onerror='window.ran=2'>${window.ran=3}{{window.ran=4}}\u202e"
 )
+SHOWN = HOSTILE.replace("\u202e", "")
+"""As pages show it: without the sign that would turn what they write behind it."""
 LIMITS = FiltersConfig(min_side_px=64, pwatermark_max=0.8, punsafe_max=None)
 
 

@@ -113,7 +113,7 @@ const editor = (card, caption, acts) => {
 export const cardNode = (card, acts) => {
   const isHere = state.cursor === card.id;
   const [sign, said] = SAID[card.state];
-  const centroid = el("a", { class: "pf-cap-centroid", href: url(`/?centroid=${card.centroid}`), title: "Open this centroid", text: clip(card.label, 60) });
+  const centroid = el("a", { class: "pf-cap-centroid", href: url(`/?centroid=${card.centroid}`), title: "Open this centroid", tabindex: isHere ? null : -1, text: clip(card.label, 60) });
   const node = el("article", { class: `pf-cap pf-cap-${card.state}${isHere ? " pf-cap-here" : ""}`, "data-id": card.id, "data-state": card.state, tabindex: isHere ? 0 : -1,
     "aria-label": `Picture ${card.id}, ${said}`, "aria-current": isHere ? "true" : null,
     on: { click: (event) => { if (!event.target.closest("a, button, textarea, summary")) acts.place(card.id); } } },

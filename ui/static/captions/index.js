@@ -1,6 +1,7 @@
 /* The Captions page: its parts, its keys, and what happens when it opens. */
 
 import { el } from "../core/dom.js";
+import { closeDrawers } from "../core/drawers.js";
 import { active, poll } from "../core/jobs.js";
 import { keys } from "../core/keys.js";
 import { load, notice, on, part, tell } from "../core/page.js";
@@ -38,7 +39,7 @@ load(["captions"], async () => {
     PageDown: () => move(5), PageUp: () => move(-5), Home: ends(0), End: ends(-1), ...numbers,
     a: () => decide("keep"), p: () => decide("keep"), r: () => decide("reject"), Delete: () => decide("reject"), 0: () => decide("clear"),
     e: edit, c: clean, t: askAgain, u: undo, "Ctrl+z": undo, "Shift+u": redo, "Shift+a": keepUnflagged, v: () => reveal(here()),
-    b: () => { state.revealAll = !state.revealAll; tell("list"); }, Escape: () => (state.editing ? stopEditing(here()) : closePreview()),
+    b: () => { state.revealAll = !state.revealAll; tell("list"); }, Escape: () => { if (closeDrawers()) return; if (state.editing) stopEditing(here()); else closePreview(); },
   });
   const at = readAddress();
   on("recount", recount);

@@ -1,6 +1,7 @@
 /* The list of pictures with their captions, what is shown of them, and the bar of verdicts. */
 
 import { button, choice, count, el, fill } from "../core/dom.js";
+import { opens } from "../core/drawers.js";
 import { on, page, tell } from "../core/page.js";
 import { cardNode } from "./card.js";
 import { earlier, more, open } from "./loading.js";
@@ -104,7 +105,7 @@ export const listPart = () => {
 
   return el("div", { class: "pf-cap-left" },
     el("div", { class: "pf-bar-top pf-cap-top" }, states, el("div", { class: "pf-tools" }, flags, orders, centroid, unflagged,
-      button("Run…", "", "Start captioning", () => document.body.classList.toggle("pf-show-run"), "pf-cap-open-run"))),
+      opens("Run…", "Start captioning", "pf-show-run", ".pf-cap-run", "pf-cap-open-run"))),
     scroll, bar, status);
 };
 

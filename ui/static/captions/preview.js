@@ -1,6 +1,7 @@
 /* A few pictures by several captioners side by side, and the choice of one for the run. */
 
 import { button, clip, count, el, fill } from "../core/dom.js";
+import { closeDrawers } from "../core/drawers.js";
 import { get } from "../core/net.js";
 import { notice, on, tell } from "../core/page.js";
 import { flagChips, measures, picture, text } from "./card.js";
@@ -11,7 +12,7 @@ let shown = null;
 export const openPreview = async (name) => {
   shown = await get(`/api/captions/previews/${encodeURIComponent(name)}`).catch((error) => { notice(error.message); return null; });
   state.preview = shown ? name : null;
-  document.body.classList.remove("pf-show-run");
+  closeDrawers();
   writeAddress();
   tell("preview");
 };

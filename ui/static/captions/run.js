@@ -1,6 +1,7 @@
 /* A captioning run: who is asked what, a try on a few pictures, how long it takes, and the start. */
 
 import { button, choice, clip, count, el, fill } from "../core/dom.js";
+import { closes } from "../core/drawers.js";
 import { busy, estimated, jobs, jobStrip, mayStart, poll } from "../core/jobs.js";
 import { get, post } from "../core/net.js";
 import { mayWrite, notice, on, page, tell } from "../core/page.js";
@@ -134,7 +135,7 @@ export const runPart = () => {
   on("run", enable);
 
   return el("aside", { class: "pf-cap-run", "aria-label": "Captioning" },
-    button("Close", "", "Back to the captions", () => document.body.classList.remove("pf-show-run"), "pf-cap-close-run"),
+    closes("pf-cap-close-run"),
     el("section", {}, el("h2", { class: "pf-part", text: "Captioner" }), who, models,
       field("Engine", engine), servers, field("Model", model), field("Prompt", prompt),
       el("details", {}, el("summary", { text: "its words" }), wording),

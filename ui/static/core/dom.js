@@ -69,7 +69,7 @@ export const clip = (text, length) => {
 const grouped = new Intl.NumberFormat("en"); // made once: toLocaleString makes one each time
 export const count = (number) => grouped.format(number);
 export const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
-export const words = (name) => String(name).replaceAll("_", " ");
+export const words = (name) => String(name).replaceAll("_", " ").replace(TURNING, "");
 export const seconds = (value) => {
   if (value === null || value === undefined) return "";
   if (value < 90) return `${Math.max(1, Math.round(value))} s`;

@@ -10,6 +10,16 @@ export const forget = (name) => { try { localStorage.removeItem(name); } catch {
 export const namesKept = (prefix) => {
   try { return Object.keys(localStorage).filter((name) => name.startsWith(prefix)); } catch { return []; }
 };
+/* A name of this tab that a reload leaves as it is: what it has open is no longer open there. */
+export const tab = () => {
+  const fresh = () => crypto.getRandomValues(new Uint32Array(2)).join("-");
+  try {
+    const name = sessionStorage.getItem("popfactory.tab") ?? fresh();
+    sessionStorage.setItem("popfactory.tab", name);
+    return name;
+  } catch { return fresh(); }
+};
+
 let named = null; // by the token that opened the board
 export const setCurator = (name) => { named = name || null; };
 export const curator = () => named || remembered("popfactory.curator", "") || "curator";

@@ -31,7 +31,7 @@ export const makeConcept = () => {
   const { like } = state;
   if (like === null) return;
   const words = like.startsWith("text:") ? like.slice(5) : "";
-  askText("A concept of your own: what to call it", "Its name", words, 200, async (label) => {
+  askText("A concept of your own: what to call it", "Name", words, 200, async (label) => {
     try {
       const { centroid } = await post("/api/concepts", { like, label, curator: curator() });
       setCentroids((await get("/api/centroids")).centroids);

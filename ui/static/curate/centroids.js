@@ -1,6 +1,7 @@
 /* Left: the centroids, a list of any length of which only what is on the screen is in the page. */
 
 import { button, choice, clip, count, el, fill } from "../core/dom.js";
+import { closes } from "../core/drawers.js";
 import { get, post, thumbnail } from "../core/net.js";
 import { notice, on, page, part, tell } from "../core/page.js";
 import { mapPanel } from "./map.js";
@@ -160,7 +161,7 @@ part("centroids", (host) => {
   const total = el("span", { role: "status" });
   const whole = el("button", { type: "button", class: "pf-link", text: "clear the lasso", hidden: true, on: { click: () => { state.lasso = []; writeAddress(); tell("centroids"); } } });
   host.append(
-    el("div", { class: "pf-tools pf-centroid-head" }, el("h2", { class: "pf-part", text: "Centroids" }), el("span", { class: "pf-gap" }), sort),
+    el("div", { class: "pf-tools pf-centroid-head" }, el("h2", { class: "pf-part", text: "Centroids" }), el("span", { class: "pf-gap" }), sort, closes("pf-close-left")),
     el("div", { class: "pf-tools" }, search), el("div", { class: "pf-tools pf-asks" }, ...asks, file), advice,
     mapPanel(), list, el("div", { class: "pf-muted pf-foot" }, total, whole));
 

@@ -1,6 +1,7 @@
 /* Right: ranges on histograms, with live counts and the funnel; saved views, the run, captioning. */
 
 import { button, choice, count, el, words } from "../core/dom.js";
+import { closes } from "../core/drawers.js";
 import { active, busy, jobs, jobStrip, startJobs } from "../core/jobs.js";
 import { get, post } from "../core/net.js";
 import { notice, on, page, part } from "../core/page.js";
@@ -30,7 +31,7 @@ part("side", (host) => {
   const usually = button("Back to popfactory.toml", "", "The run's own filter settings", () => { state.filters = defaults(); changed(); });
   const save = button("Save to popfactory.toml", "", "The run's filters from now on, for every centroid without its own; the next select goes by them", saveFilters);
   host.append(
-    el("button", { type: "button", class: "pf-button pf-close-right", text: "Close", on: { click: () => document.body.classList.remove("pf-show-right") } }),
+    closes("pf-close-right"),
     el("div", { class: "pf-side-scroll", tabindex: 0, role: "region", "aria-label": "Filters, views and the run's funnel" },
       el("section", {}, el("h2", { class: "pf-part", text: "Filters" }), pills, ...controls.map((control) => control.node),
         el("label", { class: "pf-unknown" }, "Unknown values", unknown), line, said, note, el("div", { class: "pf-tools" }, usually, save)),

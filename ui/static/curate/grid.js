@@ -1,6 +1,7 @@
 /* Centre: the pictures, and the deeds below them. */
 
 import { button, choice, clip, count, el, fill } from "../core/dom.js";
+import { opens } from "../core/drawers.js";
 import { remember, remembered } from "../core/memory.js";
 import { on, page, part, tell } from "../core/page.js";
 import { askRest } from "./bulk.js";
@@ -92,10 +93,10 @@ part("grid", (host) => {
   back.hidden = concept.hidden = true;
   host.append(
     el("div", { class: "pf-bar-top" },
-      button("Centroids", "", "Show the centroids", () => document.body.classList.toggle("pf-show-left"), "pf-open-left"),
+      opens("Centroids", "Show the centroids", "pf-show-left", '[data-part="centroids"]', "pf-open-left"),
       sign, title, concept, back, done, out,
       button("◂", "⇧N", "Previous open centroid", () => step(-1), "pf-step"), button("▸", "N", "Next open centroid", () => step(1), "pf-step"),
-      button("Filters", "", "Show filters and captions", () => document.body.classList.toggle("pf-show-right"), "pf-open-right"),
+      opens("Filters", "Show filters and captions", "pf-show-right", '[data-part="side"]', "pf-open-right"),
       el("div", { class: "pf-tools pf-shows" }, show, sort, size, status)),
     scroller, detail,
     el("div", { class: "pf-verdicts" }, ...MAIN.map(make), keepRest, rejectRest, el("span", { class: "pf-break" }),

@@ -1,6 +1,7 @@
 /* The Curate page: its keys, and what happens when it opens. */
 
 import { clip } from "../core/dom.js";
+import { closeDrawers } from "../core/drawers.js";
 import { poll } from "../core/jobs.js";
 import { keys } from "../core/keys.js";
 import { get } from "../core/net.js";
@@ -34,6 +35,7 @@ const here = (act) => () => state.cursor && act(state.cursor);
 const withRow = (act) => () => { const row = rowOf(state.cursor); if (row) act(row); };
 const ticking = (act) => () => { rememberTicks(state.ticked); act(); };
 const escape = () => {
+  if (closeDrawers()) return;
   if (state.ticked.size) ticking(() => setTicks([]))();
   else if (state.like !== null) closeSearch();
 };

@@ -1,9 +1,10 @@
 /* Opening a centroid or a search, having the next one ready before it is asked for, and keeping up with news. */
 
-import { curator } from "../core/memory.js";
+import { closeDrawers } from "../core/drawers.js";
+import { curator, tab } from "../core/memory.js";
 import { get, thumbnail } from "../core/net.js";
 import { notice, on, page, tell } from "../core/page.js";
-import { client, queue } from "../core/queue.js";
+import { queue } from "../core/queue.js";
 import { forgetAnchor, isCovered } from "./cursor.js";
 import { entryOf, keepingFilters, PAGE_ROWS, refresh, setCentroids, shownOf, state, writeAddress } from "./state.js";
 import { applyPending, forgetDeeds, hear } from "./verdicts.js";
@@ -12,6 +13,7 @@ const KEPT = 8;
 const FIRST_SCREEN = 40;
 const NEWS_EVERY_MS = 4_000;
 const kept = new Map(); // centroid to the answer, of those opened or foreseen lately
+const thisTab = tab();
 const foreseen = []; // held, so that they stay decoded
 let runState = null; // of the run when what is shown was asked for
 
@@ -44,7 +46,7 @@ export const openCentroid = async (number) => {
   keepingFilters(() => { state.centroid = String(number); state.like = null; });
   clear();
   writeAddress();
-  document.body.classList.remove("pf-show-left");
+  closeDrawers();
   tell("opened");
   try {
     const wanted = state.centroid;
@@ -125,7 +127,7 @@ export const askNews = async () => {
   const place = `&curator=${encodeURIComponent(curator())}${entryOf(state.centroid) ? `&centroid=${state.centroid}` : ""}`;
   try {
     const since = state.lastEvent;
-    const news = await get(`/api/news?since=${since}&client=${client}${place}`);
+    const news = await get(`/api/news?since=${since}&client=${thisTab}${place}`);
     const fresh = news.state !== runState;
     const claims = JSON.stringify(news.claims) !== JSON.stringify(state.claims);
     state.claims = news.claims;

@@ -73,9 +73,9 @@ const tellStory = async (row, story) => {
 };
 
 const DEEDS = [
+  ["◂", "J", "Previous picture", () => move(-1)], ["▸", "K", "Next picture", () => move(1)],
   ["Keep", "A", "Keep it, and on to the next", () => decide("keep"), "pf-keep"], ["Reject", "R", "Reject it, and on to the next", () => decide("reject"), "pf-reject"],
   ["Unsure", "Q", "Mark it for a second look", unsure], ["Undo", "U", "Undo your last decision", undo],
-  ["◂", "J", "Previous picture", () => move(-1)], ["▸", "K", "Next picture", () => move(1)],
 ];
 
 export const openPreview = () => {

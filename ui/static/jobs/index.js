@@ -42,7 +42,7 @@ part("jobs", (host) => {
   el("span", { class: "pf-job-name", text: entry.command.split(" ")[1] || "" }),
   el("span", { class: `pf-state pf-state-${entry.state}`, text: entry.state }),
   bar(entry),
-  el("span", { class: "pf-muted pf-job-figures", text: [entry.stage, figures(entry)].filter(Boolean).join(" · ") }),
+  el("span", { class: "pf-muted pf-job-figures", text: [entry.stage, figures(entry)].filter(Boolean).join(" · ") || (entry.state === "done" ? "all was up to date" : "") }),
   el("span", { class: "pf-muted pf-job-time", text: `${when(entry.started)} · ${seconds(Math.max(1, (entry.ended || entry.updated) - entry.started))}` }));
 
   const drawDetail = (job) => {
@@ -126,13 +126,18 @@ const causesOf = (stages) => {
   return [...found.values()].filter(({ failures }) => Object.keys(failures).length);
 };
 
-const stagesTable = (stages) => el("div", { class: "pf-scroll-x" }, el("table", { class: "pf-stages" }, el("caption", { text: "Stages" }),
-  el("thead", {}, el("tr", {}, ...["stage", "done", "of", "rate", "took", "failed", "passed over"].map((name) => el("th", { scope: "col", text: name })))),
+const stagesTable = (all) => {
   // A stage that is begun anew before anything is done, a captioner that has loaded its model say, is one.
-  el("tbody", {}, ...stages.filter((stage, place) => stages[place + 1]?.stage !== stage.stage || stage.rate || lossesOf(stage).some(Boolean)).map((stage) => el("tr", {},
+  const stages = all.filter((stage, place) => all[place + 1]?.stage !== stage.stage || stage.rate || lossesOf(stage).some(Boolean));
+  const kinds = ["failed", ...(stages.some((stage) => lossesOf(stage)[1]) ? ["passed over"] : [])];
+  const head = el("thead", {}, el("tr", {}, ...["stage", "done", "of", "rate", "took", ...kinds].map((name) => el("th", { scope: "col", text: name }))));
+  const row = (stage) => el("tr", {},
     el("td", { text: stage.stage }), el("td", { text: `${count(stage.done)} ${stage.unit}` }), el("td", { text: stage.total === null ? "" : count(stage.total) }),
     el("td", { text: stage.rate ? `${stage.rate >= 10 ? count(Math.round(stage.rate)) : stage.rate.toFixed(1)}/s` : "" }),
     el("td", { text: seconds(stage.took) }),
-    ...lossesOf(stage).map((number) => el("td", { text: count(number) })))))));
+    ...lossesOf(stage).slice(0, kinds.length).map((number) => el("td", { text: count(number) })));
+  return el("div", { class: "pf-scroll-x", tabindex: 0, role: "region", "aria-label": "Stages" },
+    el("table", { class: "pf-stages" }, el("caption", { text: "Stages" }), head, el("tbody", {}, ...stages.map(row))));
+};
 
 load(["jobs"], async () => { await loadForm(); await poll(); });

@@ -84,7 +84,7 @@ const filtersNode = () => el("div", { class: "pf-rel-scroll", tabindex: 0, role:
   el("tbody", {}, ...state.about.filters.map((each) => el("tr", { "data-filter": each.filter }, el("td", {}, el("code", { text: each.filter })),
     el("td", { class: "pf-n", text: each.limit === null ? "off" : String(each.limit) }),
     ...[each.measured, each.of_pool].map(([known, rows]) => el("td", { text: rows ? `${count(known)} of ${count(rows)}` : "–" })),
-    el("td", {}, each.limit === null ? el("span", { class: "pf-muted", text: "no limit is set" }) : each.measured[0] + each.of_pool[0] ? good("at work") : bad("no value is known: no head gives one, and the pool has no such column")))))));
+    el("td", {}, each.limit === null ? el("span", { class: "pf-muted", text: "no limit is set" }) : each.measured[0] + each.of_pool[0] ? good("at work") : !(each.measured[1] + each.of_pool[1]) ? el("span", { class: "pf-muted", text: "nothing is found yet that it could judge" }) : bad("no value is known: no head gives one, and the pool has no such column")))))));
 
 const diskNode = () => {
   const found = state.disk;
