@@ -164,6 +164,9 @@ class IndexFolder:
             if self._ranked is not None:
                 parameters = self._parameters(index, nprobe, ranks=True)
                 found, numbers = self._ranked.search(queries, depth, params=parameters)
+                # As a rule the last is nearer than the next: then only those asked for are put in order.
+                if depth > k and (found[:, k] < found[:, k - 1]).all():
+                    found, numbers = found[:, :k], numbers[:, :k]
                 found, numbers = in_order(found, numbers)
             else:
                 found, numbers = self._search(index, queries, depth, nprobe)
@@ -171,10 +174,11 @@ class IndexFolder:
                     found = np.subtract(1, found / 2, dtype=np.float32)
                 if vectors is not None:
                     found, numbers = ranked_exactly(queries, numbers, vectors)
+                else:
+                    found, numbers = in_order(found, numbers)
             width = min(k, depth)
             rows[:, :width] = numbers[:, :width]
             similarities[:, :width] = np.where(numbers[:, :width] >= 0, found[:, :width], -np.inf)
-            similarities, rows = in_order(similarities, rows)
         return similarities, rows
 
     def _search(
