@@ -26,7 +26,7 @@ from captioner.checkpoint import DEMO_FOLDER
 from captioner.engine import CaptionFailure, Heard, Prepared, Reply, Sampling, Wanted
 from captioner.lanes import Lane, Lanes
 from captioner.pictures import PREPROCESSING, blank_picture
-from captioner.sending import SENT, question_body, read_to_send, ready_to_send
+from captioner.sending import SENT, SETTING_OUT, Question, question_body, read_to_send, ready_to_send
 from spine.endpoints import endpoint_base
 from spine.errors import ConfigError, ServiceError
 from spine.prompts import Prompt
@@ -45,7 +45,6 @@ MAX_BUSY = 60
 REQUEST_TIMEOUT_S = 600.0
 
 _HERE = ("127.0.0.1", "localhost", "::1")
-_JSON = {"content-type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +134,8 @@ class HttpEngine:
         self._lanes = Lanes(setup.endpoints, setup.in_flight)
         self._shortest: int | None = None
         self._workers = PictureWorkers()
+        # Of each server, lest one that takes no connection hold up the others.
+        self._setting_out = {endpoint: asyncio.Semaphore(SETTING_OUT) for endpoint in setup.endpoints}
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="caption servers", daemon=True)
         self._thread.start()
@@ -286,12 +287,16 @@ class HttpEngine:
 
     async def _answer(self, endpoint: str, body: bytes) -> "Reply | CaptionFailure | Busy":
         client = self._idle[endpoint].pop()
+        question, address = Question(body, self._setting_out[endpoint]), f"{endpoint}/chat/completions"
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                async with client.stream(
-                    "POST", f"{endpoint}/chat/completions", content=body, headers=_JSON
-                ) as response:
-                    content = await bounded_body(response)
+            async with (
+                asyncio.timeout(REQUEST_TIMEOUT_S),
+                question,
+                client.stream(
+                    "POST", address, content=question.content(), headers=question.headers
+                ) as response,
+            ):
+                content = await bounded_body(response)
         except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
             return CaptionFailure("timeout", f"{endpoint}: no answer within {REQUEST_TIMEOUT_S:.0f} s")
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:

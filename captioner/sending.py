@@ -4,9 +4,11 @@ Pillow holds Python's lock while it writes a JPEG, so threads don't write two at
 processes of their own, which know no network.
 """
 
+import asyncio
 import base64
 import io
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Self
 
 import orjson
 from PIL import Image
@@ -19,6 +21,9 @@ _SIDE_PX = 1008  # the short side: three times what LLaVA-1.5 looks at, so that 
 _JPEG_QUALITY = 95
 SENT = f"sent with short side {_SIDE_PX} px at most as JPEG {_JPEG_QUALITY}, 4:4:4"
 """As it stands in a caption's fingerprint."""
+
+SETTING_OUT = 8
+"""Requests to a server that are made ready for their way at the same time."""
 
 
 def read_to_send(wanted: Wanted | None, mode: str) -> Prepared | CaptionFailure:
@@ -63,3 +68,39 @@ def question_body(picture: Prepared, prompt: Prompt, question: dict[str, Any]) -
         {"type": "text", "text": prompt.text},
     ]
     return orjson.dumps({"messages": [{"role": "user", "content": parts}], "stream": False, **question})
+
+
+class Question:
+    """A request's body, sent when it is its turn: few set out at a time, and one that is on its way makes room.
+
+    Where many answers come at once, their places at the server are so filled one after the other. Otherwise the event
+    loop does one step of each in turn, none is filled before all are, and the next answers come at once again.
+    """
+
+    def __init__(self, body: bytes, setting_out: asyncio.Semaphore) -> None:
+        """A body that waits for its turn.
+
+        Args:
+            body: As question_body gives it.
+            setting_out: As many places as requests may set out at a time.
+        """
+        self.headers = {"content-type": "application/json", "content-length": str(len(body))}
+        self._body, self._setting_out, self._in_the_way = body, setting_out, False
+
+    async def __aenter__(self) -> Self:
+        await self._setting_out.acquire()
+        self._in_the_way = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._make_room()
+
+    async def content(self) -> AsyncIterator[bytes]:
+        """The body, asked for by the connection that takes it."""
+        self._make_room()
+        yield self._body
+
+    def _make_room(self) -> None:
+        if self._in_the_way:
+            self._in_the_way = False
+            self._setting_out.release()
