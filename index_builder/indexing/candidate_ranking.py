@@ -30,8 +30,9 @@ def in_order(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Results (q, k) by falling similarity; equals, whose order FAISS leaves open, by row."""
     if not (similarities[:, 1:] <= similarities[:, :-1]).all():
-        order = np.lexsort((rows, -similarities), axis=1)
-        return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        order = np.argsort(-similarities, axis=1)
+        similarities = np.take_along_axis(similarities, order, axis=1)
+        rows = np.take_along_axis(rows, order, axis=1)
     equal = np.zeros(rows.shape, dtype=np.bool_)  # to the one before
     equal[:, 1:] = similarities[:, 1:] == similarities[:, :-1]
     if not equal.any():

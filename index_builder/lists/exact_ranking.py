@@ -1,63 +1,67 @@
 """Candidates of many queries ranked on the vectors themselves, in one pass over their file.
 
 Query by query, the same vectors are fetched and widened from float16 again and again, here and there in the file.
-Sorted by row, each stretch of the file is read and widened once, for all queries that have a candidate in it.
+Sorted by row, each is read and widened once, for all queries that it is a candidate of.
 """
 
 import warnings
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.metadata.metadata_rows import Rows
+from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.half_floats import widened
+from index_builder.numerics.pair_products import pairwise_products
 from spine.tables import Vectors
 
 QUERIES_LEAST = 16
 """Rows of queries that are multiplied at least. With fewer, OpenBLAS takes kernels that round the last columns
 otherwise: equal vectors would get similarities that differ in the last bit, and lose the order of their rows."""
 
-_ROWS = 4_096  # read and widened at once: 13 MB at d = 768
-_PAIRS = 128  # of a query and a row, gathered and multiplied at once: in the cache
-MANY_PAIRS = 500_000
-"""Of a query and a candidate, from which torch saves more than loading it takes."""
+_ROWS = 512  # different ones, read and widened at once: in the cache
+MANY_PAIRS = 40_000
+"""Of a query and a candidate, from which one pass takes less than FAISS query by query: a hundred queries or so."""
 
 
 def exact_similarities(queries: Vectors, candidates: Rows, vectors: Any) -> npt.NDArray[np.float32]:
     """Inner products of each query with its candidates.
 
-    Memory holds 28 bytes for each candidate beside the result.
+    As many threads work as FAISS has. Memory holds 24 bytes for each candidate beside the result.
 
     Args:
-        queries: Shape (q, d), float32.
+        queries: Shape (q, d), float32, contiguous.
         candidates: Row numbers, shape (q, depth), in any order; -1 for none.
         vectors: Shape (n, d), float16, may be memory-mapped; read from front to back, where candidates are.
 
     Returns:
         Shape (q, depth), float32; -inf where there is no candidate.
     """
+    faiss = load_faiss()
     similarities = np.full(candidates.size, -np.inf, dtype=np.float32)
-    flat = candidates.ravel()
-    order = np.argsort(flat, kind="stable")
-    order = order[np.searchsorted(flat, 0, sorter=order) :]  # without the -1
-    rows, asking = flat[order], order // max(1, candidates.shape[1])
-    # Sorted so, a pair that comes twice, which torch's pattern can't hold, is its own neighbour.
-    again = bool(((rows[1:] == rows[:-1]) & (asking[1:] == asking[:-1])).any())
-    start = 0
-    while start < len(rows):
-        first = int(rows[start])
-        end = int(np.searchsorted(rows, first + _ROWS))
-        stretch = widened(vectors[first : int(rows[end - 1]) + 1])
-        inside = slice(start, end)
-        if len(rows) >= MANY_PAIRS and not again:
-            counts = np.bincount(rows[inside] - first, minlength=len(stretch))
-            products = pair_products(stretch, counts, queries, asking[inside])
-        else:
-            products = _gathered_products(queries, asking[inside], stretch, rows[inside] - first)
-        similarities[order[inside]] = products
-        start = end
+    # Row and place in one number: so many of these are sorted in a fifth of the time that argsort takes.
+    shift = candidates.size.bit_length()
+    keys = (candidates.ravel() << shift) + np.arange(candidates.size)
+    keys.sort()
+    keys = keys[np.searchsorted(keys, 0) :]  # without the -1
+    rows, order = keys >> shift, keys & ((1 << shift) - 1)
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))  # of each row's pairs
+
+    def rank(first: int) -> None:
+        some = starts[first : first + _ROWS]
+        stop = int(starts[first + _ROWS]) if first + _ROWS < len(starts) else len(rows)
+        pairs = order[some[0] : stop]
+        stretch = widened(np.take(vectors, rows[some], axis=0, mode="clip"))
+        places = np.repeat(np.arange(len(some)), np.diff(some, append=stop))
+        similarities[pairs] = pairwise_products(stretch, places, queries, pairs // candidates.shape[1])
+
+    one_thread = partial(faiss.omp_set_num_threads, 1)
+    stretches = iter(range(0, len(starts), _ROWS))
+    for _ in mapped_in_order(rank, stretches, faiss.omp_get_max_threads(), one_thread):
+        pass
     return similarities.reshape(candidates.shape)
 
 
@@ -108,17 +112,6 @@ def pair_products(first: Vectors, counts: Rows, second: Vectors, places: Rows) -
         pattern, torch.from_numpy(first), torch.from_numpy(second).T, beta=0.0
     )
     products: npt.NDArray[np.float32] = sampled.values().numpy()
-    return products
-
-
-def _gathered_products(
-    queries: Vectors, asking: Rows, vectors: Vectors, places: Rows
-) -> npt.NDArray[np.float32]:
-    """The same by NumPy alone."""
-    products = np.empty(len(asking), dtype=np.float32)
-    for start in range(0, len(asking), _PAIRS):
-        some = slice(start, start + _PAIRS)
-        np.einsum("ij,ij->i", queries[asking[some]], vectors[places[some]], out=products[some])
     return products
 
 

@@ -235,12 +235,10 @@ def test_a_query_that_is_not_finite_is_named_by_its_row(wide):
 @pytest.mark.parametrize(
     ("k", "block", "pass_results", "rows"), [(5, 32, 10**7, 7), (40, 100, 20_000, 64), (900, 256, 1, 4_096)]
 )
-@pytest.mark.parametrize("many", [0, 10**9])
 def test_coarse_candidates_ranked_in_one_pass_give_what_single_searches_give(
-    tmp_path, vectors, queries, k, block, pass_results, rows, many, monkeypatch
+    tmp_path, vectors, queries, k, block, pass_results, rows, monkeypatch
 ):
     monkeypatch.setattr(bulk_query_module, "PASS_RESULTS", pass_results)
-    monkeypatch.setattr(exact_ranking, "MANY_PAIRS", many)
     monkeypatch.setattr(exact_ranking, "_ROWS", rows)
     monkeypatch.setattr(bulk_query_module, "_one_by_one", lambda *_: False)
     stage = Stage.open("index", tmp_path, {}, {})
@@ -286,10 +284,8 @@ def test_few_queries_are_ranked_one_by_one_where_memory_holds_the_vectors(
     assert bool(by_row) == (memory < 2 * N * D * 2)
 
 
-@pytest.mark.parametrize("many", [0, 10**9])
 @pytest.mark.parametrize("twice", [False, True])
-def test_exact_similarities_are_those_of_the_rows_in_their_places(many, twice, monkeypatch):
-    monkeypatch.setattr(exact_ranking, "MANY_PAIRS", many)
+def test_exact_similarities_are_those_of_the_rows_in_their_places(twice, monkeypatch):
     monkeypatch.setattr(exact_ranking, "_ROWS", 90)
     random = np.random.default_rng(4)
     stored = random.standard_normal((500, 8)).astype(np.float16)
