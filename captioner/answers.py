@@ -15,6 +15,7 @@ UNREACHABLE = "unreachable"
 """Reason of a failure that stands in no table: where a server can't be reached another is asked, or the run stops."""
 
 _MAX_ANSWER_BYTES = 1 << 20
+_MAX_TOKENS = 1 << 24  # of one request: more than any model takes
 _BUSY = (429, 503)
 _WRONG_SETTINGS = (401, 403, 404, 405)
 
@@ -59,16 +60,21 @@ def understood(endpoint: str, response: httpx.Response, content: bytes) -> Reply
         text, ended = choice["message"]["content"], choice["finish_reason"]
         usage = answer.get("usage") or {}
         tokens, asked = usage.get("completion_tokens"), usage.get("prompt_tokens")
+        (text or "").encode()  # JSON can say half a character, which no table takes
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return CaptionFailure("bad_reply", f"{endpoint}: no chat completion: {said}")
-    if not isinstance(text, str) or not all(
-        each is None or isinstance(each, int) for each in (tokens, asked)
-    ):
-        return CaptionFailure("bad_reply", f"{endpoint}: no text in its answer: {said}")
+    if not isinstance(text, str) or not (_may_be_tokens(tokens) and _may_be_tokens(asked)):
+        return CaptionFailure(
+            "bad_reply", f"{endpoint}: no text, or no number of tokens, in its answer: {said}"
+        )
     if ended not in ("stop", "length"):
         return CaptionFailure("refused", f"{endpoint}: ended its answer with {str(ended)[:50]!r}")
     finish: FinishReason = ended
     return Reply(text, finish, tokens, prompt_tokens=asked)
+
+
+def _may_be_tokens(told: object) -> bool:
+    return told is None or (type(told) is int and 0 <= told <= _MAX_TOKENS)
 
 
 def _seconds(retry_after: str | None) -> float | None:

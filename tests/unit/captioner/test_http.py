@@ -64,10 +64,10 @@ def setup_of(*addresses, **settings):
     return HttpSetup.of(CaptionConfig(engine="http", endpoints=addresses, **chosen))
 
 
-def completion(text="a star", finish="stop"):
+def completion(text="a star", finish="stop", tokens=2):
     return {
         "choices": [{"message": {"content": text}, "finish_reason": finish}],
-        "usage": {"prompt_tokens": 700, "completion_tokens": 2},
+        "usage": {"prompt_tokens": 700, "completion_tokens": tokens},
     }
 
 
@@ -327,6 +327,11 @@ def test_a_fault_is_tried_again(misbehaving, fault):
         ((200, {}, b"{"), "bad_reply"),
         ((200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'), "bad_reply"),
         ((200, {}, b" " * (2 << 20)), "bad_reply"),
+        ((200, {}, json.dumps(completion("half a \ud800")).encode()), "bad_reply"),
+        *(
+            ((200, {}, json.dumps(completion(tokens=told)).encode()), "bad_reply")
+            for told in (-1, 1 << 40, True)
+        ),
     ],
 )
 def test_a_fault_that_stays_fails_the_picture_alone(misbehaving, fault, reason):
