@@ -91,16 +91,15 @@ def measure_ours(pool: ServedPool, seconds: float, conditions: dict[str, object]
     with running_run(pool) as (server, boot_s):
         for size in SIZES:
             loads["planned", size] = asked(server, pool, "run", size, seconds)
-        index_bytes = sum(path.stat().st_size for path in pool.planned.rglob("*") if path.is_file())
-        own = resident_bytes(server.pid) - index_bytes  # all of it is mapped, and most of it was read
+        own = resident_bytes(server.pid, besides=pool.planned)  # which is mapped
         report("server_boot", boot_s, "s", at_most=3, **conditions)
-        report("server_memory_over_index", max(0, own) / 1e6, "MB", at_most=400, **conditions)
+        report("server_memory_over_index", own / 1e6, "MB", at_most=400, **conditions)
     with running_run(pool, PROCESSES) as (server, _):
         for size in SIZES:
             loads["processes", size] = asked(server, pool, "run", size, seconds)
-        own = resident_bytes(server.pid) - index_bytes
+        own = resident_bytes(server.pid, besides=pool.planned)
         conditions = conditions | {"processes": PROCESSES}
-        report("server_processes_memory_over_index", max(0, own) / 1e6, "MB", **conditions)
+        report("server_processes_memory_over_index", own / 1e6, "MB", **conditions)
     return loads
 
 

@@ -60,11 +60,18 @@ def cpu_s(pid: int) -> float:
     return used / os.sysconf("SC_CLK_TCK")
 
 
-def resident_bytes(pid: int) -> int:
-    """Memory of a process and those it began; what they share counts once."""
-    texts = [Path(f"/proc/{each}/smaps_rollup").read_text(encoding="utf-8") for each in _with_children(pid)]
-    sizes = [line.split()[1] for text in texts for line in text.splitlines() if line.startswith("Pss:")]
-    return sum(map(int, sizes)) * 1024
+def resident_bytes(pid: int, *, besides: Path) -> int:
+    """Memory of a process and those it began, but for the files below a folder; what they share counts once."""
+    size, counts = 0, True
+    for each in _with_children(pid):
+        for line in Path(f"/proc/{each}/smaps").read_text(encoding="utf-8").splitlines():
+            if line.startswith("Pss:"):
+                size += counts * int(line.split()[1])
+            elif (
+                "-" in line.split(maxsplit=1)[0]
+            ):  # a mapping begins: from-to, what it allows, where in which file
+                counts = f" {besides}/" not in line
+    return size * 1024
 
 
 def _with_children(pid: int) -> list[int]:
