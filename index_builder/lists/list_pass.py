@@ -183,13 +183,16 @@ class ListPass:
                     for tile in share
                 ]
 
-        def score(share: list[_Bounded]) -> list[tuple[list[Offer], bool]]:
-            if scorer.is_light(share[0][0]):
-                found = scorer.score_together([tile for tile, _ in share])
+        def score(share: list[_Bounded]) -> tuple[list[Offer], int]:
+            tiles = [tile for tile, _ in share]
+            if scorer.is_light(tiles[0]):
+                found = [scorer.score_together(tiles)]
             else:
                 found = [scorer.score(tile, least) for tile, least in share]
             # Laid out here: the one thread that fills the heaps has enough to do.
-            return [(scored.offers(first), scored.tile.last) for scored in found]
+            return [offer for scored in found for offer in scored.offers(first)], sum(
+                tile.last for tile in tiles
+            )
 
         threads = load_faiss().omp_get_max_threads()
         with ExitStack() as stack:
@@ -198,12 +201,10 @@ class ListPass:
             if best.k <= _SMALL_HEAP:
                 stack.enter_context(one_faiss_thread())
             prepare = partial(alone, with_torch=screen is not None)
-            for share in mapped_in_order(score, with_bounds(), threads, prepare):
-                for offers, ends in share:
-                    for offer in offers:
-                        best.add(offer)
-                    if ends:
-                        progress.advance(1)
+            for offers, ended in mapped_in_order(score, with_bounds(), threads, prepare):
+                for offer in offers:
+                    best.add(offer)
+                progress.advance(ended)
 
     def _worth_screening(self, pairs: Pairs) -> bool:
         """Whether whole numbers would save more than the time it takes to load what multiplies them."""

@@ -95,20 +95,33 @@ class TileScorer:
         # What scores them loads torch, as screening does: not for a few queries.
         return self._screen is not None and len(tile.queries) * len(tile.rows) <= LIGHT
 
-    def score_together(self, tiles: Sequence[Tile]) -> list[Scored]:
-        """What light tiles offer: all rows of each to all of its queries, pair by pair in a few calls for all."""
-        vectors = self._decoder.decode(np.concatenate([tile.codes for tile in tiles]))
-        counts = np.repeat([len(tile.queries) for tile in tiles], [len(tile.rows) for tile in tiles])
-        asking = np.concatenate([np.tile(tile.queries, len(tile.rows)) for tile in tiles])
-        products = pair_products(vectors, counts, self._queries, asking)
-        found, start = [], 0
-        for tile in tiles:
-            size = len(tile.queries) * len(tile.rows)
-            scores = products[start : start + size].reshape(len(tile.rows), -1).T
-            scores = scores + tile.middles[:, None] if self._decoder.residual else scores
-            found.append(_all(tile, np.ascontiguousarray(scores)))
-            start += size
-        return found
+    def score_together(self, tiles: Sequence[Tile]) -> Scored:
+        """What light tiles offer: all rows of each to all of its queries, pair by pair, as if they were one tile."""
+        codes, rows, asked, middles = (
+            np.concatenate(each)
+            for each in zip(*((t.codes, t.rows, t.queries, t.middles) for t in tiles), strict=True)
+        )
+        sizes = [len(tile.rows) for tile in tiles]
+        counts = np.array([len(tile.queries) for tile in tiles])
+        # Row after row, the places in `asked` of all the queries of its tile.
+        firsts, counts = np.repeat(np.cumsum(counts) - counts, sizes), np.repeat(counts, sizes)
+        places = np.arange(counts.sum()) + np.repeat(firsts - (np.cumsum(counts) - counts), counts)
+        scores = pair_products(self._decoder.decode(codes), counts, self._queries, asked[places])
+        if self._decoder.residual:
+            scores += middles[places]
+        queries, asking = np.unique(asked, return_inverse=True)
+        by_query = np.argsort(asking[places], kind="stable")
+        none = np.empty(0, dtype=np.int64)
+        return Scored(
+            Tile(
+                -1, codes, rows, queries, middles[:0], last=False
+            ),  # of no list; nothing asks for its middles
+            none,
+            np.empty((0, len(rows)), dtype=np.float32),
+            asking[places][by_query],
+            np.repeat(np.arange(len(rows)), counts)[by_query],
+            scores[by_query],
+        )
 
     def score(self, tile: Tile, least: Similarities | None) -> Scored:
         """What a tile offers to its queries.
