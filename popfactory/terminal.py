@@ -2,6 +2,7 @@
 
 import sys
 import time
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -12,9 +13,12 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
+
+from spine.journals import Job, add_point
+
+_NOTED_EVERY_S = 0.5  # as journals are written
 
 
 class TerminalProgress:
@@ -26,6 +30,7 @@ class TerminalProgress:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bars: Progress | None = None
         self._task: TaskID | None = None
+        self._job = Job("")
         self._stage, self._unit, self._done, self._before, self._began = "", "", 0, 0, 0.0
         self._failures: dict[str, int] = {}
 
@@ -40,11 +45,12 @@ class TerminalProgress:
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
                 _Rate(),
-                TimeRemainingColumn(),
+                _Left(),
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bars.add_task(stage, total=total, completed=done, before=done)
+            self._job = Job("", state="running", total=total, done=done, points=[(self._began, done)])
+            self._task = self._bars.add_task(stage, total=total, completed=done, job=self._job)
             self._bars.start()
 
     def advance(self, units: int, failures: dict[str, int] | None = None) -> None:
@@ -53,6 +59,9 @@ class TerminalProgress:
         for reason, count in (failures or {}).items():
             self._failures[reason] = self._failures.get(reason, 0) + count
         if self._bars is not None and self._task is not None:
+            now, self._job.done = time.monotonic(), self._done
+            if now - self._job.points[-1][0] >= _NOTED_EVERY_S:
+                add_point(self._job.points, (now, self._done))
             self._bars.advance(self._task, units)
 
     def say(self, line: str) -> None:
@@ -86,9 +95,16 @@ class TerminalProgress:
 
 
 class _Rate(ProgressColumn):
-    """Units a second since the start."""
+    """Units a second, as the run's jobs tell it."""
 
     def render(self, task: Task) -> Text:
-        elapsed = task.elapsed or 0.0
-        fresh = task.completed - task.fields.get("before", 0)
-        return Text(f"{fresh / elapsed:8.1f}/s" if elapsed > 0.5 else "")
+        rate = task.fields["job"].rate
+        return Text(f"{rate:8.1f}/s" if rate is not None else "")
+
+
+class _Left(ProgressColumn):
+    """Time left, as the run's jobs tell it."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields["job"].eta_s
+        return Text(str(timedelta(seconds=round(left))) if left is not None else "-:--:--")

@@ -156,7 +156,7 @@ def apply(job: Job, entry: dict[str, Any]) -> None:
             job.points = [(entry["time"], job.done)]
         case "advance":
             job.done += entry["units"]
-            _add_point(job.points, (entry["time"], job.done))
+            add_point(job.points, (entry["time"], job.done))
             for reason, count in entry["failures"].items():
                 job.failures[reason] = job.failures.get(reason, 0) + count
         case "line":
@@ -165,7 +165,7 @@ def apply(job: Job, entry: dict[str, Any]) -> None:
             job.state, job.message, job.ended = entry["state"], entry["message"], entry["time"]
 
 
-def _add_point(points: list[tuple[float, int]], point: tuple[float, int]) -> None:
+def add_point(points: list[tuple[float, int]], point: tuple[float, int]) -> None:
     """The newest point is always there; those before are as far apart as a share of the time since the first."""
     apart = (point[0] - points[0][0]) / _POINTS_KEPT
     if len(points) > 2 and points[-1][0] - points[-2][0] < apart:
