@@ -54,7 +54,7 @@ def build(folder: Path, n: int, d: int, q: int, nlist: int) -> Pool:
     exact = faiss.knn(queries[:500], vectors, 100, metric=faiss.METRIC_INNER_PRODUCT)[1]
     sample = vectors[:: max(1, n // (nlist * 40))]
     middles = fit_centroids(sample, nlist, iterations=5)
-    keys = {"Flat": "Flat", "SQ8": "SQ8", "PQ": f"PQ{d // 8}x8np", "RaBitQ": "RaBitQfs"}
+    keys = {"Flat": "Flat", "SQ8": "SQ8", "PQ": f"PQ{d // 8}x8np", "RaBitQ": "RaBitQ"}
     for kind, key in keys.items():
         rotation = f"RR{d}," if kind == "RaBitQ" else ""
         index = faiss.index_factory(d, f"{rotation}IVF{len(middles)},{key}", faiss.METRIC_INNER_PRODUCT)

@@ -4,6 +4,7 @@ On an index with inverted lists the queries are answered together, in one pass o
 (`index_builder.lists.list_pass`), where that costs less than FAISS's search; otherwise block by block.
 """
 
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -183,8 +184,8 @@ def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
         k: Neighbours a query.
         nprobe: Lists searched a query; 0 for the index's own.
     """
-    plan, _ = _plan(index, n_queries, k, nprobe)
-    if index.exact_vectors is not None:
+    plan, lists = _plan(index, n_queries, k, nprobe)
+    if index.exact_vectors is not None and not _by_vectors(plan, lists):
         depth = index.depth(k)
         return (
             f"{plan.reason}; {depth:,} candidates a query are ranked on the vectors themselves, for"
@@ -202,9 +203,7 @@ def answers_together(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0
 
 
 def _plan(index: IndexFolder, n_queries: int, k: int, nprobe: int) -> tuple[SearchPlan, ListPass | None]:
-    lists = None
-    if index.nlist and index.n and index.exact_vectors is None:
-        lists = index.kept("list pass", lambda: open_list_pass(index.faiss_index(), index.path))
+    lists = _list_pass(index)
     if index.on_gpus(k, nprobe):
         # Which is no estimate: no GPU has been measured. A predicate still goes through the lists here.
         return SearchPlan(False, "FAISS's batch search on GPUs: they have a copy of the index"), lists
@@ -220,8 +219,29 @@ def _plan(index: IndexFolder, n_queries: int, k: int, nprobe: int) -> tuple[Sear
         else 0,
         memory_bytes=memory_bytes(),
         screens=lists is not None and lists.screens,
+        ranked=index.depth(k) if index.exact_vectors is not None else 0,
+        list_size=lists.lists.usual_size if lists is not None else 0,
+        loaded="torch" in sys.modules,
     )
     return plan, lists
+
+
+def _list_pass(index: IndexFolder) -> ListPass | None:
+    """The pass over an index's lists, of vectors beside it where memory holds them, else of its codes; None without."""
+    if not index.nlist or not index.n:
+        return None
+    vectors = index.exact_vectors if _memory_holds_vectors(index) else None
+    name = f"list pass, {'codes' if vectors is None else 'vectors'}"
+    return index.kept(name, lambda: open_list_pass(index.faiss_index(), index.path, vectors))
+
+
+def _by_vectors(plan: SearchPlan, lists: ListPass | None, mask: RowMask | None = None) -> bool:
+    """Whether the pass scores the vectors beside the index, so that there is no need of candidates."""
+    return lists is not None and lists.codes == "stored" and (plan.list_major or mask is not None)
+
+
+def _memory_holds_vectors(index: IndexFolder) -> bool:
+    return index.exact_vectors is not None and index.exact_vectors.nbytes <= memory_bytes() // 2
 
 
 def _one_by_one(index: IndexFolder, n_queries: int, k: int) -> bool:
@@ -229,9 +249,7 @@ def _one_by_one(index: IndexFolder, n_queries: int, k: int) -> bool:
 
     It does so in all its threads at once; one pass sorted by row is for many queries, or a disk.
     """
-    vectors = index.exact_vectors
-    few = n_queries * index.depth(k) < MANY_PAIRS
-    return vectors is not None and few and vectors.nbytes <= memory_bytes() // 2
+    return n_queries * index.depth(k) < MANY_PAIRS and _memory_holds_vectors(index)
 
 
 def _queries_a_pass(k: int, block: int) -> int:
@@ -252,10 +270,11 @@ def _found(
 ) -> Iterator[_Found]:
     """What is found, block by block; of a pass all blocks, unless none of them is needed."""
     few = mask is None and keep is None and _one_by_one(index, len(queries), k)
-    if index.exact_vectors is not None and index.n and not few:
-        yield from _ranked(index, queries, k, nprobe, block, mask, done, keep)
-        return
     plan, lists = _plan(index, len(queries), k, nprobe)
+    if index.exact_vectors is not None and index.n and not few and not _by_vectors(plan, lists, mask):
+        codes = lists if plan.list_major or mask is not None else None
+        yield from _ranked(index, codes, queries, k, nprobe, block, mask, progress, done, keep)
+        return
     k = min(k, max(1, index.n))
     size = _queries_a_pass(k, block)
     if lists is not None and (plan.list_major or mask is not None):
@@ -286,21 +305,25 @@ def _needed(q: int, size: int, block: int, done: frozenset[int]) -> Iterator[int
 
 def _ranked(
     index: IndexFolder,
+    codes: ListPass | None,
     queries: Vectors,
     k: int,
     nprobe: int,
     block: int,
     mask: RowMask | None,
+    progress: Progress,
     done: frozenset[int],
     keep: Path | None,
 ) -> Iterator[_Found]:
-    """The same where FAISS finds candidates by coarse codes: they are ranked in one pass over the vectors."""
+    """The same of candidates, found in a pass over codes or by FAISS, and ranked in one over the vectors."""
     depth = min(index.depth(k), index.n)
     size = _queries_a_pass(depth, block)
     for first in _needed(len(queries), size, block, done):
         asked = queries[first : first + size]
         lists: Numbers | None
-        if mask is not None:
+        if codes is not None:
+            _, rows, lists = codes.search(asked, depth, nprobe or index.nprobe, mask, progress, keep, depth)
+        elif mask is not None:
             _, rows, lists = search_by_depth(index, asked, depth, nprobe or index.nprobe, mask, depth)
         else:
             rows, lists = _candidates(index, asked, k, nprobe, block, keep), _fixed(index, nprobe, len(asked))

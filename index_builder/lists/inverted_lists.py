@@ -85,6 +85,11 @@ class InvertedLists:
         """What these lists take: their codes and rows."""
         return int(self.sizes[numbers].sum()) * (self._code_size + _ID_BYTES)
 
+    @property
+    def usual_size(self) -> float:
+        """Vectors in the list of a vector, on average: a list is wanted as often as vectors are in it."""
+        return float(np.square(self.sizes, dtype=np.float64).sum() / max(1, self.sizes.sum()))
+
     def passing(self, mask: RowMask) -> npt.NDArray[np.int64]:
         """How many rows of each list are in the mask, shape (nlist,); of lists on disk only the rows are read.
 

@@ -5,6 +5,9 @@ hundreds of times. Here the (query, list) pairs are sorted by list. A list is re
 file, decoded once, and scored for all its queries together: first by whole numbers, which rule most of it out
 (`index_builder.lists.list_screen`), the rest in float32. FAISS's heaps keep the best k of each query.
 
+Where memory holds the vectors themselves, beside coarse codes, it is these that are scored, not the codes: a product
+costs the same for either, and no candidates have to be kept and looked up afterwards.
+
 Source: the idea is that of `faiss.contrib.big_batch_search`.
 """
 
@@ -19,11 +22,12 @@ import numpy as np
 from index_builder.lists.best_k import BestK, Offer, Similarities
 from index_builder.lists.inverted_lists import InvertedList, InvertedLists
 from index_builder.lists.kept_arrays import KeptArrays, search_key
-from index_builder.lists.list_codes import ListDecoder, list_decoder
+from index_builder.lists.list_codes import ListDecoder, StoredDecoder, list_decoder
 from index_builder.lists.list_pairs import Numbers, Pairs, Wanted, pair_up
 from index_builder.lists.list_screen import SCREENED_FROM, Screen
-from index_builder.lists.list_tiles import Tile, TileScorer
+from index_builder.lists.list_tiles import BoundedTile, Tile, TileScorer
 from index_builder.lists.ordered_threads import mapped_in_order
+from index_builder.lists.sign_codes import SignCodes, SignScorer
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.row_mask import RowMask
 from index_builder.numerics.faiss_library import load_faiss
@@ -46,31 +50,29 @@ _VECTORS, _VECTORS_LEAST = 2_048, 64  # of a list, decoded at once: 6 MB at d = 
 _SCORES = 2**20  # of them with the list's queries, unless these alone are more
 _SMALL_HEAP = 128  # neighbours up to which one thread fills the heaps sooner than a team that must be woken
 
-_Bounded = tuple[Tile, Similarities | None]
-"""A tile, and what a row must have at least to be among the best of each of its queries."""
-
 
 class ListPass:
     """The list-major search over one index.
 
     Attributes:
         lists: The inverted lists it goes through.
-        codes: What they hold: "flat", "scalar" or "product".
+        codes: What is scored: "flat", "scalar", "product" or "signs"; "stored" where it is the vectors themselves.
         screens: Whether whole numbers may rule rows out, if there is enough to do.
     """
 
-    def __init__(self, index: Any, path: Path) -> None:
+    def __init__(self, index: Any, path: Path, vectors: Any = None) -> None:
         """Look at an index; see `open_list_pass`."""
         faiss = load_faiss()
         self._index = index  # what its parts below belong to
         self._transforms, self._ivf = parts_of(index)
-        self._l2 = index.metric_type == faiss.METRIC_L2
-        decoder = list_decoder(self._ivf)
-        if decoder is None:
+        # Vectors beside an index are ranked by inner product, whatever its codes are scored by.
+        self._l2 = index.metric_type == faiss.METRIC_L2 and vectors is None
+        codes = _codes_of(self._ivf, vectors)
+        if codes is None:
             raise ValueError("FAISS alone can score these codes")
-        self._decoder: ListDecoder = decoder
-        self.screens = not self._l2 and has_fast_integers()
-        self.codes = decoder.kind
+        self._codes: ListDecoder | SignCodes = codes
+        self.screens = (not self._l2 or isinstance(codes, SignCodes)) and has_fast_integers()
+        self.codes = codes.kind
         self.lists = InvertedLists(self._ivf, path)
 
     def search(
@@ -81,6 +83,7 @@ class ListPass:
         mask: RowMask | None = None,
         progress: Progress = SILENT,
         keep: Path | None = None,
+        wanted: int = 0,
     ) -> tuple[Similarities, Rows, Numbers]:
         """The k nearest rows of each query among its nprobe nearest lists.
 
@@ -91,11 +94,12 @@ class ListPass:
             queries: Shape (q, d), float32, contiguous, finite.
             k: Neighbours a query, 1 at least.
             nprobe: Lists a query.
-            mask: Rows that may be found; None for all. A query goes on to further lists until GROWN · k such rows are
-                in them, or no list is left.
+            mask: Rows that may be found; None for all. A query goes on to further lists until enough such rows are in
+                them, or no list is left.
             progress: Told of lists gone through.
             keep: File for what is found after each SEGMENT of work; the same search goes on from there. None keeps
                 nothing.
+            wanted: How many rows of the mask are enough; 0 for GROWN · k.
 
         Returns:
             Similarities (q, k) and rows (q, k), in the order of FAISS's heaps, not sorted; where fewer than k are
@@ -106,21 +110,27 @@ class ListPass:
             DataError: Lists on disk can't be read.
         """
         moved = moved_by(self._transforms, queries)
+        asked = queries if isinstance(self._codes, StoredDecoder) else moved
         best = BestK(len(queries), k)
-        wanted = Wanted(self.lists.passing(mask), GROWN * k) if mask is not None else None
+        enough = Wanted(self.lists.passing(mask), wanted or GROWN * k) if mask is not None else None
         lists, start = [np.empty(0, dtype=np.int64)], 0
         with one_matrix_thread():
             while start < len(moved):
                 some = moved[start:]
-                pairs = pair_up(self._ivf, self.lists.order, some, min(nprobe, int(self._ivf.nlist)), wanted)
+                pairs = pair_up(self._ivf, self.lists.order, some, min(nprobe, int(self._ivf.nlist)), enough)
+                if (
+                    isinstance(self._codes, StoredDecoder)
+                    and 2 * self.lists.sizes[pairs.numbers].sum() > self._ivf.ntotal
+                ):
+                    self._codes.bring_in()
                 segments = self._segments(pairs)
                 kept = None
                 if keep is not None and len(segments) > 1:
-                    kept = KeptArrays(keep, self._key(moved, k, nprobe, mask))
+                    kept = KeptArrays(keep, self._key(asked, k, nprobe, mask))
                 done = _restored(best, kept, start, len(segments))
                 sizes = [np.count_nonzero(self.lists.sizes[pairs.numbers[segment]]) for segment in segments]
                 progress.begin("search", int(sum(sizes)), "lists", done=int(sum(sizes[:done])))
-                self._go_through(pairs, segments, done, some, mask, start, best, kept, progress)
+                self._go_through(pairs, segments, done, asked[start:], mask, start, best, kept, progress)
                 lists.append(pairs.lists)
                 start += len(pairs.lists)
         return *best.results(), np.concatenate(lists)
@@ -156,12 +166,17 @@ class ListPass:
         progress: Progress,
     ) -> None:
         """Offer each pair's rows, segment by segment; `first` is the number of the first query in `best`."""
-        screen = Screen(self._decoder, queries) if self._worth_screening(pairs) else None
-        scorer = TileScorer(self._ivf, self._decoder, queries, screen, l2=self._l2)
+        fast = self._worth_screening(pairs)
+        scorer: TileScorer | SignScorer
+        if isinstance(self._codes, SignCodes):
+            scorer = SignScorer(self._ivf, self._codes, queries, l2=self._l2, fast=fast)
+        else:
+            screen = Screen(self._codes, queries) if fast else None
+            scorer = TileScorer(self._ivf, self._codes, queries, screen, l2=self._l2)
         for number in range(done, len(segments)):
             # One after the other to the end: a row's bounds, and with them the last bit of its similarity, are then
             # the same whether the segment before was gone through just now or in an earlier start.
-            self._offer_all(self._tiles(pairs, segments[number], mask), scorer, screen, first, best, progress)
+            self._offer_all(self._tiles(pairs, segments[number], mask), scorer, fast, first, best, progress)
             if kept is not None:
                 values, labels = best.state()
                 kept.write(reached=np.array([first, number + 1]), values=values, labels=labels)
@@ -169,13 +184,13 @@ class ListPass:
     def _offer_all(
         self,
         tiles: Iterator[Tile],
-        scorer: TileScorer,
-        screen: Screen | None,
+        scorer: TileScorer | SignScorer,
+        with_torch: bool,
         first: int,
         best: BestK,
         progress: Progress,
     ) -> None:
-        def with_bounds() -> Iterator[list[_Bounded]]:
+        def with_bounds() -> Iterator[list[BoundedTile]]:
             for share in _shares(tiles, scorer.is_light):
                 # Looked up as the share is handed out, so that they don't depend on what threads do meanwhile.
                 yield [
@@ -183,24 +198,18 @@ class ListPass:
                     for tile in share
                 ]
 
-        def score(share: list[_Bounded]) -> tuple[list[Offer], int]:
-            tiles = [tile for tile, _ in share]
-            if scorer.is_light(tiles[0]):
-                found = [scorer.score_together(tiles)]
-            else:
-                found = [scorer.score(tile, least) for tile, least in share]
+        def score(share: list[BoundedTile]) -> tuple[list[Offer], int]:
             # Laid out here: the one thread that fills the heaps has enough to do.
-            return [offer for scored in found for offer in scored.offers(first)], sum(
-                tile.last for tile in tiles
-            )
+            offers = [offer for scored in scorer.score_share(share) for offer in scored.offers(first)]
+            return offers, sum(tile.last for tile, _ in share)
 
         threads = load_faiss().omp_get_max_threads()
         with ExitStack() as stack:
-            if screen is not None:
+            if with_torch:
                 stack.enter_context(one_torch_thread())
             if best.k <= _SMALL_HEAP:
                 stack.enter_context(one_faiss_thread())
-            prepare = partial(alone, with_torch=screen is not None)
+            prepare = partial(alone, with_torch=with_torch)
             for offers, ended in mapped_in_order(score, with_bounds(), threads, prepare):
                 for offer in offers:
                     best.add(offer)
@@ -217,7 +226,8 @@ class ListPass:
         """The work of a segment in pieces of a bounded number of scores."""
         place = dict(zip(pairs.numbers[segment].tolist(), segment.tolist(), strict=True))
         for each in self._read(pairs, segment):
-            codes, rows = each.codes, each.rows
+            rows = each.rows
+            codes = each.codes if not isinstance(self._codes, StoredDecoder) else self._codes.codes_of(rows)
             if mask is not None:
                 passing = np.flatnonzero(mask.has(rows))
                 codes, rows = codes[passing], rows[passing]
@@ -258,17 +268,25 @@ class ListPass:
         yield from reading
 
 
-def open_list_pass(index: Any, path: Path) -> ListPass | None:
+def open_list_pass(index: Any, path: Path, vectors: Any = None) -> ListPass | None:
     """The list-major search over an index; None for a kind that it doesn't know.
 
-    It knows IVF indexes of plain vectors, scalar and product quantisers, also behind transforms such as OPQ.
+    It knows IVF indexes of plain vectors, scalar and product quantisers and RaBitQ's single bits, also behind
+    transforms such as OPQ.
 
     Args:
         index: A FAISS index.
         path: Its file, or its folder if it stays on disk.
+        vectors: The rows themselves, shape (n, d), to be scored in place of whatever codes the lists hold, by inner
+            product; None to score the codes.
     """
     _, ivf = parts_of(index)
-    return ListPass(index, path) if ivf is not None and list_decoder(ivf) is not None else None
+    known = ivf is not None and _codes_of(ivf, vectors) is not None
+    return ListPass(index, path, vectors) if known else None
+
+
+def _codes_of(ivf: Any, vectors: Any) -> ListDecoder | SignCodes | None:
+    return StoredDecoder(vectors) if vectors is not None else SignCodes.of(ivf) or list_decoder(ivf)
 
 
 def parts_of(index: Any) -> tuple[list[Any], Any]:

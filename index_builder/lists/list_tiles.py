@@ -35,6 +35,10 @@ class Tile:
     """Whether it ends its list."""
 
 
+BoundedTile = tuple[Tile, Similarities | None]
+"""A tile, and what a row must have at least to be of use to each of its queries; None where that isn't asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """What a tile offers: to some queries all of its rows, to others single ones."""
@@ -94,6 +98,12 @@ class TileScorer:
         """Whether it is better scored together with others."""
         # What scores them loads torch, as screening does: not for a few queries.
         return self._screen is not None and len(tile.queries) * len(tile.rows) <= LIGHT
+
+    def score_share(self, share: Sequence[BoundedTile]) -> list[Scored]:
+        """What tiles offer, all of them light or none."""
+        if self.is_light(share[0][0]):
+            return [self.score_together([tile for tile, _ in share])]
+        return [self.score(tile, least) for tile, least in share]
 
     def score_together(self, tiles: Sequence[Tile]) -> Scored:
         """What light tiles offer: all rows of each to all of its queries, pair by pair, as if they were one tile."""

@@ -29,6 +29,8 @@ KINDS = [
     "PCAR16,IVF24,SQ8",
     "L2norm,IVF24,Flat",
     "IVF24_HNSW8,SQ8",
+    "IVF24,RaBitQ",
+    "RR32,IVF24,RaBitQ",
 ]
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 MEMORY, MAPPED = 0, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
@@ -159,6 +161,44 @@ def test_all_lists_of_plain_vectors_give_the_exact_neighbours(built, vectors, qu
     np.testing.assert_allclose(similarities, np.take_along_axis(known, exact, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", ["IVF24,RaBitQfs", "IVF24,RaBitQ2", "RR32,IVF24,RaBitQ", "OPQ8,IVF24,PQ8np"])
+def test_vectors_beside_the_codes_are_scored_themselves(built, vectors, queries, kind, masked, metric, light):
+    stored = vectors.astype(np.float16)
+    passes = np.random.default_rng(4).random(N) < (0.3 if masked else 1)
+    for flags in (MEMORY, MAPPED):
+        index, path = built(kind, metric, flags)
+
+        opened = open_list_pass(index, path, stored)
+        similarities, rows, lists = opened.search(queries, 20, 3, RowMask(N, [passes]) if masked else None)
+
+        ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
+        moved = index.chain.at(0).apply(queries) if isinstance(index, faiss.IndexPreTransform) else queries
+        wanted = ivf.quantizer.search(moved, NLIST)[1]
+        known = queries @ stored.astype(np.float32).T
+        held = rows_of_lists(ivf)
+        for query in range(len(queries)):
+            inside = np.concatenate([held[number] for number in wanted[query, : lists[query]]])
+            known[query, np.setdiff1d(np.arange(N), inside[passes[inside]])] = -np.inf
+        exact = np.argsort(-known, axis=1, kind="stable")[:, :20]
+        ours = in_order(similarities, rows)
+        assert opened.codes == "stored" and np.isfinite(similarities).all()
+        assert_same(ours, (np.take_along_axis(known, exact, axis=1), exact))
+
+
+def test_vectors_in_a_file_are_brought_in_and_scored(built, vectors, queries, tmp_path, monkeypatch):
+    np.save(tmp_path / "vectors.npy", vectors.astype(np.float16))
+    mapped = np.asarray(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
+    index, path = built("RR32,IVF24,RaBitQ")
+
+    for nprobe in (1, NLIST):
+        ours = open_list_pass(index, path, mapped).search(queries, 9, nprobe)
+        known = open_list_pass(index, path, np.array(mapped)).search(queries, 9, nprobe)
+
+        assert all(np.array_equal(one, other) for one, other in zip(ours, known, strict=True))
+
+
 def test_queries_that_share_no_list_and_queries_that_share_all(built):
     index, path = built("IVF24,SQ8")
     middles = unit(faiss.extract_index_ivf(index).quantizer.reconstruct_n(0, NLIST))
@@ -215,9 +255,12 @@ def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatc
 
 
 @pytest.mark.parametrize("held_bytes", [0, 20_000, 10**9])
-def test_lists_on_disk_are_each_read_once_however_many_are_held(built, queries, held_bytes, monkeypatch):
+@pytest.mark.parametrize("kind", ["IVF24,SQ8", "RR32,IVF24,RaBitQ"])
+def test_lists_on_disk_are_each_read_once_however_many_are_held(
+    built, queries, kind, held_bytes, monkeypatch
+):
     monkeypatch.setattr(list_pass, "HELD_BYTES", held_bytes)
-    index, path = built("IVF24,SQ8", "inner_product", MAPPED)
+    index, path = built(kind, "inner_product", MAPPED)
     opened = open_list_pass(index, path)
 
     similarities, rows, _ = opened.search(queries, 20, NLIST)
@@ -232,10 +275,11 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("flags", [MEMORY, MAPPED])
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", ["IVF24,SQ8", "RR32,IVF24,RaBitQ"])
 def test_a_pass_that_was_stopped_goes_on_where_it_was_and_gives_the_same_bits(
-    built, queries, flags, masked, tmp_path, screened, monkeypatch
+    built, queries, kind, flags, masked, tmp_path, screened, monkeypatch
 ):
-    index, path = built("IVF24,SQ8", "inner_product", flags)
+    index, path = built(kind, "inner_product", flags)
     mask = RowMask(N, [np.arange(N) % 3 > 0]) if masked else None
     monkeypatch.setattr(list_pass, "SEGMENT_PRODUCTS", 150 * N * D / 5)
     monkeypatch.setattr(list_pairs, "_ASSIGNED", 50)
@@ -277,7 +321,7 @@ def test_what_another_search_kept_is_not_taken_for_this_ones(built, queries, tmp
     assert_same(in_order(again, rows), by_faiss(index, queries, 8, 5))
 
 
-@pytest.mark.parametrize("kind", ["IVF24,SQ8", "IVF24,PQ8np"])
+@pytest.mark.parametrize("kind", ["IVF24,SQ8", "IVF24,PQ8np", "RR32,IVF24,RaBitQ"])
 def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, monkeypatch, light):
     monkeypatch.setattr(list_pass, "_SCORES", 500)
     usual = faiss.omp_get_max_threads()
@@ -404,7 +448,7 @@ def test_lists_without_a_passing_row_are_not_read(built, queries):
 
 
 @pytest.mark.parametrize(
-    "kind", ["Flat", "HNSW16", "IVF24,RaBitQ", "IVF24,RaBitQfs", "IVF24,PQ8x4fs", "IVF24,PQ8+8"]
+    "kind", ["Flat", "HNSW16", "IVF24,RaBitQ2", "IVF24,RaBitQfs", "IVF24,PQ8x4fs", "IVF24,PQ8+8"]
 )
 def test_kinds_that_faiss_alone_can_score_are_left_to_it(tmp_path, kind):
     assert open_list_pass(faiss.index_factory(D, kind, faiss.METRIC_L2), tmp_path) is None

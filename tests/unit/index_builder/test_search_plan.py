@@ -5,7 +5,7 @@ from index_builder.lists.search_plan import plan_search
 GB = 2**30
 
 
-def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_bytes=0, screens=False):
+def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_bytes=0, screens=False, **more):
     return plan_search(
         n,
         768,
@@ -16,13 +16,15 @@ def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_byt
         disk_bytes=disk_bytes,
         memory_bytes=16 * GB,
         screens=screens,
+        **more,
     )
 
 
-@pytest.mark.parametrize("codes", ["flat", "scalar", "product"])
+@pytest.mark.parametrize("codes", ["flat", "scalar", "product", "signs", "stored"])
 def test_many_queries_share_lists_and_few_do_not(codes):
-    assert not plan(1, codes=codes).list_major
-    assert plan(1_000_000, codes=codes).list_major
+    screens = codes in ("signs", "stored")  # FAISS needs less for these bits than a product of floats
+    assert not plan(1, codes=codes, screens=screens).list_major
+    assert plan(1_000_000, codes=codes, screens=screens).list_major
 
 
 def test_an_index_larger_than_memory_is_read_once_rather_than_for_each_query():
@@ -37,6 +39,15 @@ def test_whole_numbers_make_a_pass_worth_while_for_fewer_queries():
     assert plan(10, n=10_000, nlist=16, screens=True).reason == plan(10, n=10_000, nlist=16).reason, (
         "too little"
     )
+
+
+def test_candidates_that_need_no_ranking_make_a_pass_worth_while_for_fewer_queries():
+    assert not plan(10_000, n=10**6, nlist=4_096, codes="stored", screens=True).list_major
+    assert plan(10_000, n=10**6, nlist=4_096, codes="stored", screens=True, ranked=640).list_major
+    assert plan(3_000, n=10**6, nlist=4_096, codes="stored", screens=True, ranked=640, loaded=True).list_major
+    # Candidates of signs are ranked whoever finds them.
+    alike = {plan(2_000, codes="signs", screens=True, ranked=ranked).list_major for ranked in (0, 640)}
+    assert len(alike) == 1
 
 
 def test_what_a_pass_can_not_do_is_left_to_faiss():
