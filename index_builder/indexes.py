@@ -272,7 +272,7 @@ def _tell(measured: Measured, progress: Progress) -> None:
     if measured.steps:
         best = measured.steps[measured.chosen]
         settings = [f"nprobe {best.nprobe}"] if best.nprobe else []
-        settings += [f"{best.over_fetch:g} · (k + 60) candidates ranked"] if best.over_fetch else []
+        settings += [f"{best.over_fetch:g}·k + 240 candidates ranked"] if best.over_fetch else []
         progress.say(
             f"{', '.join(settings)}{': ' if settings else ''}recall@10 {best.recall_at_10:.3f},"
             f" recall@{measured.depth} {best.recall_at_100:.3f}, {best.queries_per_s:,.0f} queries/s in batches of"

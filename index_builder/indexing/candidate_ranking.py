@@ -17,12 +17,12 @@ _TOGETHER = 128  # candidates widened and multiplied at once: in the cache
 OVER_FETCH = 4.0
 """Candidates a neighbour, where no index says what it needs."""
 
-_MORE = 60  # neighbours that candidates are found for beyond those asked: few need relatively more
+_MORE = 240  # few neighbours need relatively more
 
 
 def candidates_for(k: int, over_fetch: float) -> int:
-    """How many candidates of coarse codes are ranked exactly for k neighbours: over_fetch · (k + 60)."""
-    return ceil(over_fetch * (k + _MORE))
+    """How many candidates of coarse codes are ranked exactly for k neighbours: over_fetch · k + 240."""
+    return ceil(over_fetch * k) + _MORE
 
 
 def in_order(

@@ -34,7 +34,7 @@ _NPROBE_MAX = 4_096
 _FINE = 64  # from this nprobe on the steps are smaller
 _BEYOND = 2  # steps measured beyond the one that is enough: with fewer candidates they may cost less
 
-_OVER_FETCHES = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16)
+_OVER_FETCHES = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 16)
 _NEARLY = 0.001  # of recall that candidates may lose, where the lists don't hold what was wanted
 
 # One query on one thread of a Zen 4, RaBitQ of 768 dimensions, 256 to 2,048 lists of 200,000: 0.013 µs a code, 1.9 to

@@ -82,13 +82,14 @@ def test_vectors_beside_coarse_codes_raise_recall(tmp_path, vectors):
     assert measure(ranked, stored, 0.99).steps[-1].recall_at_100 > 0.99
 
 
-def test_of_lists_and_candidates_the_cheapest_pair_is_chosen_that_is_enough(tmp_path, vectors):
-    index, stored = opened(tmp_path / "index", vectors, "IVF64,RaBitQ", beside=True)
+def test_of_lists_and_candidates_the_cheapest_pair_is_chosen_that_is_enough(tmp_path):
+    everywhere = scattered(N, D, middles=1, noise=100, seed=3)  # codes tell them apart badly
+    index, stored = opened(tmp_path / "index", everywhere, "IVF64,RaBitQ", beside=True)
 
-    measured = measure(index, stored, 0.97)
+    measured = measure(index, stored, 0.9)
 
-    steps = [step for step in measured.steps if step.recall_at_100 >= 0.97]
-    costs = [step.nprobe * (160 + N / 64) + 55 * np.ceil(step.over_fetch * 160) for step in steps]
+    steps = [step for step in measured.steps if step.recall_at_100 >= 0.9]
+    costs = [step.nprobe * (160 + N / 64) + 55 * (np.ceil(step.over_fetch * 100) + 240) for step in steps]
     cheapest = steps[int(np.argmin(costs))]
     assert (measured.nprobe, measured.over_fetch) == (cheapest.nprobe, cheapest.over_fetch)
     assert len({step.over_fetch for step in measured.steps}) > 1
@@ -96,7 +97,7 @@ def test_of_lists_and_candidates_the_cheapest_pair_is_chosen_that_is_enough(tmp_
         by_hand = recall_by_hand(index, stored, step.nprobe, 100, step.over_fetch)
         assert step.recall_at_100 == pytest.approx(by_hand, abs=2e-4)
     for step in steps:  # with fewer candidates it isn't enough
-        assert recall_by_hand(index, stored, step.nprobe, 100, step.over_fetch * 0.8) < 0.97
+        assert recall_by_hand(index, stored, step.nprobe, 100, step.over_fetch * 0.8) < 0.9
 
 
 def test_a_recall_that_codes_do_not_reach_is_told(tmp_path, vectors):
