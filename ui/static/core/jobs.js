@@ -1,8 +1,8 @@
 /* The run's jobs as any page shows them, asked for each second while one is at work. */
 
 import { button, clip, count, el, seconds } from "./dom.js";
-import { get, post } from "./net.js";
-import { mayWrite, notice, tell } from "./page.js";
+import { get, post, url } from "./net.js";
+import { has, mayWrite, notice, tell } from "./page.js";
 
 export const jobs = { list: [], waiting: [], total: 0, shown: 100 };
 export const ACTIVE = ["queued", "running"];
@@ -81,7 +81,7 @@ export const bar = (job) => {
 
 export const jobStrip = (job, withLine = true) => el("div", { class: "pf-job", "data-state": job.state },
   el("div", { class: "pf-job-head" },
-    el("b", { text: job.command.split(" ")[1] || "job" }), el("span", { class: `pf-state pf-state-${job.state}`, text: job.state }),
+    el("b", {}, has("jobs") ? job.command.split(" ")[1] || "job" : el("a", { class: "pf-link", href: url(`/jobs?job=${job.job}`), title: "All of it, and what can be done about it", text: job.command.split(" ")[1] || "job" })), el("span", { class: `pf-state pf-state-${job.state}`, text: job.state }),
     jobs.waiting.length && ACTIVE.includes(job.state) ? el("span", { class: "pf-muted", text: `then ${jobs.waiting.join(", ")}` }) : null,
     el("span", { class: "pf-gap" }),
     ACTIVE.includes(job.state) && mayWrite() ? button("Cancel", "", "Stop; what is finished stays", () => cancel(job.job), "pf-quiet") : null),
