@@ -6,7 +6,8 @@
   const key = (name) => document.querySelector(".pf-grid").dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true, cancelable: true }));
   const first = () => document.querySelector(".pf-tile")?.dataset.id;
   const onScreen = (tile) => { const box = tile.getBoundingClientRect(); return box.bottom > 0 && box.top < innerHeight; };
-  const decoded = (tile) => { const picture = tile.querySelector("img"); return picture && picture.complete && picture.naturalWidth; };
+  // A picture that could not be had, or was passed over, has words in its place.
+  const decoded = (tile) => { const picture = tile.querySelector("img"); return picture ? picture.complete && picture.naturalWidth : tile.querySelector(".pf-why"); };
   const shown = async (before, all) => {
     for (;;) {
       const tiles = [...document.querySelectorAll(".pf-tile")].filter((tile) => all || onScreen(tile));
