@@ -137,7 +137,8 @@ class ListPass:
 
     def _key(self, queries: Vectors, k: int, nprobe: int, mask: RowMask | None) -> str:
         """What the result of a search depends on, as far as the index is the one that was begun with."""
-        parts = [queries, np.array([k, nprobe]), self.lists.sizes]
+        scored = np.frombuffer(self.codes.encode(), dtype=np.uint8)
+        parts = [queries, np.array([k, nprobe]), scored, self.lists.sizes]
         return search_key(parts if mask is None else [*parts, mask.bits])
 
     def _segments(self, pairs: Pairs) -> list[Numbers]:

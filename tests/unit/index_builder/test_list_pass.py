@@ -273,6 +273,22 @@ class Stopped(Exception):
     """As if the process had ended there."""
 
 
+def test_a_pass_over_vectors_takes_nothing_that_one_over_codes_kept(
+    built, vectors, queries, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(list_pass, "SEGMENT_PRODUCTS", 1)
+    index, path = built("IVF24,RaBitQ")
+    kept, stored = tmp_path / "kept", vectors.astype(np.float16)
+    coded, _, _ = open_list_pass(index, path).search(queries, 9, 5, keep=kept)
+    assert kept.exists()
+
+    exact, rows, _ = open_list_pass(index, path, stored).search(queries, 9, 5, keep=kept)
+
+    known = np.take_along_axis(queries @ stored.astype(np.float32).T, rows, axis=1)
+    np.testing.assert_allclose(exact, known, atol=2e-6)
+    assert np.abs(np.sort(coded) - np.sort(exact)).max() > 0.01
+
+
 @pytest.mark.parametrize("flags", [MEMORY, MAPPED])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ["IVF24,SQ8", "RR32,IVF24,RaBitQ"])
