@@ -65,17 +65,19 @@ def main() -> None:
                 "neighbours_each": len(_get(f"{address}/api/neighbours?centroid=1")["rows"]),
                 "load_before": round(os.getloadavg()[0], 1),
             }
-            _measure(address, run, size, server.pid, arguments.quick)
+            # Of a real run what nobody fetched is not shown: it would be fetched while one waits.
+            view = "/?show=passing" if arguments.run else "/?show=all"
+            _measure(address, run, size, view, server.pid, arguments.quick)
 
 
-def _measure(address: str, run: Run, size: dict[str, Any], pid: int, quick: bool) -> None:
+def _measure(address: str, run: Run, size: dict[str, Any], view: str, pid: int, quick: bool) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         _measure_page(browser.new_page(viewport={"width": 1600, "height": 1000}), address, run, size, quick)
-        _measure_whole(browser.new_page(viewport={"width": 1600, "height": 6000}), address, size)
-        _measure_gallery(browser, address, size, count=5 if quick else 12)
+        _measure_whole(browser.new_page(viewport={"width": 1600, "height": 6000}), address, view, size)
+        _measure_gallery(browser, address, view, size, count=5 if quick else 12)
         browser.close()
     _measure_curators(address, run, size)
     _measure_memory(address, pid, size, opened=200 if quick else 1_000)
@@ -156,7 +158,7 @@ def _measure_lasso(page: Page, size: dict[str, Any]) -> None:
     page.get_by_role("button", name="clear the lasso").click()
 
 
-def _measure_gallery(browser: Browser, address: str, size: dict[str, Any], count: int) -> None:
+def _measure_gallery(browser: Browser, address: str, view: str, size: dict[str, Any], count: int) -> None:
     """The first screen of a centroid on the board, and of the same thumbnails in Gradio's own gallery."""
     numbers = np.random.default_rng(7).integers(1, size["centroids"], count).tolist()
     with tempfile.TemporaryDirectory() as folder:
@@ -165,7 +167,7 @@ def _measure_gallery(browser: Browser, address: str, size: dict[str, Any], count
         with _gallery(Path(folder)) as other:
             # One after the other on each, so that what else the machine does falls on both.
             board, gallery = (browser.new_page(viewport={"width": 1600, "height": 1000}) for _ in range(2))
-            _open(board, address, "/?show=all")
+            _open(board, address, view)
             gallery.goto(other)
             gallery.get_by_role("button", name="Open").wait_for()
             gallery.add_script_tag(path=HELPERS)
@@ -251,8 +253,8 @@ def _measure_burst(page: Page, run: Run, size: dict[str, Any]) -> None:
     report("ui_burst_verdicts_in_order", right, f"of {keys}", at_least=keys, keys_took_ms=round(took), **size)
 
 
-def _measure_whole(page: Page, address: str, size: dict[str, Any]) -> None:
-    _open(page, address, "/?show=all")
+def _measure_whole(page: Page, address: str, view: str, size: dict[str, Any]) -> None:
+    _open(page, address, view)
     random = np.random.default_rng(5)
     times = [
         page.evaluate(f"bench.open({number}, true)") for number in random.integers(1, size["centroids"], 8)
