@@ -4,7 +4,6 @@ On an index with inverted lists the queries are answered together, in one pass o
 (`index_builder.lists.list_pass`), where that costs less than FAISS's search; otherwise block by block.
 """
 
-import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -184,8 +183,8 @@ def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
         k: Neighbours a query.
         nprobe: Lists searched a query; 0 for the index's own.
     """
-    plan, lists = _plan(index, n_queries, k, nprobe)
-    if index.exact_vectors is not None and not _by_vectors(plan, lists):
+    plan, _ = _plan(index, n_queries, k, nprobe)
+    if index.exact_vectors is not None:
         depth = index.depth(k)
         return (
             f"{plan.reason}; {depth:,} candidates a query are ranked on the vectors themselves, for"
@@ -203,7 +202,9 @@ def answers_together(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0
 
 
 def _plan(index: IndexFolder, n_queries: int, k: int, nprobe: int) -> tuple[SearchPlan, ListPass | None]:
-    lists = _list_pass(index)
+    lists = None
+    if index.nlist and index.n:
+        lists = index.kept("list pass", lambda: open_list_pass(index.faiss_index(), index.path))
     if index.on_gpus(k, nprobe):
         # Which is no estimate: no GPU has been measured. A predicate still goes through the lists here.
         return SearchPlan(False, "FAISS's batch search on GPUs: they have a copy of the index"), lists
@@ -219,29 +220,9 @@ def _plan(index: IndexFolder, n_queries: int, k: int, nprobe: int) -> tuple[Sear
         else 0,
         memory_bytes=memory_bytes(),
         screens=lists is not None and lists.screens,
-        ranked=index.depth(k) if index.exact_vectors is not None else 0,
         list_size=lists.lists.usual_size if lists is not None else 0,
-        loaded="torch" in sys.modules,
     )
     return plan, lists
-
-
-def _list_pass(index: IndexFolder) -> ListPass | None:
-    """The pass over an index's lists, of vectors beside it where memory holds them, else of its codes; None without."""
-    if not index.nlist or not index.n:
-        return None
-    vectors = index.exact_vectors if _memory_holds_vectors(index) else None
-    name = f"list pass, {'codes' if vectors is None else 'vectors'}"
-    return index.kept(name, lambda: open_list_pass(index.faiss_index(), index.path, vectors))
-
-
-def _by_vectors(plan: SearchPlan, lists: ListPass | None, mask: RowMask | None = None) -> bool:
-    """Whether the pass scores the vectors beside the index, so that there is no need of candidates."""
-    return lists is not None and lists.codes == "stored" and (plan.list_major or mask is not None)
-
-
-def _memory_holds_vectors(index: IndexFolder) -> bool:
-    return index.exact_vectors is not None and index.exact_vectors.nbytes <= memory_bytes() // 2
 
 
 def _one_by_one(index: IndexFolder, n_queries: int, k: int) -> bool:
@@ -249,7 +230,9 @@ def _one_by_one(index: IndexFolder, n_queries: int, k: int) -> bool:
 
     It does so in all its threads at once; one pass sorted by row is for many queries, or a disk.
     """
-    return n_queries * index.depth(k) < MANY_PAIRS and _memory_holds_vectors(index)
+    vectors = index.exact_vectors
+    few = n_queries * index.depth(k) < MANY_PAIRS
+    return vectors is not None and few and vectors.nbytes <= memory_bytes() // 2
 
 
 def _queries_a_pass(k: int, block: int) -> int:
@@ -271,7 +254,7 @@ def _found(
     """What is found, block by block; of a pass all blocks, unless none of them is needed."""
     few = mask is None and keep is None and _one_by_one(index, len(queries), k)
     plan, lists = _plan(index, len(queries), k, nprobe)
-    if index.exact_vectors is not None and index.n and not few and not _by_vectors(plan, lists, mask):
+    if index.exact_vectors is not None and index.n and (plan.list_major or not few):
         codes = lists if plan.list_major or mask is not None else None
         yield from _ranked(index, codes, queries, k, nprobe, block, mask, progress, done, keep)
         return

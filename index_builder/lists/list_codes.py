@@ -1,6 +1,5 @@
 """Codes of inverted lists back into vectors, a list at a time, by FAISS's own decoders; or into 8-bit whole numbers."""
 
-import mmap
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,9 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index_builder.lists.inverted_lists import Codes
-from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.faiss_library import load_faiss
-from index_builder.numerics.half_floats import widened
 from spine.tables import Vectors
 
 Numerals = npt.NDArray[np.int8]
@@ -75,7 +72,7 @@ class ListDecoder(Protocol):
     """Decodes one kind of codes."""
 
     kind: str
-    """ "flat", "scalar", "product" or "stored": what decoding costs goes by it."""
+    """ "flat", "scalar" or "product": what decoding costs goes by it."""
     residual: bool
     """Whether the codes keep the difference to the list's centroid."""
     grid: Grid | None
@@ -157,39 +154,6 @@ class QuantizerDecoder:
         # The plain call: FAISS's wrapper checks and allocates, which for short lists takes longer.
         self._quantizer.decode_c(faiss.swig_ptr(codes), faiss.swig_ptr(vectors), len(codes))
         return vectors
-
-
-class StoredDecoder:
-    """Vectors that lie beside the index, by row: in place of a code is the row's number."""
-
-    kind = "stored"
-    residual = False
-    grid: Grid | None = None
-
-    def __init__(self, vectors: Any) -> None:
-        """Name them.
-
-        Args:
-            vectors: Shape (n, d), float16 or float32, may be memory-mapped.
-        """
-        self._vectors = vectors
-
-    def bring_in(self) -> None:
-        """Have vectors on disk read from front to back where memory has them not; row by row they'd come in leaps."""
-        base = self._vectors
-        while isinstance(base, np.ndarray):
-            base = base.base
-        if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
-            base.madvise(mmap.MADV_WILLNEED)
-
-    @staticmethod
-    def codes_of(rows: Rows) -> Codes:
-        """Shape (n, 8)."""
-        return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), 8)
-
-    def decode(self, codes: Codes) -> Vectors:
-        """Shape (n, d)."""
-        return widened(np.take(self._vectors, np.ascontiguousarray(codes).view(np.int64).ravel(), axis=0))
 
 
 def _looked_up(entries: npt.NDArray[Any], codes: Codes) -> npt.NDArray[Any]:

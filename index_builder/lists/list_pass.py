@@ -5,9 +5,6 @@ hundreds of times. Here the (query, list) pairs are sorted by list. A list is re
 file, decoded once, and scored for all its queries together: first by whole numbers, which rule most of it out
 (`index_builder.lists.list_screen`), the rest in float32. FAISS's heaps keep the best k of each query.
 
-Where memory holds the vectors themselves, beside coarse codes, it is these that are scored, not the codes: a product
-costs the same for either, and no candidates have to be kept and looked up afterwards.
-
 Source: the idea is that of `faiss.contrib.big_batch_search`.
 """
 
@@ -22,7 +19,7 @@ import numpy as np
 from index_builder.lists.best_k import BestK, Offer, Similarities
 from index_builder.lists.inverted_lists import InvertedList, InvertedLists
 from index_builder.lists.kept_arrays import KeptArrays, search_key
-from index_builder.lists.list_codes import ListDecoder, StoredDecoder, list_decoder
+from index_builder.lists.list_codes import ListDecoder, list_decoder
 from index_builder.lists.list_pairs import Numbers, Pairs, Wanted, pair_up
 from index_builder.lists.list_screen import SCREENED_FROM, Screen
 from index_builder.lists.list_tiles import BoundedTile, Tile, TileScorer
@@ -56,18 +53,17 @@ class ListPass:
 
     Attributes:
         lists: The inverted lists it goes through.
-        codes: What is scored: "flat", "scalar", "product" or "signs"; "stored" where it is the vectors themselves.
+        codes: What the lists hold: "flat", "scalar", "product" or "signs".
         screens: Whether whole numbers may rule rows out, if there is enough to do.
     """
 
-    def __init__(self, index: Any, path: Path, vectors: Any = None) -> None:
+    def __init__(self, index: Any, path: Path) -> None:
         """Look at an index; see `open_list_pass`."""
         faiss = load_faiss()
         self._index = index  # what its parts below belong to
         self._transforms, self._ivf = parts_of(index)
-        # Vectors beside an index are ranked by inner product, whatever its codes are scored by.
-        self._l2 = index.metric_type == faiss.METRIC_L2 and vectors is None
-        codes = _codes_of(self._ivf, vectors)
+        self._l2 = index.metric_type == faiss.METRIC_L2
+        codes = _codes_of(self._ivf)
         if codes is None:
             raise ValueError("FAISS alone can score these codes")
         self._codes: ListDecoder | SignCodes = codes
@@ -109,20 +105,14 @@ class ListPass:
         Raises:
             DataError: Lists on disk can't be read.
         """
-        moved = moved_by(self._transforms, queries)
-        asked = queries if isinstance(self._codes, StoredDecoder) else moved
+        asked = moved_by(self._transforms, queries)
         best = BestK(len(queries), k)
         enough = Wanted(self.lists.passing(mask), wanted or GROWN * k) if mask is not None else None
         lists, start = [np.empty(0, dtype=np.int64)], 0
         with one_matrix_thread():
-            while start < len(moved):
-                some = moved[start:]
+            while start < len(asked):
+                some = asked[start:]
                 pairs = pair_up(self._ivf, self.lists.order, some, min(nprobe, int(self._ivf.nlist)), enough)
-                if (
-                    isinstance(self._codes, StoredDecoder)
-                    and 2 * self.lists.sizes[pairs.numbers].sum() > self._ivf.ntotal
-                ):
-                    self._codes.bring_in()
                 segments = self._segments(pairs)
                 kept = None
                 if keep is not None and len(segments) > 1:
@@ -130,15 +120,14 @@ class ListPass:
                 done = _restored(best, kept, start, len(segments))
                 sizes = [np.count_nonzero(self.lists.sizes[pairs.numbers[segment]]) for segment in segments]
                 progress.begin("search", int(sum(sizes)), "lists", done=int(sum(sizes[:done])))
-                self._go_through(pairs, segments, done, asked[start:], mask, start, best, kept, progress)
+                self._go_through(pairs, segments, done, some, mask, start, best, kept, progress)
                 lists.append(pairs.lists)
                 start += len(pairs.lists)
         return *best.results(), np.concatenate(lists)
 
     def _key(self, queries: Vectors, k: int, nprobe: int, mask: RowMask | None) -> str:
         """What the result of a search depends on, as far as the index is the one that was begun with."""
-        scored = np.frombuffer(self.codes.encode(), dtype=np.uint8)
-        parts = [queries, np.array([k, nprobe]), scored, self.lists.sizes]
+        parts = [queries, np.array([k, nprobe]), self.lists.sizes]
         return search_key(parts if mask is None else [*parts, mask.bits])
 
     def _segments(self, pairs: Pairs) -> list[Numbers]:
@@ -227,8 +216,7 @@ class ListPass:
         """The work of a segment in pieces of a bounded number of scores."""
         place = dict(zip(pairs.numbers[segment].tolist(), segment.tolist(), strict=True))
         for each in self._read(pairs, segment):
-            rows = each.rows
-            codes = each.codes if not isinstance(self._codes, StoredDecoder) else self._codes.codes_of(rows)
+            codes, rows = each.codes, each.rows
             if mask is not None:
                 passing = np.flatnonzero(mask.has(rows))
                 codes, rows = codes[passing], rows[passing]
@@ -269,7 +257,7 @@ class ListPass:
         yield from reading
 
 
-def open_list_pass(index: Any, path: Path, vectors: Any = None) -> ListPass | None:
+def open_list_pass(index: Any, path: Path) -> ListPass | None:
     """The list-major search over an index; None for a kind that it doesn't know.
 
     It knows IVF indexes of plain vectors, scalar and product quantisers and RaBitQ's single bits, also behind
@@ -278,16 +266,13 @@ def open_list_pass(index: Any, path: Path, vectors: Any = None) -> ListPass | No
     Args:
         index: A FAISS index.
         path: Its file, or its folder if it stays on disk.
-        vectors: The rows themselves, shape (n, d), to be scored in place of whatever codes the lists hold, by inner
-            product; None to score the codes.
     """
     _, ivf = parts_of(index)
-    known = ivf is not None and _codes_of(ivf, vectors) is not None
-    return ListPass(index, path, vectors) if known else None
+    return ListPass(index, path) if ivf is not None and _codes_of(ivf) is not None else None
 
 
-def _codes_of(ivf: Any, vectors: Any) -> ListDecoder | SignCodes | None:
-    return StoredDecoder(vectors) if vectors is not None else SignCodes.of(ivf) or list_decoder(ivf)
+def _codes_of(ivf: Any) -> ListDecoder | SignCodes | None:
+    return SignCodes.of(ivf) or list_decoder(ivf)
 
 
 def parts_of(index: Any) -> tuple[list[Any], Any]:

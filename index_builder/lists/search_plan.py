@@ -9,7 +9,6 @@ two on others; what is compared is their ratio.
                list, a product of each pair of a query and a row by itself. Of signs (RaBitQ's bits) all whole numbers,
                and for each query and list d x 2 ns of rounding
 
-Ranking candidates of coarse codes afterwards is added to either, but where the pass scores the vectors themselves.
 Lists on disk are read at 2 GB/s, by the pass once; by FAISS once too where they fit into half of the memory, else
 once for each query that wants them. Assigning queries to lists is the same for both and left out.
 """
@@ -20,35 +19,16 @@ from index_builder.lists.exact_ranking import QUERIES_LEAST
 from index_builder.lists.list_screen import SCREENED_FROM
 
 _LIST_NS = 20_000.0  # per list: reading, calls
-_DECODED_NS = {
-    "flat": 0.02,
-    "scalar": 0.25,
-    "product": 0.25,
-    "signs": 0.1,
-    "stored": 1.5,
-}  # per dimension of a vector
+_DECODED_NS = {"flat": 0.02, "scalar": 0.25, "product": 0.25, "signs": 0.1}  # per dimension of a vector
 _PRODUCT_NS, _HEAP_NS = 0.03, 3.7  # per dimension of a score, and per score
 _SCREENED_NS, _LEFT_NS = 0.006, 3.0  # the same by whole numbers, with what they leave to be scored
 _LOADED_NS = 1.5e9  # what multiplies whole numbers, once
 _PAIR_NS = 0.09  # per dimension of a score by itself
-_SCANNED_NS = {
-    "flat": 0.1,
-    "scalar": 0.12,
-    "product": 0.07,
-    "signs": 0.024,
-    "stored": 0.024,
-}  # the same by FAISS
-_SIGNS_NS, _ROUNDED_NS = (
-    8.0,
-    2.0,
-)  # per score of signs beside the product; per dimension of a query, for each list
-_RANKED_NS = 0.5  # per dimension of a candidate, ranked on the vectors
+_SCANNED_NS = {"flat": 0.1, "scalar": 0.12, "product": 0.07, "signs": 0.024}  # the same by FAISS
+_SIGNS_NS = 8.0  # per score of signs, beside the product
+_ROUNDED_NS = 2.0  # per dimension of a query, for each list of signs
 _BYTE_NS = 0.5  # read from disk
-_MAPPED_NS = 60_000.0  # per list of a query: FAISS starts threads that bring lists in from disk
-_UNAWAITED = (
-    "signs",
-    "stored",
-)  # but not for RaBitQ's: 96 mapped lists a query took 6 µs each, scores included
+_MAPPED_NS = 60_000.0  # per list of a query: FAISS starts threads that bring lists in from disk, but RaBitQ's
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +51,7 @@ def plan_search(
     disk_bytes: int,
     memory_bytes: int,
     screens: bool,
-    ranked: int = 0,
     list_size: float = 0,
-    loaded: bool = False,
 ) -> SearchPlan:
     """Choose the way that costs less.
 
@@ -83,14 +61,11 @@ def plan_search(
         nlist: Inverted lists, 0 for none.
         queries: Queries asked together.
         nprobe: Lists a query.
-        codes: "flat", "scalar", "product", "signs" or "stored", as a ListPass has it; None where FAISS alone can score
-            them.
+        codes: "flat", "scalar", "product" or "signs", as a ListPass has it; None where FAISS alone can score them.
         disk_bytes: What the lists take on disk; 0 where they are in memory.
         memory_bytes: Memory of this machine.
         screens: Whether whole numbers may rule rows out, if there is enough to do.
-        ranked: Candidates a query that the vectors themselves are looked up for, unless these are scored ("stored").
         list_size: Vectors in a list that a query wants, on average; 0 for those of any list.
-        loaded: Whether what multiplies whole numbers is loaded already.
     """
     if not nlist:
         return SearchPlan(
@@ -102,24 +77,23 @@ def plan_search(
     touched = nlist * (1 - (1 - nprobe / nlist) ** queries)
     scores = queries * nprobe * min(n, list_size or n / nlist)
     decoded = touched * n / nlist
-    theirs = scores * d * _SCANNED_NS[codes] + queries * ranked * d * _RANKED_NS
+    theirs = scores * d * _SCANNED_NS[codes]
     ours = touched * _LIST_NS + decoded * d * _DECODED_NS[codes]
     fast = screens and scores * d >= SCREENED_FROM
     if codes == "signs":
         ours += queries * nprobe * d * _ROUNDED_NS + scores * (
             d * (_SCREENED_NS if fast else _PRODUCT_NS) + _SIGNS_NS
         )
-        ours += queries * ranked * d * _RANKED_NS
     elif fast:
         ours += min(scores * (d * _SCREENED_NS + _LEFT_NS), scores * d * _PAIR_NS)
     else:
         ours += max(scores, decoded * QUERIES_LEAST) * d * _PRODUCT_NS + scores * _HEAP_NS
-    ours += _LOADED_NS if fast and not loaded else 0
+    ours += _LOADED_NS if fast else 0
     if disk_bytes:
         reads = touched if disk_bytes <= memory_bytes / 2 else queries * nprobe
         ours += touched / nlist * disk_bytes * _BYTE_NS
         theirs += reads / nlist * disk_bytes * _BYTE_NS
-        theirs += queries * nprobe * _MAPPED_NS if codes not in _UNAWAITED else 0
+        theirs += queries * nprobe * _MAPPED_NS if codes != "signs" else 0
     what = (
         f"{queries:,} queries × {nprobe:,} of {nlist:,} lists{' on disk' if disk_bytes else ''}, about"
         f" {touched:,.0f} different ones with {queries * nprobe / max(touched, 1e-9):,.1f} queries each"

@@ -161,44 +161,6 @@ def test_all_lists_of_plain_vectors_give_the_exact_neighbours(built, vectors, qu
     np.testing.assert_allclose(similarities, np.take_along_axis(known, exact, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("kind", ["IVF24,RaBitQfs", "IVF24,RaBitQ2", "RR32,IVF24,RaBitQ", "OPQ8,IVF24,PQ8np"])
-def test_vectors_beside_the_codes_are_scored_themselves(built, vectors, queries, kind, masked, metric, light):
-    stored = vectors.astype(np.float16)
-    passes = np.random.default_rng(4).random(N) < (0.3 if masked else 1)
-    for flags in (MEMORY, MAPPED):
-        index, path = built(kind, metric, flags)
-
-        opened = open_list_pass(index, path, stored)
-        similarities, rows, lists = opened.search(queries, 20, 3, RowMask(N, [passes]) if masked else None)
-
-        ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
-        moved = index.chain.at(0).apply(queries) if isinstance(index, faiss.IndexPreTransform) else queries
-        wanted = ivf.quantizer.search(moved, NLIST)[1]
-        known = queries @ stored.astype(np.float32).T
-        held = rows_of_lists(ivf)
-        for query in range(len(queries)):
-            inside = np.concatenate([held[number] for number in wanted[query, : lists[query]]])
-            known[query, np.setdiff1d(np.arange(N), inside[passes[inside]])] = -np.inf
-        exact = np.argsort(-known, axis=1, kind="stable")[:, :20]
-        ours = in_order(similarities, rows)
-        assert opened.codes == "stored" and np.isfinite(similarities).all()
-        assert_same(ours, (np.take_along_axis(known, exact, axis=1), exact))
-
-
-def test_vectors_in_a_file_are_brought_in_and_scored(built, vectors, queries, tmp_path, monkeypatch):
-    np.save(tmp_path / "vectors.npy", vectors.astype(np.float16))
-    mapped = np.asarray(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
-    index, path = built("RR32,IVF24,RaBitQ")
-
-    for nprobe in (1, NLIST):
-        ours = open_list_pass(index, path, mapped).search(queries, 9, nprobe)
-        known = open_list_pass(index, path, np.array(mapped)).search(queries, 9, nprobe)
-
-        assert all(np.array_equal(one, other) for one, other in zip(ours, known, strict=True))
-
-
 def test_queries_that_share_no_list_and_queries_that_share_all(built):
     index, path = built("IVF24,SQ8")
     middles = unit(faiss.extract_index_ivf(index).quantizer.reconstruct_n(0, NLIST))
@@ -271,22 +233,6 @@ def test_lists_on_disk_are_each_read_once_however_many_are_held(
 
 class Stopped(Exception):
     """As if the process had ended there."""
-
-
-def test_a_pass_over_vectors_takes_nothing_that_one_over_codes_kept(
-    built, vectors, queries, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(list_pass, "SEGMENT_PRODUCTS", 1)
-    index, path = built("IVF24,RaBitQ")
-    kept, stored = tmp_path / "kept", vectors.astype(np.float16)
-    coded, _, _ = open_list_pass(index, path).search(queries, 9, 5, keep=kept)
-    assert kept.exists()
-
-    exact, rows, _ = open_list_pass(index, path, stored).search(queries, 9, 5, keep=kept)
-
-    known = np.take_along_axis(queries @ stored.astype(np.float32).T, rows, axis=1)
-    np.testing.assert_allclose(exact, known, atol=2e-6)
-    assert np.abs(np.sort(coded) - np.sort(exact)).max() > 0.01
 
 
 @pytest.mark.parametrize("flags", [MEMORY, MAPPED])

@@ -20,9 +20,9 @@ def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_byt
     )
 
 
-@pytest.mark.parametrize("codes", ["flat", "scalar", "product", "signs", "stored"])
+@pytest.mark.parametrize("codes", ["flat", "scalar", "product", "signs"])
 def test_many_queries_share_lists_and_few_do_not(codes):
-    screens = codes in ("signs", "stored")  # FAISS needs less for these bits than a product of floats
+    screens = codes == "signs"  # FAISS needs less for these bits than a product of floats
     assert not plan(1, codes=codes, screens=screens).list_major
     assert plan(1_000_000, codes=codes, screens=screens).list_major
 
@@ -39,15 +39,6 @@ def test_whole_numbers_make_a_pass_worth_while_for_fewer_queries():
     assert plan(10, n=10_000, nlist=16, screens=True).reason == plan(10, n=10_000, nlist=16).reason, (
         "too little"
     )
-
-
-def test_candidates_that_need_no_ranking_make_a_pass_worth_while_for_fewer_queries():
-    assert not plan(10_000, n=10**6, nlist=4_096, codes="stored", screens=True).list_major
-    assert plan(10_000, n=10**6, nlist=4_096, codes="stored", screens=True, ranked=640).list_major
-    assert plan(3_000, n=10**6, nlist=4_096, codes="stored", screens=True, ranked=640, loaded=True).list_major
-    # Candidates of signs are ranked whoever finds them.
-    alike = {plan(2_000, codes="signs", screens=True, ranked=ranked).list_major for ranked in (0, 640)}
-    assert len(alike) == 1
 
 
 def test_what_a_pass_can_not_do_is_left_to_faiss():
