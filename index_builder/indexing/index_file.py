@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,33 @@ def _leave_to_the_page_cache(lists: Any, size_bytes: int) -> None:
 
 
 def memory_bytes() -> int:
-    """What this machine has; where the system doesn't tell, none that files would stay in."""
+    """What this machine has, or the part of it that a control group, such as a container's, leaves to this process.
+
+    Where the system doesn't tell, none that files would stay in.
+    """
     if not hasattr(os, "sysconf"):
         return 0
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits())
+
+
+def _group_limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Bytes that this process's control groups, of version 1 or 2, and those above them allow."""
+    found = []
+    with suppress(OSError, ValueError):
+        for line in groups.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            name = "memory/memory.limit_in_bytes" if controllers else "memory.max"
+            top, name = (root / name).parent, Path(name).name
+            # In a container the path may be that of the machine, and what counts lie at the top.
+            place = top / path.lstrip("/")
+            for group in (place, *place.parents):
+                with suppress(OSError, ValueError):  # "max" is no limit
+                    found.append(int((group / name).read_text(encoding="ascii")))
+                if group == top:
+                    break
+    return found
 
 
 def read_vectors(path: Path, index: Any) -> Any:

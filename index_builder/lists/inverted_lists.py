@@ -2,7 +2,8 @@
 
 Lists in memory are handed out where they lie. Lists that FAISS left on disk are read from the file itself, not
 through its memory map: neighbouring lists in one large read, the next ones while the present one is worked on,
-and without the kernel's own read-ahead, so that what is read is what was asked for.
+and without the kernel's own read-ahead, so that what is read is what was asked for. More of them than memory could keep
+are read past the page cache: to make room there for each page would cost more than to read it.
 """
 
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from index_builder.indexing.index_file import memory_bytes
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.row_mask import RowMask
 from index_builder.numerics.faiss_library import load_faiss
@@ -30,6 +32,7 @@ _READERS = 2 if hasattr(os, "preadv") else 1
 _AHEAD = 4  # reads begun before the first is used
 
 _ID_BYTES = 8
+_ALIGNED = 4096  # bytes: where a read past the page cache must begin and end, in the file and in memory
 
 Codes = npt.NDArray[np.uint8]
 """Codes of one list, shape (size, bytes a code)."""
@@ -108,7 +111,7 @@ class InvertedLists:
             for number in numbers:
                 yield number, load_faiss().rev_swig_ptr(self._lists.get_ids(number), int(self.sizes[number]))
             return
-        with self._opened() as descriptor:
+        with self._opened() as (descriptor, _):
             for number in numbers:
                 start = int(self._offsets[number]) + int(self._capacities[number]) * self._code_size
                 content = self._read_bytes(descriptor, start, start + int(self.sizes[number]) * _ID_BYTES)
@@ -141,14 +144,14 @@ class InvertedLists:
     def _from_file(self, numbers: npt.NDArray[np.int64]) -> Iterator[InvertedList]:
         spans = self._spans(numbers)
         with (
-            self._opened() as descriptor,
+            self._opened(direct=self.bytes_of(numbers) > memory_bytes() // 2) as (descriptor, aligned),
             ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead") as readers,
         ):
             coming: deque[Future[Codes]] = deque()
             try:
                 for place, span in enumerate(spans):
                     for following in spans[place + len(coming) : place + _AHEAD]:
-                        coming.append(readers.submit(self._read_span, descriptor, following))
+                        coming.append(readers.submit(self._read_span, descriptor, following, aligned))
                     content = coming.popleft().result()
                     self.bytes_read += len(content)
                     if place == 0:
@@ -159,17 +162,30 @@ class InvertedLists:
                     future.cancel()
 
     @contextmanager
-    def _opened(self) -> Iterator[int]:
+    def _opened(self, *, direct: bool = False) -> Iterator[tuple[int, int]]:
+        """A descriptor of the file, and what its reads must be aligned to."""
+        descriptor = self._opened_directly() if direct else None
+        aligned = 1 if descriptor is None else _ALIGNED
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            if descriptor is None:
+                descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise DataError(f"{self._path}: can't be read ({error}); was the index moved?") from None
         try:
             if hasattr(os, "posix_fadvise"):  # no read-ahead beyond what is asked for
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-            yield descriptor
+            yield descriptor, aligned
         finally:
             os.close(descriptor)
+
+    def _opened_directly(self) -> int | None:
+        """A descriptor that reads past the page cache; None where this system, or the file's, knows no such thing."""
+        if not hasattr(os, "O_DIRECT") or not hasattr(os, "preadv"):
+            return None
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_DIRECT)
+        except OSError:
+            return None
 
     def _spans(self, numbers: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         """Lists that lie side by side and are read at once."""
@@ -184,22 +200,26 @@ class InvertedLists:
                 first = i
         return [*spans, numbers[first:]]
 
-    def _read_span(self, descriptor: int, span: npt.NDArray[np.int64]) -> Codes:
-        start = int(self._offsets[span[0]])
-        return self._read_bytes(descriptor, start, int(self._offsets[span[-1]]) + self._length(int(span[-1])))
+    def _read_span(self, descriptor: int, span: npt.NDArray[np.int64], aligned: int) -> Codes:
+        start, end = int(self._offsets[span[0]]), int(self._offsets[span[-1]]) + self._length(int(span[-1]))
+        return self._read_bytes(descriptor, start, end, aligned)
 
-    def _read_bytes(self, descriptor: int, start: int, end: int) -> Codes:
-        content = np.empty(end - start, dtype=np.uint8)
-        filled = 0
-        while filled < len(content):
+    def _read_bytes(self, descriptor: int, start: int, end: int, aligned: int = 1) -> Codes:
+        """The file's bytes from start to end."""
+        first = start - start % aligned
+        size = -(-(end - first) // aligned) * aligned
+        room = np.empty(size + aligned - 1, dtype=np.uint8)
+        begins = -room.ctypes.data % aligned
+        content, needed, filled = room[begins : begins + size], end - first, 0
+        while filled < needed:
             try:
-                count = _pread(descriptor, content[filled:], start + filled)
+                count = _pread(descriptor, content[filled:], first + filled)
             except OSError as error:
-                raise DataError(f"{self._path}: can't be read at byte {start + filled:,} ({error})") from None
+                raise DataError(f"{self._path}: can't be read at byte {first + filled:,} ({error})") from None
             if not count:
-                raise DataError(f"{self._path}: ends at byte {start + filled:,}, {end:,} were needed")
+                raise DataError(f"{self._path}: ends at byte {first + filled:,}, {end:,} were needed")
             filled += count
-        return content
+        return content[start - first : needed]
 
     def _length(self, number: int) -> int:
         """Bytes from a list's first to its last, room left for more in between counted."""

@@ -8,6 +8,7 @@ import pytest
 from faiss.contrib.ondisk import merge_ondisk
 
 from index_builder.bulk_query import nearest
+from index_builder.indexing import index_file
 from index_builder.indexing.index_file import INDEX_FILE, VECTORS_FILE
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.metadata.metadata_rows import MetadataRows, write_metadata
@@ -433,3 +434,28 @@ def test_a_search_that_runs_when_the_index_is_closed_ends_well(tmp_path, vectors
     index._checked = check_and_close
 
     np.testing.assert_array_equal(index.search(queries, 10)[1], known)
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "known"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": "700\n"}, [700]),
+        ("0::/\n", {"memory.max": "900\n"}, [900]),
+        (
+            "8:pids:/\n7:memory:/a\n0::/\n",
+            {"memory/a/memory.limit_in_bytes": "500", "memory/memory.limit_in_bytes": "9223372036854771712"},
+            [500, 9223372036854771712],
+        ),
+        ("7:memory:/of/the/machine\n", {"memory/memory.limit_in_bytes": "600"}, [600]),
+        ("no such form", {}, []),
+        (None, {}, []),
+    ],
+)
+def test_memory_is_what_control_groups_leave_of_it(tmp_path, groups, limits, known):
+    for name, limit in limits.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(limit)
+    if groups is not None:
+        (tmp_path / "cgroup").write_text(groups)
+
+    assert index_file._group_limits(tmp_path / "cgroup", tmp_path / "fs") == known

@@ -1,4 +1,5 @@
 import contextlib
+import os
 import threading
 
 import faiss
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index_builder.indexing.candidate_ranking import in_order
-from index_builder.lists import list_pairs, list_pass, list_tiles
+from index_builder.lists import inverted_lists, list_pairs, list_pass, list_tiles
 from index_builder.lists.kept_arrays import KeptArrays
 from index_builder.lists.list_pass import GROWN, open_list_pass
 from index_builder.lists.ordered_threads import mapped_in_order
@@ -229,6 +230,23 @@ def test_lists_on_disk_are_each_read_once_however_many_are_held(
 
     assert_same(in_order(similarities, rows), by_faiss(index, queries, 20, NLIST))
     assert opened.lists.bytes_read == opened.lists.bytes_of(np.arange(NLIST))
+
+
+@pytest.mark.parametrize("kind", ["IVF24,Flat", "IVF24,SQ8", "IVF24,PQ8np"])
+@pytest.mark.parametrize("read_bytes", [1, 20_000, 2**23])
+def test_lists_read_past_the_page_cache_are_the_same(built, queries, kind, read_bytes, monkeypatch):
+    monkeypatch.setattr(inverted_lists, "READ_BYTES", read_bytes)
+    index, path = built(kind, "inner_product", MAPPED)
+    known = open_list_pass(index, path).search(queries, 20, 7)
+    direct = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda *given: direct.append(given[1] & os.O_DIRECT) or real(*given))
+    monkeypatch.setattr(inverted_lists, "memory_bytes", lambda: 0)
+
+    found = open_list_pass(index, path).search(queries, 20, 7)
+
+    assert direct and direct[0]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, known, strict=True))
 
 
 class Stopped(Exception):
