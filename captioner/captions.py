@@ -87,10 +87,7 @@ def caption(
         ServiceError: The servers of the http engine can't be reached, or don't have the model.
     """
     who = Asked.of(run)
-    inputs = {
-        "selection": read_manifest(run.selection).digest,
-        "images": read_manifest(run.images).digest,
-    }
+    inputs = {"selection": read_manifest(run.selection).digest, "images": read_manifest(run.images).digest}
     units = read_units(run, who.captioner)
     asked = narrowed(units, ids)
     if force or (failed_only and _has_failed(run)):

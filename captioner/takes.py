@@ -77,6 +77,10 @@ def retake(
     if captioned:
         _add(run, captioned)
     progress.end()
+    return _counted(who, rows, captioned)
+
+
+def _counted(who: Asked, rows: Sequence[Row], captioned: Sequence[Row]) -> Manifest:
     failed = Counter(row["reason"] for row in rows if row["status"] == "failed")
     return Manifest(
         stage="takes",

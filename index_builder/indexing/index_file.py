@@ -94,7 +94,7 @@ def _group_limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/
                 continue
             name = "memory/memory.limit_in_bytes" if controllers else "memory.max"
             top, name = (root / name).parent, Path(name).name
-            # In a container the path may be that of the machine, and what counts lie at the top.
+            # In a container the path may be that of the machine, and what counts lies at the top.
             place = top / path.lstrip("/")
             for group in (place, *place.parents):
                 with suppress(OSError, ValueError):  # "max" is no limit

@@ -35,16 +35,13 @@ from index_builder.metadata.metadata_rows import MetadataRows, Rows
 from index_builder.metadata.one_batch import open_metadata
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.gpu import GpuIndex
-from index_builder.numerics.half_floats import widened
-from index_builder.numerics.unit_vectors import scaled_rows
+from index_builder.numerics.unit_vectors import scaled_rows, scaled_rows_of
 from spine.errors import DataError
 from spine.stage import Manifest, find_manifest, verify
 from spine.tables import Vectors
 
 K_MAX = 1_000_000
 """Neighbours one query may ask for."""
-
-_CACHED = 256  # float16 vectors widened and scaled at once: they stay in the CPU's cache
 
 Kept = TypeVar("Kept")
 
@@ -286,11 +283,7 @@ class IndexFolder:
         if not rows.size:
             return np.empty((0, self.d), dtype=np.float32)
         if self._vectors is not None:
-            vectors = np.empty((len(rows), self.d), dtype=np.float32)
-            for start in range(0, len(rows), _CACHED):
-                some = slice(start, start + _CACHED)
-                vectors[some] = scaled_rows(widened(np.take(self._vectors, rows[some], axis=0)))
-            return vectors
+            return scaled_rows_of(self._vectors, rows)
         if scans_fast(index):
             # FAISS 1.15 tries, and ends the process where such lists are mapped from a file.
             raise DataError(f"{self.folder}: fast-scan codes give no vectors back")

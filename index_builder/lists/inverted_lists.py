@@ -6,6 +6,7 @@ and without the kernel's own read-ahead, so that what is read is what was asked 
 are read past the page cache: to make room there for each page would cost more than to read it.
 """
 
+import mmap
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -183,9 +184,16 @@ class InvertedLists:
         if not hasattr(os, "O_DIRECT") or not hasattr(os, "preadv"):
             return None
         try:
-            return os.open(self._path, os.O_RDONLY | os.O_DIRECT)
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECT)
         except OSError:
             return None
+        try:  # some let a file be opened so, and refuse to read it, or want reads aligned to more
+            with mmap.mmap(-1, _ALIGNED) as room:
+                os.preadv(descriptor, [room], 0)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
 
     def _spans(self, numbers: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         """Lists that lie side by side and are read at once."""

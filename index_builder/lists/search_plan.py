@@ -76,19 +76,8 @@ def plan_search(
     nprobe = min(nprobe, nlist)
     touched = nlist * (1 - (1 - nprobe / nlist) ** queries)
     scores = queries * nprobe * min(n, list_size or n / nlist)
-    decoded = touched * n / nlist
     theirs = scores * d * _SCANNED_NS[codes]
-    ours = touched * _LIST_NS + decoded * d * _DECODED_NS[codes]
-    fast = screens and scores * d >= SCREENED_FROM
-    if codes == "signs":
-        ours += queries * nprobe * d * _ROUNDED_NS + scores * (
-            d * (_SCREENED_NS if fast else _PRODUCT_NS) + _SIGNS_NS
-        )
-    elif fast:
-        ours += min(scores * (d * _SCREENED_NS + _LEFT_NS), scores * d * _PAIR_NS)
-    else:
-        ours += max(scores, decoded * QUERIES_LEAST) * d * _PRODUCT_NS + scores * _HEAP_NS
-    ours += _LOADED_NS if fast else 0
+    ours = touched * _LIST_NS + _scored_ns(codes, d, scores, touched * n / nlist, queries * nprobe, screens)
     if disk_bytes:
         reads = touched if disk_bytes <= memory_bytes / 2 else queries * nprobe
         ours += touched / nlist * disk_bytes * _BYTE_NS
@@ -102,3 +91,17 @@ def plan_search(
     if ours < theirs:
         return SearchPlan(True, f"list-major, each list read once: {what}; {costs}")
     return SearchPlan(False, f"FAISS's batch search: {what}; {costs}")
+
+
+def _scored_ns(codes: str, d: int, scores: float, decoded: float, pairs: int, screens: bool) -> float:
+    """What decoding and scoring take list by list; `pairs` are of a query and a list."""
+    taken = decoded * d * _DECODED_NS[codes]
+    fast = screens and scores * d >= SCREENED_FROM
+    if fast:
+        taken += _LOADED_NS
+    if codes == "signs":
+        taken += pairs * d * _ROUNDED_NS
+        return taken + scores * (d * (_SCREENED_NS if fast else _PRODUCT_NS) + _SIGNS_NS)
+    if fast:
+        return taken + min(scores * (d * _SCREENED_NS + _LEFT_NS), scores * d * _PAIR_NS)
+    return taken + max(scores, decoded * QUERIES_LEAST) * d * _PRODUCT_NS + scores * _HEAP_NS

@@ -1,4 +1,6 @@
 import contextlib
+import errno
+import fcntl
 import os
 import threading
 
@@ -234,6 +236,7 @@ def test_lists_on_disk_are_each_read_once_however_many_are_held(
 
 @pytest.mark.parametrize("kind", ["IVF24,Flat", "IVF24,SQ8", "IVF24,PQ8np"])
 @pytest.mark.parametrize("read_bytes", [1, 20_000, 2**23])
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system reads through its page cache alone")
 def test_lists_read_past_the_page_cache_are_the_same(built, queries, kind, read_bytes, monkeypatch):
     monkeypatch.setattr(inverted_lists, "READ_BYTES", read_bytes)
     index, path = built(kind, "inner_product", MAPPED)
@@ -246,6 +249,27 @@ def test_lists_read_past_the_page_cache_are_the_same(built, queries, kind, read_
     found = open_list_pass(index, path).search(queries, 20, 7)
 
     assert direct and direct[0]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, known, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system reads through its page cache alone")
+def test_a_file_that_refuses_to_be_read_past_the_page_cache_is_read_through_it(built, queries, monkeypatch):
+    index, path = built("IVF24,SQ8", "inner_product", MAPPED)
+    known = open_list_pass(index, path).search(queries, 20, 7)
+    real, refused = os.preadv, []
+
+    def preadv(descriptor, rooms, offset):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            refused.append(offset)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(descriptor, rooms, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(inverted_lists, "memory_bytes", lambda: 0)
+
+    found = open_list_pass(index, path).search(queries, 20, 7)
+
+    assert refused == [0]
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, known, strict=True))
 
 
