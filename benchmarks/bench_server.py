@@ -21,7 +21,7 @@ import pyarrow as pa
 from benchmarks.closed_loop import Load, load, post, resident_bytes
 from benchmarks.report import report
 from benchmarks.served_pool import COLUMNS, K, ServedPool, build, indices_paths, recall_at_k
-from index_builder.indexing.index_folder import IndexFolder
+from index_builder.indexing.index_file import INDEX_FILE
 from index_builder.metadata.metadata_rows import MetadataRows
 from index_builder.metadata.one_batch import open_metadata, write_one_batch
 from index_builder.numerics.faiss_library import load_faiss
@@ -130,26 +130,28 @@ def asked(server: Server, pool: ServedPool, index: str, size: str, seconds: floa
 
 
 def faiss_alone(folder: Path, pool: ServedPool, size: str, seconds: float) -> Load:
-    """FAISS's own part of such requests, one query a call in as many threads as the server's."""
+    """FAISS's own part of such requests, one query a call in as many threads as the server's.
+
+    The file as FAISS reads it; the server also moves it to huge pages.
+    """
     _, k, deduplicate = SIZES[size]
     faiss = load_faiss()
-    with IndexFolder.open(folder, memory_map=False) as opened:
-        index = opened.faiss_index()
-        end = time.perf_counter() + seconds
+    index = faiss.read_index(str(folder / INDEX_FILE))
+    end = time.perf_counter() + seconds
 
-        def loop(number: int) -> int:
-            faiss.omp_set_num_threads(1)
-            done = 0
-            while time.perf_counter() < end:
-                query = pool.queries[(number * 37 + done) % len(pool.queries)][None]
-                (index.search_and_reconstruct if deduplicate else index.search)(query, k)
-                done += 1
-            return done
+    def loop(number: int) -> int:
+        faiss.omp_set_num_threads(1)
+        done = 0
+        while time.perf_counter() < end:
+            query = pool.queries[(number * 37 + done) % len(pool.queries)][None]
+            (index.search_and_reconstruct if deduplicate else index.search)(query, k)
+            done += 1
+        return done
 
-        cpu, begin = time.process_time(), time.perf_counter()
-        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-            done = sum(threads.map(loop, range(os.cpu_count() or 1)))
-        return Load(done, time.perf_counter() - begin, time.process_time() - cpu, [])
+    cpu, begin = time.process_time(), time.perf_counter()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        done = sum(threads.map(loop, range(os.cpu_count() or 1)))
+    return Load(done, time.perf_counter() - begin, time.process_time() - cpu, [])
 
 
 def compare(pool: ServedPool, ours: Loads, theirs: Loads, conditions: dict[str, object]) -> None:

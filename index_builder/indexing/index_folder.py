@@ -35,6 +35,7 @@ from index_builder.metadata.metadata_rows import MetadataRows, Rows
 from index_builder.metadata.one_batch import open_metadata
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.gpu import GpuIndex
+from index_builder.numerics.huge_pages import index_into_huge_pages
 from index_builder.numerics.unit_vectors import scaled_rows, scaled_rows_of
 from spine.errors import DataError
 from spine.stage import Manifest, find_manifest, verify
@@ -111,7 +112,7 @@ class IndexFolder:
             file: Another index in it, such as clip-retrieval's text.index.
             rows: Its metadata, where that is open already or isn't in metadata/.
             memory_map: Leave the vectors on disk and let the system bring in what is read; false reads
-                them into memory.
+                them into memory, in pages of 2 MB where the system has them.
             check_digests: Compare every file with the manifest, where there is one. It reads all of
                 them once: FAISS itself takes a file with a wrong bit without a word.
             vectors_beside: Whether vectors.npy belongs to it; None where a manifest says so.
@@ -135,6 +136,8 @@ class IndexFolder:
         vectors = read_vectors(folder / VECTORS_FILE, index) if beside else None
         if manifest is not None:
             check_facts(folder, index, manifest.facts)
+        if not memory_map:
+            index_into_huge_pages(index)
         return cls(folder, index, rows, manifest, vectors, file)
 
     def search(
