@@ -1,10 +1,9 @@
 """What a caption server's answer means: a caption, a picture it can't do, a fault of its own, or that it is busy."""
 
-import json
 import random
 from dataclasses import dataclass
 
-import httpx
+import orjson
 
 from captioner.engine import CaptionFailure, FinishReason, Reply
 from spine.errors import ServiceError
@@ -14,7 +13,9 @@ MAX_PAUSE_S = 30.0
 UNREACHABLE = "unreachable"
 """Reason of a failure that stands in no table: where a server can't be reached another is asked, or the run stops."""
 
-_MAX_ANSWER_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 1 << 20
+"""Of an answer no more is read: more than any caption needs."""
+
 _MAX_TOKENS = 1 << 24  # of one request: more than any model takes
 _BUSY = (429, 503)
 _WRONG_SETTINGS = (401, 403, 404, 405)
@@ -28,49 +29,64 @@ class Busy:
     """Seconds it asked for; None where it named none."""
 
 
-async def bounded_body(response: httpx.Response) -> bytes:
-    """An answer's body, cut off behind what any caption needs."""
-    content = bytearray()
-    async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > _MAX_ANSWER_BYTES:
-            break
-    return bytes(content)
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A server's answer, as it came."""
+
+    status: int
+    retry_after: str | None
+    content: bytes
+    """The body, cut off behind what any caption needs."""
 
 
-def understood(endpoint: str, response: httpx.Response, content: bytes) -> Reply | CaptionFailure | Busy:
+class Unreachable(Exception):
+    """No connection to a server comes about."""
+
+
+class BrokenOff(Exception):
+    """A server ended the connection before its answer was whole, or answered with what is no HTTP."""
+
+
+def understood(endpoint: str, answered: Answered) -> Reply | CaptionFailure | Busy:
     """What an answer means.
 
     Raises:
         ServiceError: It would be the same for every picture: wrong address, no right to ask, no such model.
     """
-    status = response.status_code
-    said = " ".join(content[:300].decode("utf-8", "replace").split())
+    status = answered.status
+    if status == 200:
+        return _reply(endpoint, answered.content)
+    said = _beginning(answered.content)
     if status in _BUSY:
-        return Busy(_seconds(response.headers.get("retry-after")))
+        return Busy(_seconds(answered.retry_after))
     if status in _WRONG_SETTINGS:
         raise ServiceError(f"{endpoint}: answers {status}: {said}", status=status)
     if 400 <= status < 500:
         return CaptionFailure("refused", f"{endpoint}: answers {status}: {said}")
-    if status != 200:
-        return CaptionFailure("server_error", f"{endpoint}: answers {status}: {said}")
+    return CaptionFailure("server_error", f"{endpoint}: answers {status}: {said}")
+
+
+def _reply(endpoint: str, content: bytes) -> Reply | CaptionFailure:
     try:
-        answer = json.loads(content)
+        answer = orjson.loads(content)
         choice = answer["choices"][0]
         text, ended = choice["message"]["content"], choice["finish_reason"]
         usage = answer.get("usage") or {}
         tokens, asked = usage.get("completion_tokens"), usage.get("prompt_tokens")
-        (text or "").encode()  # JSON can say half a character, which no table takes
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return CaptionFailure("bad_reply", f"{endpoint}: no chat completion: {said}")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return CaptionFailure("bad_reply", f"{endpoint}: no chat completion: {_beginning(content)}")
     if not isinstance(text, str) or not (_may_be_tokens(tokens) and _may_be_tokens(asked)):
         return CaptionFailure(
-            "bad_reply", f"{endpoint}: no text, or no number of tokens, in its answer: {said}"
+            "bad_reply", f"{endpoint}: no text, or no number of tokens, in its answer: {_beginning(content)}"
         )
     if ended not in ("stop", "length"):
         return CaptionFailure("refused", f"{endpoint}: ended its answer with {str(ended)[:50]!r}")
     finish: FinishReason = ended
     return Reply(text, finish, tokens, prompt_tokens=asked)
+
+
+def _beginning(content: bytes) -> str:
+    return " ".join(content[:300].decode("utf-8", "replace").split())
 
 
 def _may_be_tokens(told: object) -> bool:

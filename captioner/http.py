@@ -6,11 +6,9 @@ no server gives a caption of anything any more, the work stops.
 """
 
 import asyncio
-import functools
 import hashlib
 import json
 import os
-import ssl
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -21,12 +19,14 @@ import httpx
 import uvloop
 from PIL import Image
 
-from captioner.answers import UNREACHABLE, Busy, bounded_body, pause_s, understood
+from captioner.answers import UNREACHABLE, BrokenOff, Busy, Unreachable, pause_s, understood
 from captioner.checkpoint import DEMO_FOLDER
+from captioner.connections import CONNECT_S, Connections, certificates
 from captioner.engine import CaptionFailure, Heard, Prepared, Reply, Sampling, Wanted
 from captioner.lanes import Lane, Lanes
 from captioner.pictures import PREPROCESSING, blank_picture
-from captioner.sending import SENT, SETTING_OUT, Question, question_body, read_to_send, ready_to_send
+from captioner.proxied import ProxiedConnections, needs_proxy
+from captioner.sending import SENT, Question, read_to_send, ready_to_send
 from spine.endpoints import endpoint_base
 from spine.errors import ConfigError, ServiceError
 from spine.prompts import Prompt
@@ -43,8 +43,6 @@ MAX_BUSY = 60
 """So often a picture may be told to wait, at most MAX_PAUSE_S each time."""
 
 REQUEST_TIMEOUT_S = 600.0
-
-_HERE = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +122,10 @@ class HttpEngine:
             ServiceError: One doesn't answer, or doesn't have it.
         """
         self.setup = setup
-        # A client of its own for each request in flight: one for all would look at every connection for every
-        # request. A request takes the client that was used last, whose connection is open.
-        self._idle = {
-            endpoint: [_client(endpoint, setup.key) for _ in range(setup.in_flight)]
-            for endpoint in setup.endpoints
-        }
-        self._clients = [client for clients in self._idle.values() for client in clients]
+        self._servers = {endpoint: _connections(endpoint, setup) for endpoint in setup.endpoints}
         self._lanes = Lanes(setup.endpoints, setup.in_flight)
         self._shortest: int | None = None
         self._workers = PictureWorkers()
-        # Of each server, lest one that takes no connection hold up the others.
-        self._setting_out = {endpoint: asyncio.Semaphore(SETTING_OUT) for endpoint in setup.endpoints}
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="caption servers", daemon=True)
         self._thread.start()
@@ -160,8 +150,8 @@ class HttpEngine:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        for client in self._clients:
-            await client.aclose()
+        for server in self._servers.values():
+            await server.close()
 
     def _do(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Have it done where the connections live; any thread may wait for it."""
@@ -184,25 +174,26 @@ class HttpEngine:
     ) -> list[Reply | CaptionFailure]:
         """Describe the pictures, as many at once as may be in flight; see `captioner.engine.Engine.describe`."""
         self._shortest = min(self._shortest or max_new_tokens, max_new_tokens)
-        question: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0}
+        fields: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0}
         if sampling is not None:
-            question |= {
+            fields |= {
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "seed": sampling.seed,
             }
         if repetition_penalty != 1:
             # No field of OpenAI's: vLLM, SGLang and LMDeploy know the first, llama.cpp the second.
-            question |= {"repetition_penalty": repetition_penalty, "repeat_penalty": repetition_penalty}
-        return self._do(self._describe(images, prompt, question, heard))
+            fields |= {"repetition_penalty": repetition_penalty, "repeat_penalty": repetition_penalty}
+        return self._do(self._describe(images, prompt, fields, heard))
 
     async def _describe(
         self,
         images: Sequence[Image.Image | Prepared],
         prompt: Prompt,
-        question: dict[str, Any],
+        fields: dict[str, Any],
         heard: Heard | None,
     ) -> list[Reply | CaptionFailure]:
+        question = Question.of(prompt, {"model": self.setup.model, **fields})
         # Beside those under way as many more, encoded and ready to go.
         places = asyncio.Semaphore(2 * self.setup.in_flight * len(self.setup.endpoints))
 
@@ -224,11 +215,9 @@ class HttpEngine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ask(
-        self, picture: Prepared, prompt: Prompt, question: dict[str, Any]
-    ) -> Reply | CaptionFailure:
+    async def _ask(self, picture: Prepared, prompt: Prompt, question: Question) -> Reply | CaptionFailure:
         """One picture's whole story: asked, told to wait, asked again."""
-        body = question_body(picture, prompt, {"model": self.setup.model, **question})
+        body = question.body(picture)
         attempts = busy = 0
         while True:
             lane = await self._lanes.enter()
@@ -257,15 +246,15 @@ class HttpEngine:
                 return CaptionFailure(answer.reason, answer.message, attempts)
             await asyncio.sleep(pause_s(attempts, None))
 
-    def _probe(self, prompt: Prompt) -> bytes:
+    def _probe(self, prompt: Prompt) -> Sequence[bytes]:
         """The question of a picture that nothing is wrong with.
 
         As short as any that was asked, and without the fields of a second try: a server may refuse those.
         """
-        question = {"model": self.setup.model, "max_tokens": self._shortest, "temperature": 0}
-        return question_body(ready_to_send(blank_picture()), prompt, question)
+        fields = {"model": self.setup.model, "max_tokens": self._shortest, "temperature": 0}
+        return Question.of(prompt, fields).body(ready_to_send(blank_picture()))
 
-    async def _post(self, lane: Lane, body: bytes, probe: bool) -> "Reply | CaptionFailure | Busy":
+    async def _post(self, lane: Lane, body: Sequence[bytes], probe: bool) -> "Reply | CaptionFailure | Busy":
         """One request in a lane, which is told how it went."""
         answer: Reply | CaptionFailure | Busy | None = None
         try:
@@ -285,34 +274,33 @@ class HttpEngine:
                     lane.answered(now)
             self._lanes.wake()
 
-    async def _answer(self, endpoint: str, body: bytes) -> "Reply | CaptionFailure | Busy":
-        client = self._idle[endpoint].pop()
-        question, address = Question(body, self._setting_out[endpoint]), f"{endpoint}/chat/completions"
+    async def _answer(self, endpoint: str, body: Sequence[bytes]) -> "Reply | CaptionFailure | Busy":
         try:
-            async with (
-                asyncio.timeout(REQUEST_TIMEOUT_S),
-                question,
-                client.stream(
-                    "POST", address, content=question.content(), headers=question.headers
-                ) as response,
-            ):
-                content = await bounded_body(response)
-        except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                answered = await self._servers[endpoint].post(body)
+        except TimeoutError:
             return CaptionFailure("timeout", f"{endpoint}: no answer within {REQUEST_TIMEOUT_S:.0f} s")
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        except Unreachable as error:
             return CaptionFailure(UNREACHABLE, f"{endpoint}: can't be reached ({error})")
-        except httpx.HTTPError as error:
-            return CaptionFailure("server_error", f"{endpoint}: broke off ({type(error).__name__}: {error})")
-        finally:
-            self._idle[endpoint].append(client)
+        except BrokenOff as error:
+            return CaptionFailure("server_error", f"{endpoint}: broke off ({error})")
         if self.setup.key:  # what a server says goes into messages and tables
-            content = content.replace(self.setup.key.encode(), b"***")
-        return understood(endpoint, response, content)
+            content = answered.content.replace(self.setup.key.encode(), b"***")
+            answered = replace(answered, content=content)
+        return understood(endpoint, answered)
 
     async def _check(self) -> None:
+        headers = {"Authorization": f"Bearer {self.setup.key}"} if self.setup.key else {}
         for endpoint in self.setup.endpoints:
+            client = httpx.AsyncClient(
+                verify=certificates(),
+                timeout=CONNECT_S,
+                headers=headers,
+                trust_env=needs_proxy(endpoint),
+            )
             try:
-                response = await self._idle[endpoint][-1].get(f"{endpoint}/models", timeout=10)
+                async with client:
+                    response = await client.get(f"{endpoint}/models")
                 listed = [str(entry["id"]) for entry in response.raise_for_status().json()["data"]]
             except httpx.HTTPError as error:
                 raise ServiceError(
@@ -329,20 +317,10 @@ class HttpEngine:
                 )
 
 
-def _client(endpoint: str, key: str) -> httpx.AsyncClient:
-    """A client of one connection to this endpoint, without a proxy where it is on this machine."""
-    return httpx.AsyncClient(
-        verify=_certificates(),
-        timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=10),
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        limits=httpx.Limits(max_connections=1),
-        trust_env=httpx.URL(endpoint).host not in _HERE,
-    )
-
-
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    return httpx.create_ssl_context()  # reading them takes longer than all else of a client
+def _connections(endpoint: str, setup: HttpSetup) -> Connections | ProxiedConnections:
+    if needs_proxy(endpoint):
+        return ProxiedConnections(endpoint, setup.key, setup.in_flight)
+    return Connections(endpoint, setup.key)
 
 
 def _key(variable: str) -> str:

@@ -1,14 +1,13 @@
-"""What is sent to a caption server of a picture: a JPEG of a bounded size, in a data URL, in a question as JSON.
+"""What is sent to a caption server of a picture: a JPEG of a bounded size, in a data URL as JSON, within a question.
 
 Pillow holds Python's lock while it writes a JPEG, so threads don't write two at a time: pictures are made ready in
 processes of their own, which know no network.
 """
 
-import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from PIL import Image
@@ -22,8 +21,7 @@ _JPEG_QUALITY = 95
 SENT = f"sent with short side {_SIDE_PX} px at most as JPEG {_JPEG_QUALITY}, 4:4:4"
 """As it stands in a caption's fingerprint."""
 
-SETTING_OUT = 8
-"""Requests to a server that are made ready for their way at the same time."""
+_HERE = b"\0"  # marks a picture's place: in JSON it stands nowhere
 
 
 def read_to_send(wanted: Wanted | None, mode: str) -> Prepared | CaptionFailure:
@@ -55,52 +53,32 @@ def data_url(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
 
 
-def question_body(picture: Prepared, prompt: Prompt, question: dict[str, Any]) -> bytes:
-    """A request for one caption, as JSON.
-
-    Args:
-        picture: As ready_to_send gives it.
-        prompt: What is asked.
-        question: Model, length and how words are chosen, in OpenAI's fields.
-    """
-    parts = [
-        {"type": "image_url", "image_url": {"url": orjson.Fragment(picture.content)}},
-        {"type": "text", "text": prompt.text},
-    ]
-    return orjson.dumps({"messages": [{"role": "user", "content": parts}], "stream": False, **question})
-
-
+@dataclass(frozen=True, slots=True)
 class Question:
-    """A request's body, sent when it is its turn: few set out at a time, and one that is on its way makes room.
+    """What is asked of many pictures, as the JSON in front of and behind a picture's: encoded once for all of them."""
 
-    Where many answers come at once, their places at the server are so filled one after the other. Otherwise the event
-    loop does one step of each in turn, none is filled before all are, and the next answers come at once again.
-    """
+    before: bytes
+    after: bytes
 
-    def __init__(self, body: bytes, setting_out: asyncio.Semaphore) -> None:
-        """A body that waits for its turn.
+    @classmethod
+    def of(cls, prompt: Prompt, fields: dict[str, Any]) -> "Question":
+        """A question.
 
         Args:
-            body: As question_body gives it.
-            setting_out: As many places as requests may set out at a time.
+            prompt: What is asked.
+            fields: Model, length and how words are chosen, in OpenAI's fields.
         """
-        self.headers = {"content-type": "application/json", "content-length": str(len(body))}
-        self._body, self._setting_out, self._in_the_way = body, setting_out, False
+        parts = [
+            {"type": "image_url", "image_url": {"url": orjson.Fragment(_HERE)}},
+            {"type": "text", "text": prompt.text},
+        ]
+        body = orjson.dumps({"messages": [{"role": "user", "content": parts}], "stream": False, **fields})
+        return cls(*body.split(_HERE))
 
-    async def __aenter__(self) -> Self:
-        await self._setting_out.acquire()
-        self._in_the_way = True
-        return self
+    def body(self, picture: Prepared) -> tuple[bytes, bytes, bytes]:
+        """A request for one caption, as JSON in pieces.
 
-    async def __aexit__(self, *_: object) -> None:
-        self._make_room()
-
-    async def content(self) -> AsyncIterator[bytes]:
-        """The body, asked for by the connection that takes it."""
-        self._make_room()
-        yield self._body
-
-    def _make_room(self) -> None:
-        if self._in_the_way:
-            self._in_the_way = False
-            self._setting_out.release()
+        Args:
+            picture: As ready_to_send gives it.
+        """
+        return self.before, picture.content, self.after

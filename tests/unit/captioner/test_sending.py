@@ -1,47 +1,29 @@
-import asyncio
+import json
 
-import httpx
+from captioner.engine import Prepared
+from captioner.sending import Question, data_url, ready_to_send
+from spine.prompts import PROMPTS, Prompt
+from tests.unit.captioner.runs import noise
 
-from captioner.sending import Question
-
-
-def test_few_questions_set_out_at_a_time_and_none_of_them_waits_for_an_answer():
-    async def tried():
-        gate, answered = asyncio.Semaphore(2), asyncio.Event()
-        setting_out, most, sent = 0, 0, []
-
-        async def asked(number):
-            nonlocal setting_out, most
-            async with Question(str(number).encode(), gate) as question:
-                setting_out += 1
-                most = max(most, setting_out)
-                await asyncio.sleep(0)  # as its head is sent
-                setting_out -= 1
-                if number == 1:
-                    return  # as where nobody listens
-                sent.extend([part async for part in question.content()])
-                await answered.wait()
-
-        asking = [asyncio.create_task(asked(number)) for number in range(7)]
-        while len(sent) < 6:
-            await asyncio.sleep(0)
-        answered.set()
-        await asyncio.gather(*asking)
-        places = [gate.acquire() for _ in range(2)]
-        await asyncio.wait_for(asyncio.gather(*places), 1)
-        return most, sent, gate.locked()
-
-    most, sent, both_places_given_back_once = asyncio.run(asyncio.wait_for(tried(), 30))
-
-    assert most == 2
-    assert sent == [b"0", b"2", b"3", b"4", b"5", b"6"]
-    assert both_places_given_back_once
+LAION = PROMPTS["laion-pop"]
 
 
-def test_a_question_goes_in_one_piece_of_a_length_that_is_said_before():
-    question = Question("größer".encode(), asyncio.Semaphore(1))
+def test_a_question_is_the_json_that_openai_asks_for_with_the_picture_first():
+    fields = {"model": "m", "max_tokens": 8, "temperature": 0}
+    image = noise(1)
 
-    request = httpx.Request("POST", "http://127.0.0.1/", content=question.content(), headers=question.headers)
+    body = json.loads(b"".join(Question.of(LAION, fields).body(ready_to_send(image))))
 
-    assert request.headers["content-length"] == "8"
-    assert "transfer-encoding" not in request.headers
+    picture = {"type": "image_url", "image_url": {"url": data_url(image)}}
+    content = [picture, {"type": "text", "text": LAION.text}]
+    assert body == {"messages": [{"role": "user", "content": content}], "stream": False, **fields}
+
+
+def test_a_prompt_of_odd_signs_parts_a_question_at_the_picture_alone():
+    prompt = Prompt(prompt_id="odd", text='a \0 and "\\u0000" and \\0 … <image>', prefix="")
+
+    question = Question.of(prompt, {"model": "\0"})
+
+    body = json.loads(b"".join(question.body(Prepared(b'"P"', 1, 1))))
+    picture, text = body["messages"][0]["content"]
+    assert (picture["image_url"]["url"], text["text"], body["model"]) == ("P", prompt.text, "\0")
