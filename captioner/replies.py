@@ -10,7 +10,8 @@ from typing import TextIO
 
 from captioner.engine import Reply
 from captioner.worklist import Unit
-from spine.publish import publish_text
+
+_NEW = ".new"  # behind the name of the file that is to replace what is there
 
 
 class KeptReplies:
@@ -26,26 +27,33 @@ class KeptReplies:
             path: A line a reply, only ever appended to until they are published.
         """
         self._path, self._lock = path, threading.Lock()
-        self._here = _read(path)
+        self._lines = _read(path)
         self._fresh: list[Unit] = []
         self._file = self._begun()
 
     def _begun(self) -> TextIO:
-        """The file with what is here, to be appended to; without the half line of a kill, or the next would join it."""
-        publish_text(self._path, "".join(_line(name, reply) for name, reply in self._here.items()))
+        """The file with what is here, to be appended to; without the half line of a kill, or the next would join it.
+
+        Under another name until it is whole, and no disk is waited for: replies come meanwhile.
+        """
+        path = self._path.with_name(f"{self._path.name}{_NEW}")
+        path.write_text("".join(self._lines.values()), encoding="utf-8")
+        path.replace(self._path)
         return self._path.open("a", encoding="utf-8")
 
     def find(self, caption_id: str) -> Reply | None:
         """The reply that stands for this caption, if one has come."""
-        return self._here.get(caption_id)
+        line = self._lines.get(caption_id)
+        return _understood(line)[1] if line is not None else None
 
     def keep(self, unit: Unit, reply: Reply) -> None:
         """Write down a reply; one without text is no caption, and left to be asked again."""
         with self._lock:
             self._fresh.append(unit)
             if reply.text.strip():
-                self._here[unit.caption_id] = reply
-                self._file.write(_line(unit.caption_id, reply))
+                line = json.dumps({"caption_id": unit.caption_id, **asdict(reply)}) + "\n"
+                self._lines[unit.caption_id] = line
+                self._file.write(line)
                 self._file.flush()
 
     def fresh(self) -> list[Unit]:
@@ -58,7 +66,7 @@ class KeptReplies:
         """Drop these: they are published."""
         with self._lock:
             for name in caption_ids:
-                self._here.pop(name, None)
+                self._lines.pop(name, None)
             self._file.close()
             self._file = self._begun()
 
@@ -67,16 +75,15 @@ class KeptReplies:
         self._file.close()
 
 
-def _line(caption_id: str, reply: Reply) -> str:
-    return json.dumps({"caption_id": caption_id, **asdict(reply)}) + "\n"
-
-
-def _read(path: Path) -> dict[str, Reply]:
+def _read(path: Path) -> dict[str, str]:
     found = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):  # a kill may leave half a line
-                entry = json.loads(line)
-                name = entry.pop("caption_id")
-                found[name] = Reply(**entry)
+                found[_understood(line)[0]] = line + "\n"
     return found
+
+
+def _understood(line: str) -> tuple[str, Reply]:
+    entry = json.loads(line)
+    return entry.pop("caption_id"), Reply(**entry)
