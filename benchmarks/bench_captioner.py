@@ -144,7 +144,8 @@ def http(folder: Path, pictures: list[Path], in_flight: int, latency_s: float, s
     Reading, decoding, encoding and publishing are in it; so is not the time until the requests in flight have grown.
     What a place at the server stands empty then, the client has lost. 512 requests of a second ask for twice the goal's
     rate, and of two seconds for just that; answers that all take the very same time come in bursts, which no engine's
-    do. 128 of one to three seconds ask for 64 captions a second, twice what is computed for LLaVA-1.5-7B on a large GPU.
+    do. 128 of one to three seconds ask for 64 captions a second, twice what is computed for LLaVA-1.5-7B on a large
+    GPU.
     """
     with fixed_latency_server(latency_s, spread) as server:
         run = make_run(folder, pictures, http_settings(server.address, in_flight))
