@@ -12,7 +12,7 @@ from PIL import Image
 
 from captioner.checkpoint import Checkpoint, find_checkpoint
 from captioner.engine import CaptionFailure, Heard, Prepared, Reply, Sampling, Wanted
-from captioner.loading import load_model, token_set
+from captioner.loading import importing, load_model, token_set
 from captioner.memory import give_back_memory, in_halves
 from captioner.pictures import PREPROCESSING, load_picture
 from spine.errors import ConfigError
@@ -48,8 +48,9 @@ class EmbeddedSetup:
             ModelError: The checkpoint isn't here and can't be fetched.
         """
         checkpoint = find_checkpoint(config.model, config.revision)
-        declare_missing_operators()
-        import torch
+        with importing("torch"):
+            declare_missing_operators()
+            import torch
 
         present = torch.cuda.is_available()
         if config.device == "cuda" and not present:

@@ -1,5 +1,9 @@
 """Loads a LLaVA-1.5 checkpoint by transformers, with what older ones leave unsaid."""
 
+import contextlib
+import gc
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,24 @@ _LLAVA_TEMPLATE = (
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
     "{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
+
+
+@contextlib.contextmanager
+def importing(package: str) -> Iterator[None]:
+    """Import this package inside.
+
+    To look through its objects for garbage, time and again while they become more, is a quarter of the work that torch
+    and transformers make until the first caption. They stay to the end, so they aren't looked through later either.
+    """
+    if package in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def load_model(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[Any, Any]:
@@ -59,8 +81,10 @@ def _read(folder: Path, device: str, dtype: str) -> tuple[Any, Any, dict[str, An
     """Processor, model, and transformers' report of what it found of the weights."""
     declare_missing_operators()
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.utils import logging
+
+    with importing("transformers"):
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()

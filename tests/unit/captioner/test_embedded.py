@@ -1,12 +1,16 @@
+import gc
 import hashlib
 import json
 import shutil
+import sys
+import weakref
 
 import pytest
 from PIL import Image
 
 from captioner.embedded import EmbeddedEngine, EmbeddedSetup
 from captioner.engine import CaptionFailure, Prepared, Reply, Wanted
+from captioner.loading import importing
 from captioner.memory import in_halves, is_out_of_memory
 from captioner.pictures import bounded
 from spine.errors import ConfigError, ModelError
@@ -265,3 +269,27 @@ def test_a_cpu_out_of_memory_is_known_by_what_torch_says():
         torch.empty(1 << 60, dtype=torch.uint8)
 
     assert is_out_of_memory(caught.value)
+
+
+def test_what_is_imported_once_is_no_garbage_to_look_for_and_nothing_else_is_spared(monkeypatch):
+    monkeypatch.delitem(sys.modules, "tiny_package", raising=False)
+    frozen = gc.get_freeze_count()
+    with importing("tiny_package"):
+        during = gc.isenabled()
+    grew = gc.get_freeze_count() > frozen
+    monkeypatch.setitem(sys.modules, "tiny_package", sys)
+    with importing("tiny_package"):
+        afterwards = gc.isenabled()
+    gc.unfreeze()
+
+    assert (during, grew, afterwards, gc.isenabled()) == (False, True, True, True)
+
+
+def test_a_closed_engine_gives_back_its_weights(tiny_llava):
+    engine = EmbeddedEngine.load(settings(tiny_llava))
+    weights = weakref.ref(next(engine._model.parameters()))
+    assert weights() is not None
+
+    engine.close()
+
+    assert weights() is None
