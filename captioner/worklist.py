@@ -80,6 +80,24 @@ def read_units(run: Run, captioner: str) -> list[Unit]:
     ]
 
 
+def kept_in(run: Run, centroid: int) -> list[int]:
+    """Ids of the pictures that are selected for a centroid because a person keeps them, in order of rank.
+
+    Raises:
+        DataError: There is none, or the table is damaged.
+    """
+    selection = read_table(run.selection_table, SELECTION)
+    by_person = pc.and_(pc.equal(selection["verdict"], "selected"), pc.equal(selection["rule"], "person"))
+    here = selection.filter(pc.and_(by_person, pc.equal(selection["centroid_id"], centroid)))
+    if not here.num_rows:
+        raise DataError(
+            f"{run.selection_table}: nothing that people keep is selected for centroid {centroid}; keep something "
+            f"there and run `popfactory select {run.folder}`"
+        )
+    found: list[int] = here["id"].to_pylist()
+    return found
+
+
 def narrowed(units: Sequence[Unit], ids: Collection[int] | None) -> list[Unit]:
     """The units that hold one of `ids`, in order; all of them for None.
 

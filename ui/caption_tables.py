@@ -35,9 +35,8 @@ FLAG_MEANINGS = FLAGS | {UNLIKE: "no nearer to their picture than 95 % of captio
 _AGREEMENT = pa.schema(
     [AGREEMENT.field(name) for name in ("caption_id", "clip_mean", "clip_other", "worst_sentence")]
 )
-_BRIEF = pa.schema(
-    [CAPTIONS.field(name) for name in dict.fromkeys(("caption_id", "id", "status", *MEASURES, *COLUMNS))]
-)
+_KEPT = ("caption_id", "id", "status", "prompt_id", *MEASURES)
+_BRIEF = pa.schema([CAPTIONS.field(name) for name in dict.fromkeys((*_KEPT, *COLUMNS))])
 _TRIES = 5
 
 
@@ -49,6 +48,8 @@ class Captions:
     """Of the pictures, shape (n,)."""
     names: pa.Array
     """Caption ids, n texts."""
+    prompts: pa.Array
+    """Ids of the prompts that asked for them, n texts."""
     own: npt.NDArray[np.bool_]
     """Whether the captioner asked now wrote it."""
     captioned: npt.NDArray[np.bool_]
@@ -169,7 +170,7 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 def _part(path: Path) -> _Part:
     table = _read(path, _BRIEF)
-    return _Part(table.select(["caption_id", "id", "status", *MEASURES]), flag_bits(table))
+    return _Part(table.select(list(_KEPT)), flag_bits(table))
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
@@ -183,13 +184,14 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
 
 def _join(parts: Sequence[_Part], paths: Sequence[Path], own: int) -> Captions:
     sizes = [part.table.num_rows for part in parts]
-    empty = _BRIEF.empty_table().select(["caption_id", "id", "status", *MEASURES])
+    empty = _BRIEF.empty_table().select(list(_KEPT))
     table = pa.concat_tables([empty, *(part.table for part in parts)]).combine_chunks()
     number = np.repeat(np.arange(len(parts), dtype=np.int32), sizes)
     starts = np.cumsum([0, *sizes])[:-1]
     return Captions(
         ids=np.asarray(table["id"].to_numpy(), dtype=np.int64),
         names=table["caption_id"].combine_chunks(),
+        prompts=table["prompt_id"].combine_chunks(),
         own=number < own,
         captioned=np.asarray(pc.equal(table["status"], "captioned").to_numpy(), dtype=bool),
         flags=np.concatenate([np.zeros(0, dtype=np.int64), *(part.bits for part in parts)]),

@@ -15,6 +15,7 @@ from spine.prompts import Prompt, prompts_of
 from ui.caption_desk import CaptionDesk
 from ui.caption_list import ANY, NONE, ORDERS, STATES, Asked
 from ui.caption_tables import FLAG_MEANINGS
+from ui.captioning import kept_captioning
 from ui.desk import Desk
 from ui.pages import Page, fresh
 from ui.requests import json_of
@@ -53,9 +54,17 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
     def form() -> JSONResponse:
         return fresh(captions.form())
 
+    @app.get("/api/captions/kept")
+    def kept(centroid: int, prompt: str = "") -> JSONResponse:
+        return fresh(kept_captioning(desk, centroid, prompt))
+
     @app.get("/api/captions/estimate")
-    def estimate(limit: int | None = None, failed_only: bool = False) -> JSONResponse:
+    def estimate(
+        limit: int | None = None, failed_only: bool = False, kept_in: int | None = None
+    ) -> JSONResponse:
         options = _run_options({"limit": limit, "failed_only": failed_only})
+        if kept_in is not None:
+            options += ["--kept-in", str(kept_in)]
         arguments = ["caption", str(desk.run.folder), "--dry-run", "--json", *options]
         return fresh(json.loads(answer_of(arguments)))
 

@@ -225,6 +225,7 @@ def job_row(job: Job) -> dict[str, Any]:
     return {
         "job": job.job_id,
         "command": shlex.join(["popfactory", *job.command]),
+        "startable": bool(job.command) and job.command[0] in MEANINGS,
         "state": job.state,
         "stage": job.stage,
         "total": job.total,

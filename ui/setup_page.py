@@ -4,6 +4,7 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+from ui.captioning import last_rate
 from ui.desk import Desk
 from ui.pages import Page, fresh
 from ui.requests import json_of
@@ -27,7 +28,7 @@ def _add_routes(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/api/setup/engines")
     def engines() -> JSONResponse:
-        return fresh({"engines": setup.engines(), "rate": setup.last_rate()})
+        return fresh({"engines": setup.engines(), "rate": last_rate(desk.run)})
 
     @app.get("/api/setup/disk")
     def disk() -> JSONResponse:

@@ -51,6 +51,9 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "select": (_FORCE,),
     "caption": (
         Option("--failed-only", "Ask again for the pictures that failed, and for no others."),
+        Option(
+            "--kept-in", "Of the selected pictures those alone that people keep in this centroid.", least=0
+        ),
         Option("--limit", "So many pictures at most, then stop.", least=1),
         Option("--force", "Throw this captioner's captions away and start over."),
     ),

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(1), help="So many pictures at most, then stop.")
 @click.option(
+    "--kept-in",
+    type=click.IntRange(0),
+    metavar="CENTROID",
+    help="Of the selected pictures those alone that people keep in this centroid.",
+)
+@click.option(
     "--only", type=int, multiple=True, metavar="ID", help="Ask again for this picture; what is there stays."
 )
 @click.option(
@@ -48,31 +54,38 @@ def caption(run: Path, dry_run: bool, quiet: bool, as_json: bool, **given: Any) 
     model, prompt or parameters are kept beside. How long it takes is told from this captioner's earlier jobs.
 
     --preview describes a few pictures with each --prompt and --model and writes RUN/previews/NAME/page.html. --only
-    asks again for single pictures; both captions are kept, and a curator chooses.
+    asks again for single pictures; both captions are kept, and a curator chooses. --kept-in describes what people keep
+    in one centroid and leaves the rest for later.
 
     \b
     Example:
         popfactory caption runs/pop-1 --dry-run
+        popfactory caption runs/pop-1 --kept-in 42
         popfactory caption runs/pop-1 --preview 8 --prompt laion-pop --prompt detail
         popfactory caption runs/pop-1 --only -1234567890123456789
     """
     from captioner.captions import caption as caption_stage
     from captioner.previews import preview
     from captioner.takes import retake
+    from captioner.worklist import kept_in
     from popfactory.yardsticks import yardsticks_of
     from spine.run import Run
 
     prompts, models, n = given.pop("prompt"), given.pop("model"), given.pop("preview")
     ids = _ids(given.pop("only"), given.pop("only_from"))
+    centroid = given.pop("kept_in")
     whole = {name: given[name] for name in ("failed_only", "limit", "force")}
     _require_one_kind(n, ids, prompts, models, dry_run, whole)
+    if centroid is not None and (n is not None or ids or whole["force"]):
+        raise click.UsageError("--kept-in goes with --failed-only, --limit and --dry-run only")
     if dry_run:
-        _tell_estimate(Run(run), as_json, whole)
+        _tell_estimate(Run(run), as_json, whole, centroid)
         return
     arguments = [
         "caption",
         str(run),
         *_typed(prompt=prompts, model=models, preview=n, **whole),
+        *([] if centroid is None else ["--kept-in", str(centroid)]),
         *_ids_typed(ids),
     ]
     with working(run, arguments, quiet) as (opened, progress):
@@ -91,7 +104,8 @@ def caption(run: Path, dry_run: bool, quiet: bool, as_json: bool, **given: Any) 
             manifest = retake(opened, ids, prompt=prompt, model=model, progress=progress)
         else:
             yardsticks = yardsticks_of(opened, progress)
-            manifest = caption_stage(opened, yardsticks=yardsticks, progress=progress, **whole)
+            kept = None if centroid is None else kept_in(opened, centroid)
+            manifest = caption_stage(opened, ids=kept, yardsticks=yardsticks, progress=progress, **whole)
     report(manifest, quiet, as_json)
     if n is not None and not quiet and not as_json:
         click.echo(f"side by side: {run / manifest.facts['page']}")
@@ -150,10 +164,11 @@ def _ids_typed(ids: Sequence[int]) -> list[str]:
     return _typed(only=tuple(ids[:10])) + ([f"... and {len(ids) - 10:,} more"] if len(ids) > 10 else [])
 
 
-def _tell_estimate(run: "Run", as_json: bool, asked: Mapping[str, Any]) -> None:
+def _tell_estimate(run: "Run", as_json: bool, asked: Mapping[str, Any], centroid: int | None) -> None:
     from captioner.estimate import estimate, estimate_lines
+    from captioner.worklist import kept_in
 
-    found = estimate(run, **asked)
+    found = estimate(run, ids=None if centroid is None else kept_in(run, centroid), **asked)
     told = json.dumps(dataclasses.asdict(found) | {"seconds": found.seconds})
     click.echo(told if as_json else "\n".join(estimate_lines(found)))
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from curation.decisions import Decisions
 from spine.jobs import Job, Journal, list_jobs
 from spine.run import Run
-from spine.table_files import read_parts
-from spine.tables import CAPTIONS
+from spine.table_files import read_parts, read_table
+from spine.tables import CAPTIONS, SELECTION
 from tests.e2e.board_server import JOB_MS, Server, eventually, free_port
 from tests.unit.ui.planted import Planted, plant, state_of
 from tests.unit.ui.planted_captions import plant_captions, selected
@@ -315,3 +316,47 @@ def test_a_part_of_the_throughput_is_dragged_over_and_stands_in_the_address(page
     page.keyboard.press("Escape")
     expect(said).to_contain_text("over 17 min")
     assert "span" not in page.url and seen.errors == []
+
+
+def test_what_is_kept_of_the_open_centroid_is_captioned_from_there_and_nothing_else(server, page, seen):
+    run = server.planted.run
+    known = set(read_parts(run.captions, CAPTIONS)["id"].to_pylist())
+    rows = read_table(run.selection_table, SELECTION).to_pylist()
+    here = next(row for row in rows if row["rule"] == "quota" and row["id"] not in known)
+    page.goto(f"{server.address}/?centroid={here['centroid_id']}")
+    page.locator(f'.pf-tile[data-id="{here["id"]}"] img').click()
+    page.keyboard.press("a")
+
+    kept = page.get_by_role("button", name="Caption kept here (1)")
+    expect(kept).to_be_enabled()
+    kept.click()
+    dialog = page.get_by_role("dialog", name="Caption what is kept here")
+    expect(dialog).to_contain_text("1 kept here, 1 of them without a caption by laion-pop")
+    expect(dialog).to_contain_text("as the last captioning here")
+    dialog.get_by_role("button", name="Caption", exact=True).click()
+
+    expect(page.locator(".pf-strip .pf-job b")).to_have_text("caption", timeout=JOB_MS)
+    expect(page.locator(".pf-strip .pf-state")).to_have_text("done", timeout=JOB_MS)
+    expect(page.get_by_role("button", name="Caption kept here (0)")).to_be_enabled()
+    job = newest(server)["caption"]
+    assert job.command[2:] == ["--kept-in", str(here["centroid_id"])]
+    assert set(read_parts(run.captions, CAPTIONS)["id"].to_pylist()) == known | {here["id"]}
+    assert Decisions.open(run.decisions).fold().images[here["id"]].action == "keep"
+    assert seen.errors == []
+
+
+def test_a_job_that_was_stopped_is_gone_on_with_in_the_strip_of_curate(page, planted, seen):
+    run = planted.planted.run
+    journal = Journal(run, ["select", str(run.folder)])
+    journal.begin("select", 90, "candidates")
+    journal.close("cancelled")
+    page.goto(f"{planted.address}/")
+
+    strip = page.locator(".pf-strip")
+    expect(strip.locator(".pf-state")).to_have_text("cancelled")
+    strip.get_by_role("button", name="Resume").click()
+
+    expect(strip.locator(".pf-state")).not_to_have_text("cancelled")
+    eventually(lambda: len(list_jobs(run)) == 2, "nothing was started")
+    (again,) = [job for job in list_jobs(run) if job.state != "cancelled"]
+    assert again.command[0] == "select" and seen.errors == []

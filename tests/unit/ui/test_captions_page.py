@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from curation.decisions import Decisions, Event
+from spine.jobs import Journal
 from spine.prompts import PROMPTS
 from spine.publish import publish_table
 from spine.run import part_path, part_paths
@@ -354,3 +355,23 @@ def test_what_is_asked_for_becomes_options_of_the_command():
 def test_nothing_else_becomes_a_command(content):
     with pytest.raises(captions_page.DataError):
         _options(content, PROMPTS)
+
+
+def test_what_is_kept_in_a_centroid_is_counted_with_what_lacks_a_caption_by_the_prompt(planted, numbers, ask):
+    kept = [0, 3, 10, 28]  # captioned, captioned, failed, never fetched
+    event = {"client": "t", "curator": "ada", "action": "keep", "target": "image", "last_seen": 99}
+    ids = tuple(planted.ids[number] for number in [*kept, EACH])  # the last in the next centroid
+    Decisions.open(planted.run.decisions).record([Event(seq=1, ids=ids, **event)])
+
+    found = ask("captions/kept", centroid=0, prompt="laion-pop")
+    other = ask("captions/kept", centroid=0, prompt="detail")
+
+    assert (found["kept"], found["to_ask"], found["rate"]) == (4, 2, None)
+    assert (other["kept"], other["to_ask"]) == (4, 4)
+    assert "is unknown" in ask("captions/kept", centroid=0, prompt="none such")["error"]
+    journal = Journal(planted.run, ["caption"])
+    journal.begin("caption", 40, "pictures")
+    journal.advance(20)
+    journal.close("done")
+    timed = ask("captions/kept", centroid=0, prompt="laion-pop")
+    assert timed["seconds"] == pytest.approx(2 / timed["rate"])

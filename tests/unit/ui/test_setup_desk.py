@@ -15,6 +15,7 @@ from spine.stage import Stage
 from spine.table_files import read_parts
 from spine.tables import IMAGES, NEIGHBOURS, scores_schema
 from tests.unit.ui.planted import D
+from ui.captioning import last_rate
 from ui.desk import Desk
 from ui.setup_desk import SetupDesk, nearest_preset
 
@@ -148,7 +149,7 @@ def test_filters_are_told_with_of_how_many_pictures_their_value_is_known(planted
 
 
 def test_the_rate_of_the_newest_captioning_is_that_of_its_job(planted, setup):
-    assert setup.last_rate() is None
+    assert last_rate(planted.run) is None
     for captions in (4, 30, 0):
         journal = Journal(planted.run, ["caption"])
         journal.begin("caption", 40, "pictures")
@@ -156,7 +157,7 @@ def test_the_rate_of_the_newest_captioning_is_that_of_its_job(planted, setup):
         journal.close("cancelled")
     second = next(job for job in list_jobs(planted.run) if job.done == 30)
 
-    rate = setup.last_rate()
+    rate = last_rate(planted.run)
 
     assert rate["job"] == second.job_id and rate["per_s"] > 0
 

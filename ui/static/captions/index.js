@@ -1,25 +1,19 @@
 /* The Captions page: its parts, its keys, and what happens when it opens. */
 
 import { el } from "../core/dom.js";
+import { saveSettings } from "../core/captioner.js";
 import { closeDrawers } from "../core/drawers.js";
 import { active, poll } from "../core/jobs.js";
 import { keys } from "../core/keys.js";
 import { load, notice, on, part, tell } from "../core/page.js";
 import { adoptQueues } from "../core/queue.js";
+import { KEYS } from "./keys.js";
 import { again, open, recount } from "./loading.js";
 import { ends, listPart } from "./list.js";
 import { closePreview, openPreview, previewPart } from "./preview.js";
-import { loadForm, runPart, saveSettings } from "./run.js";
+import { loadForm, runPart } from "./run.js";
 import { here, readAddress, state } from "./state.js";
 import { askAgain, clean, decide, edit, keepUnflagged, move, pickNumber, redo, reveal, stopEditing, undo } from "./verdicts.js";
-
-const KEYS = [
-  [["ArrowDown", "ArrowUp", "j", "k"], "next, previous picture"], [["Home", "End", "PageUp", "PageDown"], "first, last of those shown, five up, five down"], ["1 to 9", "choose among its captions"],
-  [["a", "p"], "keep the chosen caption and go on"], [["e"], "edit it: Ctrl+Enter saves, Esc leaves it"], [["c"], "keep it without its sentences that guess or interpret"],
-  [["r", "Delete"], "reject it; then say why"], [["t"], "ask for another caption of this picture"], [["0"], "clear the verdict"],
-  [["u", "Ctrl+z"], "undo your last decision"], [["Shift+u"], "redo"], [["Shift+a"], "keep all new captions without a flag"],
-  [["v"], "reveal this picture"], [["b"], "reveal all pictures"], [["?"], "this list"],
-];
 
 part("captions", (host) => {
   const list = listPart();

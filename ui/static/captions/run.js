@@ -1,40 +1,21 @@
 /* A captioning run: who is asked what, a try on a few pictures, how long it takes, and the start. */
 
 import { button, choice, clip, count, el, fill } from "../core/dom.js";
+import { form, readForm, saveSettings } from "../core/captioner.js";
 import { closes } from "../core/drawers.js";
 import { busy, estimated, jobs, jobStrip, mayStart, poll } from "../core/jobs.js";
 import { get, post } from "../core/net.js";
-import { mayWrite, notice, on, page, tell } from "../core/page.js";
+import { mayWrite, notice, on, page } from "../core/page.js";
 import { openPreview } from "./preview.js";
 import { state } from "./state.js";
 import { askAgainShown } from "./verdicts.js";
 
 const ENGINES = { embedded: "embedded: in a process of this machine", http: "http: OpenAI-compatible servers" };
-const form = { seen: "", settings: null, prompts: [], models: [], previews: [] };
-
 export const loadForm = async () => {
-  const [told, previews] = await Promise.all([get("/api/captions/form"), get("/api/captions/previews")]).catch((error) => { notice(error.message); return []; });
-  if (!told) return;
-  Object.assign(form, told, previews);
-  tell("form");
-};
-
-/* Write settings that differ from the file's; the file's comments stay. */
-export const saveSettings = async (wanted) => {
-  const changes = Object.entries(wanted).filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(form.settings[key]))
-    .map(([key, value]) => ({ table: "caption", key, value }));
-  if (!changes.length) return true;
   try {
-    form.seen = (await post("/api/settings", { seen: form.seen, changes })).seen;
-    for (const { key, value } of changes) form.settings[key] = value;
-    notice("");
-    tell("form");
-    return true;
-  } catch (error) {
-    notice(error.message);
-    await loadForm();
-    return false;
-  }
+    form.previews = (await get("/api/captions/previews")).previews;
+    await readForm();
+  } catch (error) { notice(error.message); }
 };
 
 export const startJob = async (content) => {
@@ -146,4 +127,3 @@ export const runPart = () => {
       el("div", { class: "pf-tools" }, estimate, start, failed, shown), told, strip));
 };
 
-export const currentSettings = () => form.settings;

@@ -43,6 +43,12 @@ export const cancel = async (job) => {
   try { await post(`/api/jobs/${job}/cancel`, {}); } catch (error) { notice(error.message); }
   await poll();
 };
+/* The same command once more: its stages do what is missing. */
+export const resume = async (job) => {
+  try { await post(`/api/jobs/${job}/again`, {}); notice(""); } catch (error) { notice(error.message); }
+  await poll();
+};
+const STOPPED = ["cancelled", "failed", "lost"];
 
 /* What a captioning would ask, as /api/captions/estimate counts it. */
 export const estimated = (found) => {
@@ -84,7 +90,8 @@ export const jobStrip = (job, withLine = true) => el("div", { class: "pf-job", "
     el("b", {}, has("jobs") ? job.command.split(" ")[1] || "job" : el("a", { class: "pf-link", href: url(`/jobs?job=${job.job}`), title: "All of it, and what can be done about it", text: job.command.split(" ")[1] || "job" })), el("span", { class: `pf-state pf-state-${job.state}`, text: job.state }),
     jobs.waiting.length && ACTIVE.includes(job.state) ? el("span", { class: "pf-muted", text: `then ${jobs.waiting.join(", ")}` }) : null,
     el("span", { class: "pf-gap" }),
-    ACTIVE.includes(job.state) && mayWrite() ? button("Cancel", "", "Stop; what is finished stays", () => cancel(job.job), "pf-quiet") : null),
+    ACTIVE.includes(job.state) && mayWrite() ? button("Cancel", "", "Stop; what is finished stays", () => cancel(job.job), "pf-quiet") : null,
+    STOPPED.includes(job.state) && job === jobs.list[0] && job.startable && mayStart() && !has("jobs") ? button("Resume", "", "The same command: each stage does what is missing", () => resume(job.job), "pf-quiet") : null),
   bar(job),
   el("div", { class: "pf-muted pf-small", text: [job.stage, figures(job)].filter(Boolean).join(" · ") }),
   job.message ? el("div", { class: "pf-small pf-bad", text: clip(job.message, 400) }) : null,

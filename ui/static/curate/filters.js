@@ -8,6 +8,7 @@ import { notice, on, page, part } from "../core/page.js";
 import { reload } from "./opening.js";
 import { changed, defaults, differs, FILTERS, funnel, isOn, judged, OWN_NAMES, state } from "./state.js";
 import { RULE_WORDS } from "./facts.js";
+import { keptButton } from "./kept.js";
 import { ownPanel } from "./own.js";
 import { viewsPanel } from "./views.js";
 
@@ -37,7 +38,7 @@ part("side", (host) => {
         el("label", { class: "pf-unknown" }, "Unknown values", unknown), line, said, note, el("div", { class: "pf-tools" }, usually, save)),
       ownPanel(), viewsPanel(),
       el("section", {}, el("h2", { class: "pf-part", text: "The whole run" }), chain)),
-    el("section", { class: "pf-captions" }, el("h2", { class: "pf-part", text: "Captions" }), captionText, el("div", { class: "pf-tools" }, caption, select), strip));
+    el("section", { class: "pf-captions" }, el("h2", { class: "pf-part", text: "Captions" }), captionText, el("div", { class: "pf-tools" }, caption, keptButton(), select), strip));
 
   on("filters", () => {
     unknown.value = state.filters.unknown || "keep";

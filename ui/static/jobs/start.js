@@ -26,7 +26,7 @@ export const startPart = () => {
   const start = button("Start", "", "As its own process: it goes on when this page or the board is closed", () => (given.has("--force") ? ask() : begin()), "pf-primary");
   const estimate = button("Estimate", "", "Count what would be asked, and how long it takes; asks nothing", async () => {
     told.textContent = "counting …";
-    const query = [given.has("--limit") ? `limit=${given.get("--limit")}` : "", given.has("--failed-only") ? "failed_only=true" : ""].filter(Boolean).join("&");
+    const query = [given.has("--limit") ? `limit=${given.get("--limit")}` : "", given.has("--failed-only") ? "failed_only=true" : "", given.has("--kept-in") ? `kept_in=${given.get("--kept-in")}` : ""].filter(Boolean).join("&");
     try { told.textContent = estimated(await get(`/api/captions/estimate?${query}`)); } catch (error) { told.textContent = error.message; }
   });
   const begin = () => startJobs([typed()]);
@@ -67,7 +67,7 @@ export const startPart = () => {
     rest.forEach((word, place) => {
       if (!word.startsWith("--")) return;
       const number = Number.parseInt(rest[place + 1], 10);
-      chosen.set(word, number > 0 ? number : null);
+      chosen.set(word, number >= 0 ? number : null);
     });
     return [name, chosen];
   };
