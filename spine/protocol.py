@@ -159,6 +159,10 @@ class RetrievalClient:
             raise ServiceError(f"{self.url}/embed: the answer names no model")
         return str(answer["model"])
 
+    def metrics(self) -> str:
+        """What it has measured since it started, in Prometheus's text format."""
+        return self._request("GET", "/metrics").text
+
     def knn_batch(
         self,
         embeddings: Vectors,

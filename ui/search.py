@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from spine.added_centroids import add_centroid
+from spine.answer_times import AnswerTimes, answer_times
 from spine.errors import DataError, FactoryError, ServiceError
 from spine.ids import laion_id
 from spine.protocol import RetrievalClient
@@ -60,6 +61,19 @@ class Search:
             return {"url": self._client.url, "ready": True, "indices": self._client.indices()}
         except ServiceError as error:
             return {"url": self._client.url, "ready": False, "advice": f"{error}. {self._advice()}"}
+
+    def answer_times(self) -> AnswerTimes | None:
+        """How long the server's searches took since it started; None where it doesn't tell.
+
+        Raises:
+            NoServer: There is none, or it doesn't answer.
+        """
+        try:
+            return answer_times(self._required().metrics(), "full_knn_request_time")
+        except ServiceError as error:
+            if error.status is not None:  # a server of another make
+                return None
+            raise self._unanswered(error) from None
 
     def ranking(self, like: str) -> dict[str, Any]:
         """How similar each centroid is to what is asked for.

@@ -17,7 +17,6 @@ from spine.config import DEMO, PRESETS, load_config, preset, with_demo_models
 from spine.config_edit import settings_of
 from spine.endpoints import models_at
 from spine.errors import ConfigError, FactoryError
-from spine.jobs import past_stages
 from spine.lists import BlockLists
 from spine.run import part_paths
 from spine.settings import Config, FiltersConfig, ListsConfig
@@ -74,11 +73,33 @@ class SetupDesk:
             if not state["ready"]:
                 return state
         state |= {"ms_p50": sorted(times)[len(times) // 2], "ms_worst": max(times)}
+        state["searches"] = self._searches()
         try:
             self._desk.search.ranking("text:a picture")
         except FactoryError as error:
             return state | {"fits": False, "trouble": str(error)}
         return state | {"fits": True}
+
+    def _searches(self) -> dict[str, Any] | None:
+        """The server's searches since it started, and within how many ms they came; None where it doesn't tell."""
+        try:
+            found = self._desk.search.answer_times()
+        except FactoryError:
+            return None
+        if found is None:
+            return None
+        p50, p95 = (found.quantile(q) for q in (0.5, 0.95))
+        if p50 is None or p95 is None:
+            return {"count": 0, "ms_p50": None, "ms_p95": None}
+        # What lies beyond the histogram's last end is told as that end: JSON knows no infinity.
+        last = found.limits_s[-2] if len(found.limits_s) > 1 else 0.0
+        beyond = p95 == float("inf")
+        return {
+            "count": found.count,
+            "ms_p50": min(p50, last) * 1000,
+            "ms_p95": min(p95, last) * 1000,
+            "beyond": beyond,
+        }
 
     def engines(self) -> list[dict[str, Any]]:
         """The caption servers of the settings, each with the models it says it has."""
@@ -94,11 +115,6 @@ class SetupDesk:
                 trouble = f"the environment variable {caption.api_key_env} with its key is not set"
             found.append({"address": address, "models": list(answer.names), "trouble": trouble})
         return found
-
-    def last_rate(self) -> dict[str, Any] | None:
-        """How fast the newest captioning went that got anywhere: captions a second, and its job."""
-        went = [job for job in past_stages(self._desk.run, "caption") if job.rate]
-        return {"per_s": went[-1].rate, "job": went[-1].job_id} if went else None
 
     def lists(self, config: ListsConfig) -> list[dict[str, Any]]:
         """Each list file: entries, digest and age; or why it can't be read, which stops all pictures."""

@@ -195,3 +195,30 @@ def test_the_large_picture_has_its_verdicts_as_buttons(page, fresh):
 
     saved(page)
     assert fresh.stored() == [("keep", [PASSING[0]]), ("reject", [PASSING[1]])]
+
+
+def test_keys_are_listed_changed_and_refused_where_they_are_taken_and_curate_goes_by_them(page, server, seen):
+    page.goto(f"{server.address}/setup")
+    curate = page.locator('details[data-keys="curate"]')
+    expect(curate.locator("summary")).to_have_text("Curate: the usual keys")
+    page.get_by_role("button", name="Change the keys of Curate").click()
+    dialog = page.get_by_role("dialog", name="Keys")
+    dialog.get_by_role("button", name="Q", exact=True).click()
+    page.keyboard.press("r")
+    expect(dialog.get_by_role("status")).to_contain_text("R is taken: reject them")
+    dialog.get_by_role("button", name="Q", exact=True).click()
+    page.keyboard.press("w")
+    page.keyboard.press("Escape")
+
+    expect(curate.locator("summary")).to_have_text("Curate: 1 changed")
+    curate.locator("summary").click()
+    expect(curate.locator("dd.pf-set-changed")).to_have_text("unsure: for a second look (changed)")
+    page.get_by_role("button", name="Change the keys of Captions").click()
+    dialog.get_by_role("button", name="A", exact=True).click()
+    page.keyboard.press("3")
+    expect(dialog.get_by_role("status")).to_contain_text("3 is taken: choose among its captions")
+    page.keyboard.press("Escape")
+
+    page.goto(f"{server.address}/")
+    expect(page.get_by_role("button", name="Unsure")).to_contain_text("W")
+    assert seen.errors == []

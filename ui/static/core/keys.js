@@ -51,7 +51,7 @@ const apply = () => {
   for (const [usual, key] of Object.entries(moved)) caps.set(shown(usual), shown(key));
   for (const node of document.querySelectorAll("kbd[data-key]")) node.textContent = caps.get(node.dataset.key) ?? node.dataset.key;
 };
-const meaningOf = (usual) => (listed.find(([names]) => Array.isArray(names) && names.includes(usual)) || [[], shown(usual)])[1];
+const meaningOf = (usual) => (listed.find(([names, , fixed]) => (Array.isArray(names) ? names : fixed || []).includes(usual)) || [[], shown(usual)])[1];
 /* Give a deed another key; why it can't be, or nothing. */
 const move = (usual, key) => {
   if (!usable(key)) return `${shown(key)} can't be used: take a letter, a digit or a sign, with Shift or without.`;
@@ -78,6 +78,7 @@ const pressed = (event) => {
 
 // ------------------------------------------------------------------ the list of keys
 
+/* The keys of this page, each to be changed; on Setup those of another. */
 const help = () => {
   let waiting = null; // the usual key of the one that is being changed
   const said = el("p", { class: "pf-muted pf-small", role: "status" });
@@ -114,18 +115,37 @@ const help = () => {
     const refused = event.key === "Escape" ? "Left as it was." : move(usual, nameOf(event));
     stop(refused || `${shown(moved[usual] ?? usual)}: ${meaningOf(usual)}.`);
   });
+  return dialog;
 };
 
-/* The page's keys. `rows`: [usual keys, what they do], or a text in place of keys that can't be changed. `actions`:
+/* The keys of a page as they are in force under the curator's name: [keys as they are shown, what they do, whether any
+   of them was changed]. */
+export const inForceOn = (name, rows) => {
+  take(name, rows, namesOf(rows));
+  return rows.map(([names, meaning]) => (Array.isArray(names)
+    ? [names.map((usual) => shown(moved[usual] ?? usual)).join(" "), meaning, names.some((usual) => usual in moved)]
+    : [names, meaning, false]));
+};
+/* The list of a page's keys, to change them from another page. */
+export const changeKeysOf = (name, rows, done) => {
+  take(name, rows, namesOf(rows));
+  help().addEventListener("close", done);
+};
+const namesOf = (rows) => Object.fromEntries(rows.flatMap(([names, , fixed]) => (Array.isArray(names) ? names : fixed || [])).map((usual) => [usual, () => {}]));
+const take = (name, rows, actions) => {
+  page = name;
+  listed = rows;
+  table = actions;
+  moved = readMoved();
+  apply();
+};
+
+/* The page's keys. `rows`: [usual keys, what they do], or a text in place of keys that can't be changed, then these keys. `actions`:
    key, with "Ctrl+" and "Shift+" before it, to a function. */
 export const keys = (name, rows, actions) => {
   if (!Object.keys(table).length) {
     document.addEventListener("keydown", pressed);
     on("help", help);
   }
-  page = name;
-  listed = rows;
-  table = { ...actions, "?": help };
-  moved = readMoved();
-  apply();
+  take(name, rows, { ...actions, "?": help });
 };

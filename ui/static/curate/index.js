@@ -14,6 +14,7 @@ import { openCompare, openGroup, resolveGroup } from "./compare.js";
 import { goTo, move, readReveal, reveal, revealAll, setTicks, tick, tickAlong } from "./cursor.js";
 import "./filters.js";
 import { columns, pageRows } from "./grid.js";
+import { KEYS } from "./keys.js";
 import { writeNote } from "./notes.js";
 import { closeSearch, loadCentroids, openCentroid, openSearch, reload } from "./opening.js";
 import { openPreview } from "./preview.js";
@@ -21,16 +22,6 @@ import { entryOf, readAddress, refresh, rowOf, state } from "./state.js";
 import { decide, redo, rememberTicks, undo, unsure } from "./verdicts.js";
 import { startView } from "./views.js";
 
-const KEYS = [
-  [["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "j", "k"], "move"], [["Home", "End", "PageUp", "PageDown"], "first, last, a screen up, a screen down"],
-  [["a", "p"], "keep the ticked ones, else the one under the cursor, and go on"], [["r", "Delete"], "reject them"], [["q"], "unsure: for a second look"],
-  [["0"], "clear the verdict"], [["Shift+a"], "keep all that is shown and undecided"], [["Shift+r"], "reject all that is shown and undecided"],
-  [["u", "Ctrl+z"], "undo, also after a reload"], [["Shift+u", "Ctrl+Shift+z"], "redo"], [["x"], "tick"],
-  ["⇧ and arrows", "tick along; Shift-click to here"], [["Ctrl+a"], "tick all shown"], [["Escape"], "untick all; leave a search"],
-  [[" ", "Enter"], "look at it large"], [["c"], "compare two to four"], [["g"], "its near-duplicates"], [["Shift+g"], "keep the best of its near-duplicates"],
-  [["m"], "search the pool for more like it"], [["e"], "write a note"], [["v"], "reveal or blur it"], [["b"], "reveal or blur all"],
-  [["n"], "next open centroid"], [["Shift+n"], "previous open centroid"], [["d"], "centroid done"], [["Shift+d"], "centroid left out, with a reason"], [["?"], "this list"],
-];
 const here = (act) => () => state.cursor && act(state.cursor);
 const withRow = (act) => () => { const row = rowOf(state.cursor); if (row) act(row); };
 const ticking = (act) => () => { rememberTicks(state.ticked); act(); };

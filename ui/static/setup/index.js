@@ -1,7 +1,11 @@
 /* The Setup page: servers, index, models, lists, access and disk as they stand. */
 
 import { button, clip, count, el, fill, words } from "../core/dom.js";
+import { changeKeysOf, inForceOn } from "../core/keys.js";
+import { curator } from "../core/memory.js";
 import { get, url } from "../core/net.js";
+import { KEYS as CAPTION_KEYS } from "../captions/keys.js";
+import { KEYS as CURATE_KEYS } from "../curate/keys.js";
 import { load, notice, on, page, part, tell } from "../core/page.js";
 import { created, size } from "../release/parts.js";
 import { loadSettings, settingsPart } from "./settings.js";
@@ -18,13 +22,19 @@ const ask = async (name, path) => {
 };
 const refresh = () => Promise.all([ask("about", "/api/setup"), ask("server", "/api/setup/server"), ask("engines", "/api/setup/engines"), ask("disk", "/api/setup/disk")]);
 
+const searchesNode = (searches) => {
+  if (!searches) return el("span", { class: "pf-muted", text: "not known: it does not tell (/metrics)" });
+  if (!searches.count) return el("span", { class: "pf-muted", text: "not known: no request to /knn-service since it started" });
+  return el("span", { text: `p50 ${searches.ms_p50.toFixed(1)} ms, p95 ${searches.beyond ? "over " : ""}${searches.ms_p95.toFixed(1)} ms of ${count(searches.count)} answers to /knn-service since it started` });
+};
 const serverNode = () => {
   const found = state.server;
   if (!found) return el("p", { class: "pf-muted", text: "asking …" });
   if (found.error) return bad(found.error);
-  if (!found.url) return el("div", {}, el("p", { class: "pf-muted", text: "No server: search by text and picture is off. All else works from the run folder." }), el("p", { class: "pf-small", text: found.advice || "" }));
+  if (!found.url) return el("div", {}, el("p", { class: "pf-muted", text: "No server: search by text and picture is off. How fast it answers is not known. All else works from the run folder." }), el("p", { class: "pf-small", text: found.advice || "" }));
   return facts(["Address", el("span", { text: found.url })],
     ["State", found.ready ? good(`answers in ${found.ms_p50.toFixed(1)} ms (slowest of five ${found.ms_worst.toFixed(1)} ms)`) : bad(found.advice || "does not answer")],
+    found.ready ? ["Answers", searchesNode(found.searches)] : null,
     found.ready ? ["Indices", el("span", { text: (found.indices || []).map((each) => clip(each, 60)).join(", ") || "none" })] : null,
     found.ready ? ["Model", found.fits ? good("its embeddings fit this run's centroids") : bad(found.trouble)] : null);
 };
@@ -78,6 +88,13 @@ const accessNode = () => {
   return el("div", {}, el("p", { text: told }), access.roles.length ? el("ul", { class: "pf-set-list" }, ...access.roles.map((each) => el("li", {}, el("b", { text: clip(each.name, 40) }), ` ${each.scope === "write" ? "decides, starts jobs, changes settings" : "looks"}`))) : null);
 };
 
+const keysNode = () => el("div", {}, ...[["Curate", "curate", CURATE_KEYS], ["Captions", "captions", CAPTION_KEYS]].flatMap(([label, name, rows]) => [
+  el("details", { class: "pf-set-keys", "data-keys": name }, el("summary", { text: `${label}: ${keysSaid(inForceOn(name, rows))}` }),
+    el("dl", {}, ...inForceOn(name, rows).flatMap(([keys, meaning, changed]) => [el("dt", {}, el("kbd", { text: keys })), el("dd", { class: changed ? "pf-set-changed" : "", text: changed ? `${meaning} (changed)` : meaning })]))),
+  button(`Change the keys of ${label}…`, "", "The browser keeps them under your name; a key that is taken is refused", () => changeKeysOf(name, rows, () => tell("keys")), "pf-small-button")]),
+el("p", { class: "pf-muted pf-small", text: `These are the keys of ${clip(curator(), 40)} in this browser. On Curate and Captions, ? lists them too.` }));
+const keysSaid = (rows) => { const changed = rows.filter(([, , each]) => each).length; return changed ? `${count(changed)} changed` : "the usual keys"; };
+
 /* Which filters can do something here: what has a limit, and a value that is known. */
 const filtersNode = () => el("div", { class: "pf-rel-scroll", tabindex: 0, role: "region", "aria-label": "Filters" }, el("table", { class: "pf-table" },
   el("thead", {}, el("tr", {}, ...["Filter", "Limit", "Measured here", "Told by the pool", ""].map((text) => el("th", { scope: "col", text: text || "State" })))),
@@ -102,7 +119,7 @@ const diskNode = () => {
 };
 
 part("setup", (host) => {
-  const places = { run: el("div", {}), server: el("div", {}), index: el("div", {}), engines: el("div", {}), models: el("div", {}), filters: el("div", {}), lists: el("div", {}), access: el("div", {}), disk: el("div", {}), documents: el("ul", { class: "pf-set-list pf-set-docs" }) };
+  const places = { run: el("div", {}), server: el("div", {}), index: el("div", {}), engines: el("div", {}), models: el("div", {}), filters: el("div", {}), lists: el("div", {}), keys: el("div", {}), access: el("div", {}), disk: el("div", {}), documents: el("ul", { class: "pf-set-list pf-set-docs" }) };
   host.append(el("div", { class: "pf-page pf-set" },
     section("This run", places.run, el("div", { class: "pf-tools" }, button("Look again", "", "Ask the servers and read the files again", refresh))),
     section("Retrieval server and index", places.server, places.index),
@@ -111,9 +128,12 @@ part("setup", (host) => {
     section("Filters", places.filters),
     section("Lists in force", places.lists),
     section("Who may do what", places.access),
+    section("Keys", places.keys),
     section("Disk", places.disk),
     settingsPart(),
     section("Documents", places.documents)));
+  on("keys", () => fill(places.keys, keysNode()));
+  on("run", () => tell("keys"));
   on("setup", () => {
     const about = state.about;
     fill(places.server, serverNode());
