@@ -117,6 +117,11 @@ def _add_clip_retrieval_routes(app: FastAPI, service: Service) -> None:
         """Where the time of requests goes, for a person."""
         return PlainTextResponse(service.metrics.summary())
 
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        """None: browsers ask for one by themselves, and an error would stand in every log."""
+        return Response(status_code=204, headers={"Cache-Control": "max-age=86400"})
+
     @app.get("/", include_in_schema=False)
     async def front(request: Request) -> HTMLResponse:
         page = front_page(service.indices.values(), str(request.base_url).rstrip("/"))

@@ -169,7 +169,8 @@ def concept(run: Path, text: str, example: str, label: str, curator: str, as_jso
 @click.command(context_settings={"ignore_unknown_options": True})  # an id may begin with a minus sign
 @RUN
 @click.argument("picture_id", metavar="ID", type=int)
-def why(run: Path, picture_id: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def why(run: Path, picture_id: int, as_json: bool) -> None:
     """Tell one picture's whole story, and why it is in or out.
 
     \b
@@ -179,7 +180,9 @@ def why(run: Path, picture_id: int) -> None:
     from curation.story import why as story
     from spine.run import Run
 
-    click.echo("\n".join(story(Run(run).require(), picture_id)))
+    lines = story(Run(run).require(), picture_id)
+    told = json.dumps({"id": picture_id, "story": lines}, ensure_ascii=False)
+    click.echo(told if as_json else "\n".join(lines))
 
 
 COMMANDS = (concept, fetch, links, select, release, why)

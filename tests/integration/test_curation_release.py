@@ -655,6 +655,8 @@ def test_why_tells_the_whole_story_and_knows_when_there_is_none(run):
         "release pop-1.0: in it",
     ):
         assert part in story
+    printed = CliRunner().invoke(cli, ["why", str(run.folder), str(shared), "--json"])
+    assert json.loads(printed.output) == {"id": shared, "story": story.split("\n")}
     assert "lists:" not in story
     with_lists(run, CONFIG, takedown=f"{shared}\n")
     told = why(run, shared)

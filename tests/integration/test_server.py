@@ -184,6 +184,7 @@ def test_the_indices_are_listed_in_order(http):
 
 
 def test_the_front_page_names_the_indices(http):
+    assert http.get("/favicon.ico").status_code == 204
     page = http.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert all(f"<td>{name}</td>" in page.text for name in ("flat", "ivf", "pq"))
