@@ -1,13 +1,14 @@
 """Candidates: the neighbours within the depth that fetch went to. Fetch, select and refill all read them here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.verdicts import Verdicts
 from spine.errors import DataError
 from spine.run import Run, part_paths
 from spine.stage import Manifest, read_manifest
@@ -27,14 +28,24 @@ class Reach:
     """For each centroid id how many of its neighbours count."""
     kept: Sequence[int] = ()
     """Ids of pictures that count wherever they stand."""
+    found: pa.Table | None = None
+    """Rows of spine.tables.NEIGHBOURS beside them: pictures that a search found and people keep."""
 
     @classmethod
-    def of(cls, images: Manifest) -> "Reach":
+    def of(cls, run: Run, images: Manifest) -> "Reach":
         """What fetch brought in."""
         return cls(
             [int(depth) for depth in images.parameters["depths"]],
             [int(number) for number in images.parameters.get("kept", ())],
+            read_table(run.found_table, NEIGHBOURS) if "found" in images.parameters else None,
         )
+
+    def standing(self, verdicts: Verdicts) -> "Reach":
+        """The same without what was found and is kept no more."""
+        if self.found is None:
+            return self
+        kept = pa.array([picture for picture, _ in verdicts.found()], pa.int64())
+        return replace(self, found=self.found.filter(pc.is_in(self.found["id"], value_set=kept)))
 
 
 def read_candidates(run: Run, reach: Reach | None = None, columns: Sequence[str] = _KEYS) -> pa.Table:
@@ -58,6 +69,9 @@ def read_candidates(run: Run, reach: Reach | None = None, columns: Sequence[str]
             part = part.filter(pa.array(inside))
         parts.append(part.select(names))
     table = pa.concat_tables(parts) if parts else schema.empty_table().select(names)
+    if reach is not None and reach.found is not None and reach.found.num_rows:
+        table = pa.concat_tables([table, reach.found.select(names)])
+        table = table.sort_by([("centroid_id", "ascending"), ("rank", "ascending")])
     centroid, rank = column(table, "centroid_id"), column(table, "rank")
     if np.any(np.diff(centroid) < 0) or np.any((np.diff(centroid) == 0) & (np.diff(rank) <= 0)):
         raise DataError(
@@ -90,7 +104,7 @@ def fetched_reach(run: Run) -> Reach:
     Raises:
         DataError: Fetch isn't finished.
     """
-    return Reach.of(read_manifest(run.images))
+    return Reach.of(run, read_manifest(run.images))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from curation.found import FOUND, found_rows
 from spine.errors import DataError
 
 ACTIONS = ("keep", "reject", "note", "set", "refill", "undo")
@@ -48,11 +49,12 @@ class Event:
     centroid_id: int | None = None
     """Where it was decided."""
     tag: str | None = None
-    """Of a note: such as "unsure"; of a set: the setting."""
+    """Of a note: such as "unsure"; of a set: the setting; of a keep of what a search found: FOUND."""
     reason: str | None = None
     """Of a reject."""
     text: str | None = None
-    """Of a note, or the edited caption of a keep; of a set or refill: the value as JSON."""
+    """Of a note, or the edited caption of a keep; of a set or refill: the value as JSON; of a keep of what a search
+    found: `curation.found.found_text`."""
     filter: str | None = None
     """What was filtered for when many were decided at once."""
     ids_digest: str | None = None
@@ -60,8 +62,8 @@ class Event:
     neighbours: str | None = None
     """Digest of the neighbours manifest it was decided on."""
     centroids: str | None = None
-    """Of a centroid: digest of the centroids manifest it was decided on. On others it counts no more, for there the
-    number stands for another concept; None counts always."""
+    """Of a centroid, or of what a search found: digest of the centroids manifest it was decided on. On others it counts
+    no more, for there the number stands for another concept; None counts always."""
     last_seen: int = 0
     """Number of the last event that its client knew of."""
     undoes: int | None = None
@@ -122,6 +124,10 @@ def check(event: Event) -> None:
         if event.target != "centroid":
             raise DataError(f"{place}: {event.action} is for centroids, not for a {event.target}")
         value_of(event)
+    if event.tag == FOUND and event.action == "keep":
+        if event.target != "image" or event.centroid_id is None:
+            raise DataError(f"{place}: what a search found is kept as pictures of a centroid")
+        found_rows(event.text or "", event.centroid_id)
     if (event.action == "undo") != (event.undoes is not None):
         raise DataError(f"{place}: an undo names the event it undoes, and nothing else does")
 

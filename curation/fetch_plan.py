@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from curation.candidates import Ints, Reach, available, column, distinct, read_candidates
 from curation.decisions import read_verdicts
+from curation.found import digest_of, found_table
 from curation.passed_over import KNOWN, PassedOver, passed_over
 from curation.refill import asked_depths, first_depths
 from curation.verdicts import Verdicts
+from spine.added_centroids import read_centroids
 from spine.config import load_config
 from spine.publish import publish_json, publish_table
 from spine.run import Run
@@ -72,6 +74,8 @@ class Plan:
     def parameters(self) -> dict[str, object]:
         """Of the stage, as JSON values; what isn't used is left out."""
         parameters: dict[str, object] = {"depths": self.reach.depths, "kept": self.reach.kept}
+        if self.reach.found is not None:
+            parameters["found"] = digest_of(self.reach.found)
         if len(self.passed_over.ids):
             parameters["passed_over"] = self.passed_over.digest
         if self.full_size is not None:
@@ -81,6 +85,10 @@ class Plan:
     def begin(self, run: Run) -> None:
         """Write down what a start after this one goes on with."""
         publish_json(run.depths, {"neighbours": self.neighbours, "depths": self.reach.depths})
+        if self.reach.found is None:
+            run.found_table.unlink(missing_ok=True)
+        else:
+            publish_table(run.found_table, self.reach.found)
         if self.full_size is not None:
             publish_table(run.full_size, pa.table({"id": self.full_size}, schema=FULL_SIZE))
 
@@ -106,14 +114,21 @@ def selected_ids(run: Run) -> Ints:
 def _reach(run: Run, verdicts: Verdicts, depths: Sequence[int]) -> Reach:
     """The neighbours to bring in: within depth, deeper where curators ask, and what they keep beyond it."""
     table = read_candidates(run, columns=("id",))
-    wanted = asked_depths(depths, available(table), verdicts)
+    there = available(table)
+    wanted = asked_depths(depths, there, verdicts)
     kept = {number for number, verdict in verdicts.images.items() if verdict.action == "keep"}
     if not kept:
         return Reach(wanted)
     named = column(table, "id")
     within = column(table, "rank") < np.asarray(wanted, dtype=np.int64)[column(table, "centroid_id")]
     beyond = np.isin(named, sorted(kept)) & ~np.isin(named, named[within])
-    return Reach(wanted, np.unique(named[beyond]).tolist())
+    found = found_table(verdicts.found(), named, there.tolist(), _centroids(run))
+    return Reach(wanted, np.unique(named[beyond]).tolist(), found if found.num_rows else None)
+
+
+def _centroids(run: Run) -> int:
+    """How many there are, those of curators among them."""
+    return int(read_centroids(run, ["centroid_id"]).num_rows)
 
 
 def _begun_depths(run: Run, neighbours: Manifest) -> list[int] | None:

@@ -124,7 +124,7 @@ def _brought_in(run: Run, validity: Validity, plan: Plan, web: Web | None, progr
 def _opened(run: Run, config: Config, plan: Plan, lists: BlockLists, force: bool) -> Stage:
     settings = config.fetch
     grows_with = {
-        *("depths", "kept", "passed_over", "full_size", "neighbours"),
+        *("depths", "kept", "found", "passed_over", "full_size", "neighbours"),
         *("honour_opt_out", "placeholder_repeats", "same_bytes"),
     }
     # A scaled picture has another hash than the one a list may name: with new lists it is fetched anew.

@@ -80,7 +80,7 @@ def select(run: Run, *, force: bool = False, progress: Progress = SILENT) -> Man
     )
     if stage.published is not None:
         return stage.published
-    reach = Reach.of(images)
+    reach = Reach.of(run, images).standing(verdicts)
     candidates = read_candidates(run, reach)
     progress.begin("select", candidates.num_rows, "candidates")
     pictures = distinct(candidates)

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.candidates import Reach
 from curation.caption_choice import shelved_parts
 from curation.decisions import Decisions
+from curation.found import FOUND
 from curation.links import STATUSES
 from curation.passed_over import STATUS
 from curation.picture_values import SCORES
@@ -68,7 +68,7 @@ def why(run: Run, picture_id: int, *, places: bool = True) -> list[str]:
 def _lines(run: Run, picture_id: int, places: bool) -> list[str]:
     config = load_config(run.config)
     neighbours = _rows(part_paths(run.neighbours), NEIGHBOURS, picture_id)
-    source = neighbours[0] if neighbours else _in_pool(run, picture_id)
+    source = next(iter([*neighbours, *_found(run, picture_id)]), None) or _in_pool(run, picture_id)
     if source is None:
         raise DataError(
             f"{run.folder}: no picture {picture_id} in neighbours/ or pool/; take an id from one of the run's tables"
@@ -82,8 +82,11 @@ def _lines(run: Run, picture_id: int, places: bool) -> list[str]:
     lines = [f"picture {picture_id}", *_source(source, told, quotes=rule is None)]
     if rule is not None:
         lines.append(f"lists: {RULES[rule]}; its texts are not told")
+    found = _found(run, picture_id) if not neighbours else []
+    neighbours += found
     if not neighbours:
         return [*lines, "retrieve: no centroid has it among its neighbours"]
+    lines += ["retrieve: no centroid has it; a search found it, and a person keeps it"] if found else []
     lines += _wanted_by(run, neighbours, picture_id)
     lines += _fetched(images, told)
     lines += _asked(run, picture_id)
@@ -96,6 +99,11 @@ def _lines(run: Run, picture_id: int, places: bool) -> list[str]:
 def _rows(paths: list[Path], schema: pa.Schema, picture_id: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = find_rows(paths, schema, picture_id).to_pylist()
     return found
+
+
+def _found(run: Run, picture_id: int) -> list[dict[str, Any]]:
+    """Its row where fetch brought it in because a person keeps what a search found."""
+    return _rows([run.found_table] if run.found_table.is_file() else [], NEIGHBOURS, picture_id)
 
 
 def _in_pool(run: Run, picture_id: int) -> dict[str, Any] | None:
@@ -129,7 +137,7 @@ def _wanted_by(run: Run, neighbours: list[dict[str, Any]], picture_id: int) -> l
             for row in read_centroids(run, ["centroid_id", "label", "added_by"]).to_pylist()
         }
     images = find_manifest(run.images)
-    depths = [] if images is None else Reach.of(images).depths
+    depths = [] if images is None else images.parameters["depths"]
     selection = [run.selection_table] if find_manifest(run.selection) is not None else []
     verdicts = {row["centroid_id"]: row for row in _rows(selection, SELECTION, picture_id)}
     lines = []
@@ -219,7 +227,8 @@ def _decisions(run: Run, target: str, subject: int | str) -> list[str]:
     for event in history:
         where = f" in centroid {event.centroid_id}" if event.centroid_id is not None else ""
         what = f"undid event {event.undoes}" if event.action == "undo" else f"{event.action}{where}"
-        said = " ".join(each for each in (event.tag, event.reason, event.text) if each)
+        text = "by a search" if event.tag == FOUND else event.text
+        said = " ".join(each for each in (event.tag, event.reason, text) if each)
         lines.append(
             f"decision {event.event}: {event.curator}, {event.time}: {what}{': ' + said if said else ''}"
         )

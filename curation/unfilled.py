@@ -7,12 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.candidates import Reach, available, column, read_candidates
+from curation.candidates import available, column, fetched_reach, read_candidates
 from curation.verdicts import Verdicts
 from spine.added_centroids import read_centroids
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import read_manifest
 from spine.table_files import read_table
 from spine.tables import SELECTION
 
@@ -61,7 +60,7 @@ def unfilled_centroids(run: Run, config: Config, verdicts: Verdicts) -> list[Unf
     chosen = pc.equal(table.column("verdict"), "selected").to_numpy(zero_copy_only=False)
     selected = np.bincount(centroid[chosen], minlength=k)
     depths = np.zeros(k, dtype=np.int64)
-    reached = Reach.of(read_manifest(run.images)).depths
+    reached = fetched_reach(run).depths
     depths[: len(reached)] = reached
     quotas = verdicts.quotas(k, config.select.quota_per_centroid)
     short = np.setdiff1d(np.flatnonzero(selected < quotas), sorted(verdicts.centroids_left_out()))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curation.events import Event, value_of
+from curation.found import FOUND, Found, found_rows
 from spine.filters import FILTERS
 from spine.settings import FiltersConfig
 
@@ -28,6 +29,8 @@ class Verdict:
     reason: str | None = None
     text: str | None = None
     """The edited caption, of a keep of a caption."""
+    found: Found | None = None
+    """Of a picture that a search found, and that was kept there then: a keep makes it a candidate."""
     time: str = ""
     """When it was recorded, UTC."""
 
@@ -61,6 +64,12 @@ class Verdicts:
     def centroids_left_out(self) -> frozenset[int]:
         """Centroids whose candidates leave the selection."""
         return frozenset(key for key, verdict in self.centroids.items() if verdict.action == "reject")
+
+    def found(self) -> list[tuple[int, Found]]:
+        """Pictures that searches found and people keep, in order of keeping."""
+        kept = [(each.event, number) for number, each in self.images.items() if each.action == "keep"]
+        every = ((number, self.images[number].found) for _, number in sorted(kept))
+        return [(number, found) for number, found in every if found is not None]
 
     def quotas(self, count: int, default: int) -> npt.NDArray[np.int64]:
         """The quota of each centroid id, shape (count,).
@@ -128,7 +137,7 @@ def fold(events: Sequence[Event], centroids: str | None = None) -> Verdicts:
         elif event.action in ("set", "refill"):
             _set(verdicts, event, [int(each) for each in ids])
         else:
-            _decide(verdicts, event, ids)
+            _decide(verdicts, event, ids, centroids)
     return verdicts
 
 
@@ -147,21 +156,35 @@ def _standing(events: Sequence[Event]) -> list[tuple[Event, list[int | str]]]:
     return standing[::-1]
 
 
-def _decide(verdicts: Verdicts, event: Event, ids: Sequence[int | str]) -> None:
+def _decide(verdicts: Verdicts, event: Event, ids: Sequence[int | str], centroids: str | None) -> None:
     verdict = Verdict(
         action=event.action,
         curator=event.curator,
         event=event.event,
         centroid_id=event.centroid_id,
         reason=event.reason,
-        text=event.text,
+        text=None if event.tag == FOUND else event.text,
         time=event.time,
     )
     if event.target == "caption":
         verdicts.captions.update((str(each), verdict) for each in ids)
+    elif event.target == "centroid":
+        verdicts.centroids.update((int(each), verdict) for each in ids)
     else:
-        of_kind = verdicts.images if event.target == "image" else verdicts.centroids
-        of_kind.update((int(each), verdict) for each in ids)
+        rows = _rows_of(event, centroids)
+        for each in map(int, ids):
+            before = verdicts.images.get(each)
+            # A later word on it, in the centroid's own grid say, leaves it where it was found.
+            found = rows.get(each) or (before.found if before is not None else None)
+            verdicts.images[each] = verdict if found is None else replace(verdict, found=found)
+
+
+def _rows_of(event: Event, centroids: str | None) -> Mapping[int, Found]:
+    if event.action != "keep" or event.tag != FOUND or event.centroid_id is None:
+        return {}
+    if centroids and event.centroids not in (None, centroids):
+        return {}
+    return found_rows(event.text or "", event.centroid_id)
 
 
 def _set(verdicts: Verdicts, event: Event, ids: Sequence[int]) -> None:

@@ -145,6 +145,11 @@ class Run:
         return self.images / "full-size.parquet"
 
     @property
+    def found_table(self) -> Path:
+        """What searches found and people keep, as fetch went by it; schema `spine.tables.NEIGHBOURS`."""
+        return self.images / "found.parquet"
+
+    @property
     def asked_table(self) -> Path:
         """When addresses were asked; schema `spine.tables.ASKED`."""
         return self.images / "asked.parquet"

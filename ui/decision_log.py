@@ -8,12 +8,13 @@ import contextlib
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from curation.decisions import Decisions
 from curation.events import ACTIONS, TARGETS, Conflict, Event, ids_digest
+from curation.found import FOUND, Found, found_text, values_of
 from curation.verdicts import Verdict, Verdicts
 from spine.errors import DataError
 from spine.run import Run
@@ -128,6 +129,17 @@ class DecisionLog:
             self._catch_up()
             return Counter(self._standing.disputed.values())
 
+    def found(self, centroid: int) -> dict[int, Found]:
+        """What searches found and people keep in a centroid, by picture; as of the last look at the file."""
+        with self._lock:
+            return dict(self._standing.found.get(centroid, {}))
+
+    def found_counts(self) -> dict[int, int]:
+        """How many these are, by centroid."""
+        with self._lock:
+            self._catch_up()
+            return {number: len(found) for number, found in self._standing.found.items() if found}
+
     def last_event(self) -> int:
         """Number of the newest event, 0 where there is none."""
         with self._lock:
@@ -150,6 +162,7 @@ class DecisionLog:
         content: Any,
         neighbours: str | None,
         are_there: Callable[[int, Sequence[int]], set[int]] | None = None,
+        found: Callable[[str, Sequence[int]], Mapping[int, Mapping[str, Any]]] | None = None,
     ) -> dict[str, Any]:
         """Record what a page sent, in its order.
 
@@ -161,10 +174,13 @@ class DecisionLog:
             neighbours: Digest of the neighbours as they are. Where the page names another as "neighbours", it
                 shows what is no more.
             are_there: Tells which of a centroid's pictures still are among its neighbours.
+            found: Tells what the pool says of pictures that a search found, as far as it is known still. A keep
+                that names its search as "like" makes them candidates of its centroid.
 
         Returns:
             The highest number done, what now counts for all that was concerned, the counts of the centroids
-            concerned, the ids left alone because another curator had decided on them, and those that are gone.
+            concerned, the ids left alone because another curator had decided on them, those that are gone, and as
+            "unplaced" those that are kept but of which nobody knows any more what the pool says.
 
         Raises:
             DataError: It has another form, or can't be recorded; nothing after the wrong event is.
@@ -178,6 +194,7 @@ class DecisionLog:
         concerned: list[Event] = []
         conflicts: list[Conflict] = []
         gone: list[int] = []
+        unplaced: list[int] = []
         with self._recording:
             with self._lock:
                 self._catch_up()
@@ -187,6 +204,8 @@ class DecisionLog:
                 gone += missing
                 if missing and not event.ids:
                     continue
+                event, unknown = _carrying(event, entry, found)
+                unplaced += unknown
                 events, left_alone = self._record(event)
                 concerned += events
                 conflicts += left_alone
@@ -199,12 +218,13 @@ class DecisionLog:
                 {"id": str(entry.id), "curator": entry.curator, "action": entry.action} for entry in conflicts
             ],
             "gone": [str(each) for each in gone],
+            "unplaced": [str(each) for each in unplaced],
         }
 
     def _record(self, event: Event) -> tuple[list[Event], Sequence[Conflict]]:
         """Record one deed that wasn't yet: what it came to, and what another's decision kept out of it."""
         with self._lock:
-            if event.target == "centroid":
+            if event.target == "centroid" or event.tag == FOUND:
                 event = replace(event, centroids=self._of)
             if event.seq <= self._highest.get(event.client, 0):
                 return [event], ()
@@ -231,6 +251,7 @@ class DecisionLog:
                 for each in ids["centroid"]
             },
             "captions": {str(each): _shown(now.captions.get(str(each))) for each in ids["caption"]},
+            "found": {str(place): len(self._standing.found.get(place, ())) for place in sorted(places)},
             "counts": {str(place): counts.get(place, (0, 0)) for place in sorted(places)},
             "last_event": self._last_event,
         }
@@ -307,6 +328,25 @@ def _still_there(
     left = are_there(event.centroid_id or 0, [int(each) for each in event.ids])
     gone = [int(each) for each in event.ids if each not in left]
     return replace(event, ids=tuple(each for each in event.ids if each in left)), gone
+
+
+def _carrying(
+    event: Event, entry: Any, found: Callable[[str, Sequence[int]], Mapping[int, Mapping[str, Any]]] | None
+) -> tuple[Event, list[int]]:
+    """A keep of what a search found with what the pool says of it, and the ids of which that isn't known."""
+    if event.target != "image" or event.action not in ("keep", "reject"):
+        return event, []
+    # A page names its search; rows of the pool, with places and addresses, never come from a browser.
+    event = replace(event, tag=None, text=None)
+    like = entry.get("like")
+    if found is None or event.action != "keep" or event.centroid_id is None or not isinstance(like, str):
+        return event, []
+    ids = [int(each) for each in event.ids]
+    told = found(like, ids)
+    rows = {number: values for number in ids if number in told and (values := values_of(told[number]))}
+    if rows:
+        event = replace(event, tag=FOUND, text=found_text(like, rows))
+    return event, [number for number in ids if number not in rows]
 
 
 def _caption_id(text: str) -> str:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.funnel import funnel
@@ -111,6 +112,7 @@ class Desk:
         )
         images = snapshot.manifest(self.run.images)
         depths = images.parameters.get("depths", []) if images is not None else []
+        found = self.decisions.found_counts()
         own, disputed = self.decisions.own_settings(), self.decisions.disputed()
         aesthetics = snapshot.mean_aesthetics()
         for row in rows:
@@ -118,20 +120,32 @@ class Desk:
             row["disputed"] = disputed[number]
             row["aesthetic"] = round(aesthetics[number], 3) if number in aesthetics else None
             row["depth"] = depths[number] if number < len(depths) else 0
+            row["found"] = found.get(number, 0)
             if number in own:
                 row["own"] = own[number]
         return rows
 
     def record(self, content: Any) -> dict[str, Any]:
         """Record what a page sent; see `DecisionLog.record`."""
-        return self.decisions.record(content, self.snapshot.digest(self.run.neighbours), self._still_there)
+        return self.decisions.record(
+            content, self.snapshot.digest(self.run.neighbours), self._still_there, self._found
+        )
 
     def _centroids_digest(self) -> str | None:
         return self.snapshot.digest(self.run.centroids)
 
     def _still_there(self, centroid_id: int, ids: Sequence[int]) -> set[int]:
         there = self.snapshot.neighbours(centroid_id).column("id").to_pylist()
-        return set(ids).intersection(there)
+        return set(ids).intersection([*there, *self.decisions.found(centroid_id)])
+
+    def _found(self, like: str, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """What the pool says of pictures that a search found; empty where it can't be asked again."""
+        try:
+            table = self.search.pool(like)
+        except FactoryError:
+            return {}  # the keep is stored, and who gave it is told
+        wanted = table.filter(pc.is_in(table.column("id"), value_set=pa.array(ids, pa.int64())))
+        return {row["id"]: row for row in wanted.to_pylist()}
 
     def state(self) -> str:
         """Changes when a stage is published anew, or the settings or a list change: pages then ask for all anew."""

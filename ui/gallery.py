@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.found import Found
 from curation.previews import BUSY, Preview, Previews, Wanted
 from curation.story import why
 from spine.errors import DataError, FactoryError
 from spine.lists import BlockLists
 from spine.run import Run
-from spine.tables import SELECTION
+from spine.tables import NEIGHBOURS, SELECTION
 from ui.board import Measured, Row, neighbour_rows
 from ui.decision_log import DecisionLog
 from ui.snapshot import Snapshot
@@ -69,10 +70,17 @@ class Gallery:
         snapshot = self._snapshot
         if not pc.any(pc.equal(snapshot.centroids().column("centroid_id"), centroid_id)).as_py():
             raise DataError(f"centroid {centroid_id} is not in this run; reload the page")
-        made = self._making.submit(
-            lambda: self._rows(snapshot.neighbours(centroid_id), snapshot.selection_of(centroid_id))
-        )
-        return made.result()
+        return self._making.submit(self._rows_of, centroid_id).result()
+
+    def _rows_of(self, centroid_id: int) -> list[Row]:
+        neighbours = self._snapshot.neighbours(centroid_id)
+        own, found = neighbours.num_rows, self._decisions.found(centroid_id)
+        if found:
+            neighbours = _with_found(neighbours, centroid_id, found)
+        rows = self._rows(neighbours, self._snapshot.selection_of(centroid_id))
+        for row in rows[own:]:
+            row["origin"] = found[int(row["id"])].like
+        return rows
 
     def of_search(self, found: pa.Table) -> list[Row]:
         """What a search in the pool found, best first."""
@@ -189,6 +197,19 @@ class Gallery:
                     self._shown[picture] = Wanted(picture_id=picture, url=url, place=place, sha256=sha256)
             while len(self._shown) > _ROWS_KEPT:
                 self._shown.popitem(last=False)
+
+
+def _with_found(neighbours: pa.Table, centroid_id: int, found: Mapping[int, Found]) -> pa.Table:
+    """A centroid's neighbours, and after them what searches found and people keep in it."""
+    known = set(neighbours.column("id").to_pylist())
+    more = [
+        {"centroid_id": centroid_id, "id": picture, "best_centroid": centroid_id, "similarity": 0.0}
+        | each.values
+        for picture, each in found.items()
+        if picture not in known
+    ]
+    rows = [{"rank": neighbours.num_rows + place} | row for place, row in enumerate(more)]
+    return pa.concat_tables([neighbours, pa.Table.from_pylist(rows, schema=NEIGHBOURS)])
 
 
 def _blocks(lists: BlockLists, picture: int, url: str | None, image: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from curation.events import Event
+from curation.found import Found
 from curation.verdicts import Verdict, Verdicts, fold
 
 Id = int | str
@@ -27,6 +28,8 @@ class Standing:
         """Pictures kept and rejected by people, by the centroid they were decided in."""
         self.disputed: dict[int, int] = {}
         """Picture on which curators differ, and the centroid where it was decided last."""
+        self.found: dict[int, dict[int, Found]] = {}
+        """Pictures that a search found and people keep, by the centroid they are kept in and by id."""
         self._events: dict[tuple[str, Id], list[Event]] = {}
 
     def add(self, event: Event) -> None:
@@ -36,10 +39,12 @@ class Standing:
             events.append(replace(event, ids=(each,)))
             now = fold(events, self._centroids)
             if event.target == "image":
-                self._count(self.verdicts.images.get(int(each)), -1)
+                before = self.verdicts.images.get(int(each))
+                self._count(before, -1)
                 _set(self.verdicts.images, now.images, int(each))
                 _set(self.verdicts.notes, now.notes, int(each))
                 self._count(self.verdicts.images.get(int(each)), 1)
+                self._find(int(each), before)
                 self._dispute(int(each))
             elif event.target == "centroid":
                 _set(self.verdicts.centroids, now.centroids, int(each))
@@ -79,6 +84,13 @@ class Standing:
             self.disputed.pop(picture, None)
         else:
             self.disputed[picture] = verdict.centroid_id
+
+    def _find(self, picture: int, before: Verdict | None) -> None:
+        if before is not None and before.found is not None:
+            self.found.get(before.found.centroid_id, {}).pop(picture, None)
+        now = self.verdicts.images.get(picture)
+        if now is not None and now.found is not None and now.action == "keep":
+            self.found.setdefault(now.found.centroid_id, {})[picture] = now.found
 
     def _count(self, verdict: Verdict | None, by: int) -> None:
         if verdict is None or verdict.centroid_id is None:

@@ -15,7 +15,11 @@ import pyarrow.compute as pc
 import pytest
 from playwright.sync_api import expect
 
-from spine.run import Run
+from spine.publish import publish_table
+from spine.run import Run, part_paths
+from spine.stage import MANIFEST, Stage, read_manifest
+from spine.table_files import read_table
+from spine.tables import NEIGHBOURS, SELECTION
 from tests.e2e.board_server import WAIT_MS, free_port
 from ui.snapshot import Snapshot
 
@@ -128,3 +132,54 @@ def test_a_search_becomes_a_centroid_of_the_curators_own(page, address, own_run)
     expect(page.locator(".pf-tile.pf-ready").first).to_be_visible(timeout=60_000)
     (added,) = own_run.added.glob("concept-*.json")
     assert json.loads(added.read_text())["source"] == "green squares"
+
+
+def test_setup_tells_how_fast_the_server_answered_its_searches_by_its_own_histogram(page, address):
+    page.goto(f"{address}/?like=text:yellow+stars")
+    expect(page.locator(".pf-tile").first).to_be_visible(timeout=WAIT_MS)
+    page.goto(f"{address}/setup")
+
+    expect(
+        page.get_by_text(re.compile(r"p50 [\d.]+ ms, p95 [\d.]+ ms of \d+ since it started"))
+    ).to_be_visible()
+    root = address.removesuffix("/ui")
+    with urllib.request.urlopen(f"{root}/metrics", timeout=30) as reply:
+        found = re.search(r"full_knn_request_time_count (\d+)", reply.read().decode())
+    told = _get(f"{address}/api/setup/server")["searches"]
+    assert told["count"] == int(float(found[1])) == 3
+    assert 0 < told["ms_p50"] <= told["ms_p95"]
+
+
+def test_a_hit_that_no_centroid_has_is_kept_and_comes_in_with_the_next_fetch(page, address, own_run, seen):
+    chosen = read_table(own_run.selection_table, SELECTION).to_pylist()
+    picture = next(row["id"] for row in chosen if row["verdict"] == "selected")
+    manifest = read_manifest(own_run.neighbours)
+    for path in part_paths(own_run.neighbours):
+        rows = read_table(path, NEIGHBOURS)
+        publish_table(path, rows.filter(pc.not_equal(rows["id"], picture)))
+    (own_run.neighbours / MANIFEST).unlink()
+    stage = Stage("neighbours", own_run.neighbours, manifest.parameters, manifest.inputs, None)
+    stage.finish(manifest.counts, manifest.facts)
+
+    page.goto(f"{address}/?centroid=3&like=text:squares&show=all")
+    hit = page.locator(f'.pf-tile[data-id="{picture}"]')
+    hit.scroll_into_view_if_needed()
+    hit.locator(".pf-foot, img").first.click()
+    page.keyboard.press("a")
+    expect(page.get_by_role("alert")).to_contain_text("at the next fetch a candidate of")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Back to the centroid")).to_be_hidden()
+    page.get_by_text("This centroid", exact=True).click()
+    expect(page.locator(".pf-own-panel")).to_contain_text("1 more were found by searches and kept")
+    expect(hit).to_contain_text("found")
+    page.get_by_role("button", name="Fetch now").click()
+
+    expect(page.locator(".pf-strip .pf-job b")).to_have_text("select", timeout=120_000)
+    expect(page.locator(".pf-strip .pf-state")).to_have_text("done", timeout=120_000)
+    expect(hit).to_contain_text("selected", timeout=60_000)
+    hit.locator("img").click()
+    expect(page.locator(".pf-detail")).to_contain_text("found by a search for “squares”: selected")
+    after = {row["id"]: row for row in read_table(own_run.selection_table, SELECTION).to_pylist()}
+    row = after[picture]
+    assert (row["centroid_id"], row["verdict"], row["rule"]) == (3, "selected", "person")
+    assert seen.errors == []

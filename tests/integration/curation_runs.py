@@ -13,7 +13,7 @@ from curation.decisions import Decisions, Event
 from spine.config import write_config
 from spine.ids import content_id, laion_id
 from spine.publish import publish_table, sha256_of
-from spine.run import Run, part_path
+from spine.run import Run, part_path, part_paths
 from spine.settings import (
     AestheticMin,
     Config,
@@ -184,9 +184,9 @@ def caption_all(
 ) -> Manifest:
     """Captions for every selected picture, as the stage would leave them; `failed`: reason by id."""
     selection = read_table(run.selection_table, SELECTION)
-    keys = {
-        row["id"]: row["key"] for row in read_parts(run.neighbours, NEIGHBOURS, ["id", "key"]).to_pylist()
-    }
+    found = [run.found_table] if run.found_table.is_file() else []
+    named = [read_table(path, NEIGHBOURS) for path in (*part_paths(run.neighbours), *found)]
+    keys = {row["id"]: row["key"] for table in named for row in table.to_pylist()}
     chosen = sorted({row["id"] for row in selection.to_pylist() if row["verdict"] == "selected"})
     stage = Stage.open("captions", run.captions, {}, {"selection": read_manifest(run.selection).digest})
     rows = []

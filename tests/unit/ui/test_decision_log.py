@@ -8,6 +8,7 @@ import pytest
 
 from curation.decisions import Decisions
 from curation.events import Event, ids_digest
+from curation.found import FOUND, found_text
 from spine.errors import DataError
 from spine.run import Run
 from ui.decision_log import DecisionLog
@@ -346,3 +347,30 @@ def test_pictures_that_are_no_candidates_any_more_are_told_and_not_stored(run):
     assert answer["gone"] == ["6"] and verdicts(run) == {5: "keep"}
     again = content | {"events": [event | {"seq": 2, "ids": ["6"]}], "neighbours": "new"}
     assert log.record(again, "new", lambda centroid, ids: set())["gone"] == []
+
+
+def test_a_kept_hit_carries_what_the_pool_says_and_never_what_a_page_says(run):
+    log = DecisionLog(run)
+    pool = {7: {"url": "http://example.org/a.png", "similarity": 0.25}, 9: {"url": "x" * 9_000}}
+    asked = []
+
+    def found(like, ids):
+        asked.append((like, list(ids)))
+        return pool
+
+    def sent(seq, ids, **more):
+        event = {"seq": seq, "action": "keep", "ids": ids, "centroid_id": 3, "last_seen": 99} | more
+        return log.record({"client": "a", "curator": "ada", "events": [event]}, None, found=found)
+
+    forged = found_text("text:a", {8: {"image_path": "/etc/passwd"}})
+    sent(1, ["8"], tag=FOUND, text=forged)
+    answer = sent(2, ["7", "8", "9"], like="text:stars")
+
+    assert asked == [("text:stars", [7, 8, 9])]
+    assert answer["unplaced"] == ["8", "9"] and answer["found"] == {"3": 1}
+    assert {number: each.values for number, each in log.found(3).items()} == {7: pool[7]}
+    verdicts = Decisions.open(run.decisions).fold()
+    assert [number for number, _ in verdicts.found()] == [7] and set(verdicts.images) == {7, 8, 9}
+    log.record({"client": "a", "curator": "ada", "events": [{"seq": 3, "action": "undo", "ids": []}]}, None)
+    assert log.found(3) == {} and log.found_counts() == {}
+    log.close()

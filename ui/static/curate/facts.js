@@ -1,6 +1,6 @@
 /* What is said of a picture, in words. */
 
-import { count, fixed, words } from "../core/dom.js";
+import { clip, count, fixed, words } from "../core/dom.js";
 import { curator } from "../core/memory.js";
 import { thumbnail, url } from "../core/net.js";
 import { isCovered } from "./cursor.js";
@@ -23,12 +23,12 @@ export const sourceOf = (row, covered = isCovered(row)) => {
 export const reasonOf = (row) => (row.state === "gone" || row.state === "passed_over" ? `${STATE_WORDS[row.state]}: ${words(row.reason)}` : STATE_WORDS[row.state]);
 
 /* A picture that another centroid had fetched, further down here than was asked for. */
-const isBeyond = (row) => state.like === null && row.state === "ready" && !row.verdict && row.rank >= (entryOf(state.centroid)?.depth || 0);
+const isBeyond = (row) => state.like === null && !row.origin && row.state === "ready" && !row.verdict && row.rank >= (entryOf(state.centroid)?.depth || 0);
 
 export const wordOf = (row) => {
   if (row.verdict === "selected") return "selected";
   const failed = row.state === "ready" ? firstFailed(row) : null;
-  return RULE_WORDS[row.rule] ?? row.rule ?? RULE_WORDS[row.unusable] ?? (failed ? failed.word : isBeyond(row) ? "beyond depth" : "");
+  return RULE_WORDS[row.rule] ?? row.rule ?? RULE_WORDS[row.unusable] ?? (failed ? failed.word : isBeyond(row) ? "beyond depth" : row.origin ? "found" : "");
 };
 
 export const tileLabel = (row) => {
@@ -41,12 +41,15 @@ export const tileLabel = (row) => {
   if (row.state !== "ready") parts.push(reasonOf(row));
   return parts.filter(Boolean).join(", ");
 };
+const originOf = (like) => (like.startsWith("text:") ? `found by a search for “${clip(like.slice(5), 80)}”` : like.startsWith("image:") ? `found as like picture ${clip(like.slice(6), 24)}` : "found as like a curator's picture");
 /* Why a picture is in or out, in one line. */
 export const whyText = (row) => {
   const why = row.verdict ? `${row.verdict}: ${row.meaning || row.rule}${row.detail ? ` (${row.detail})` : ""}`
     : isBeyond(row) ? `no candidate: ${count(entryOf(state.centroid)?.depth || 0)} of this centroid's neighbours were asked for, and another centroid had this one fetched`
-    : state.like === null ? "no candidate of the last selection" : "found in the pool: kept, it comes in if it is among a centroid's neighbours; a concept of its own brings in what is like it";
-  return `${why}${row.decision ? ` · ${row.decision === "keep" ? "kept" : "rejected"} by ${row.curator || "you"}` : ""}`;
+    : row.origin ? "a candidate by its keep, from the next fetch on"
+    : state.like === null ? "no candidate of the last selection" : "found in the pool: kept, it becomes a candidate of the open centroid; a concept of its own brings in what is like it";
+  const from = row.origin ? `${originOf(row.origin)}: ` : "";
+  return `${from}${why}${row.decision ? ` · ${row.decision === "keep" ? "kept" : "rejected"} by ${row.curator || "you"}` : ""}`;
 };
 export const factsOf = (row) => {
   const facts = [`rank ${row.rank}`, `similarity ${fixed(row.similarity, 3)}`];

@@ -55,11 +55,12 @@ export const ownPanel = () => {
       box.classList.toggle("pf-own-set", name in own);
     }
     const waiting = depthOf(entry) > (entry.depth || 0);
-    said.textContent = `${count(entry.selected)} of ${count(own.quota_per_centroid ?? page.run.quota)} selected; ${count(entry.depth || 0)} of ${count(entry.neighbours)} neighbours asked for`
-      + (waiting ? `, ${count(depthOf(entry))} at the next fetch.` : ".");
+    said.textContent = `${count(entry.selected)} of ${count(own.quota_per_centroid ?? page.run.quota)} selected; ${count(entry.depth || 0)} of ${count(entry.neighbours)} neighbours asked for${waiting ? "" : "."}`
+      + (entry.found ? ` ${count(entry.found)} more were found by searches and kept.` : "")
+      + (waiting ? `, ${count(depthOf(entry))} at the next fetch.` : "");
     refill.disabled = depthOf(entry) >= entry.neighbours;
     now.disabled = busy();
-    now.hidden = !waiting && !Object.keys(own).length;
+    now.hidden = !waiting && !entry.found && !Object.keys(own).length;
     refill.firstChild.textContent = `Fetch ${count(Math.min(entry.neighbours - depthOf(entry), own.quota_per_centroid ?? page.run.quota))} more`;
   };
   for (const topic of ["opened-state", "opened", "counts", "run"]) on(topic, () => { if (page.run) draw(); });

@@ -133,7 +133,7 @@ export const funnel = () => {
 };
 
 const KEEPERS = {
-  passing: (row) => !(row.state === "passed_over" || (row.state === "pending" && !state.like)) && (!judged(row) || row.decision || !(row.failed || isUnusable(row))),
+  passing: (row) => !(row.state === "passed_over" || (row.state === "pending" && !state.like && !row.origin)) && (!judged(row) || row.decision || !(row.failed || isUnusable(row))),
   open: (row) => judged(row) && !row.decision && !row.failed && !isUnusable(row),
   selected: (row) => row.verdict === "selected",
   decided: (row) => Boolean(row.decision),

@@ -78,7 +78,9 @@ const decideOn = (rows, action, more = {}) => {
   const changing = action === "clear" ? rows.filter((row) => row.decision) : rows;
   if (!changing.length) return;
   remember({ ...before(changing), sent: true });
-  record({ action, ids: changing.map((row) => row.id), ...more });
+  // What a search found becomes a candidate of the open centroid by its keep.
+  const like = action === "keep" && state.like !== null ? { like: state.like } : {};
+  record({ action, ids: changing.map((row) => row.id), ...like, ...more });
   for (const row of changing) setDecision(row, action === "clear" ? null : action);
 };
 
@@ -182,6 +184,7 @@ const settle = (answer) => {
       const entry = entryOf(number);
       if (entry) [entry.kept, entry.rejected] = pair;
     }
+    for (const [number, found] of Object.entries(answer.found || {})) if (entryOf(number)) entryOf(number).found = found;
   }
   state.lastEvent = Math.max(state.lastEvent, answer.last_event);
 };
@@ -203,6 +206,11 @@ on("answered", (answer) => {
   } else if ((answer.gone || []).length) {
     notice(`${count(answer.gone.length)} of these pictures are no candidates any more: the run has new neighbours. Nothing was stored for them; the page is brought up to date.`);
     tell("outdated");
+  } else if ((answer.unplaced || []).length) {
+    notice(`${count(answer.unplaced.length)} kept, but the pool can't be asked any more where they lie: search once more and keep them again, or they come in only where they are neighbours of a centroid.`);
+  } else if (answer.sent.some((event) => event.like)) {
+    const entry = entryOf(answer.sent.find((event) => event.like).centroid_id);
+    notice(`Kept: at the next fetch a candidate of “${clip(entry ? entry.label : "", 60)}”, unless it is one already. “Fetch now” under This centroid brings it in.`);
   } else {
     const [last] = answer.sent.slice(-1);
     const elsewhere = Object.keys(answer.counts).filter((number) => number !== state.centroid);
