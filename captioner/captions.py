@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from captioner.asked import Asked
 from captioner.comparison import ask_blank
+from captioner.cost import COLUMNS as SPENT_COLUMNS
 from captioner.cost import Spent, spent_on, told
 from captioner.engine import CaptionFailure, Engine, Prepared
 from captioner.failed import let_go, take_in_hand
@@ -179,6 +180,7 @@ class _Work:
         try:
             for rows in batches:
                 part.append(rows)
+                self._tell_spent(rows)
                 if len(part) == BATCHES_A_PART:
                     whole, part = part, []
                     self._publish([row for each in whole for row in each])
@@ -268,12 +270,14 @@ class _Work:
     def _publish(self, rows: list[Row]) -> None:
         numbers = [int(path.stem.removeprefix("part-")) for path in part_paths(self.run.captions)]
         path = part_path(self.run.captions, max(numbers, default=-1) + 1)
-        table = pa.Table.from_pylist(rows, CAPTIONS)
-        publish_table(path, table)
+        publish_table(path, pa.Table.from_pylist(rows, CAPTIONS))
         self.here.update(row["id"] for row in rows)
         if self._kept is not None:
             self._kept.settle(row["caption_id"] for row in rows)
-        self._spent += spent_on(table)
+
+    def _tell_spent(self, rows: list[Row]) -> None:
+        """Add a batch up; a part can take several minutes."""
+        self._spent += spent_on(pa.Table.from_pylist(rows, SPENT_COLUMNS))
         if time.monotonic() - self._said >= SAY_EVERY_S:
             self.progress.say(f"so far {told(self._spent, self._spent.cost(self.who.config))}")
             self._said = time.monotonic()

@@ -48,7 +48,9 @@ def test_the_journal_and_the_manifest_say_what_was_spent(make_run, pictures, mon
     tokens, asked = (sum(row[name] for row in rows) for name in ("tokens", "prompt_tokens"))
     assert (manifest.facts["tokens"], manifest.facts["prompt_tokens"]) == (tokens, asked)
     assert manifest.facts["cost"] == tokens > 0
-    assert list(list_jobs(run)[0].lines)[-1] == f"so far {told(Spent(7, tokens, asked), float(tokens))}"
+    said = [line for line in list_jobs(run)[0].lines if line.startswith("so far ")]
+    assert said[-1] == f"so far {told(Spent(7, tokens, asked), float(tokens))}"
+    assert len(said) == 4, "with every batch, though all four are one part"
 
 
 def test_a_dry_run_tells_the_cost_from_a_preview_before_the_first_run(make_run, pictures):
