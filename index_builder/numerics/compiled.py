@@ -1,0 +1,43 @@
+"""Functions that numba compiles for this machine's CPU when they are first called, and keeps for later processes.
+
+The kernels of the retrieval core: many small steps on data that the CPU's cache holds, which no sequence of array
+operations can do without writing out what is between them. No compiler is needed on the user's side.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_SUMS = {
+    "reassoc",
+    "contract",
+    "nsz",
+    "nnan",
+    "arcp",
+}  # a sum may be added up in any order: eight or sixteen at once
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function of numbers and arrays; other threads run while it does."""
+    return cast("Function", numba.njit(cache=True, nogil=True)(function))
+
+
+def compiled_sums(function: Function) -> Function:
+    """The same where sums of floats may be added up in any order, always the same one; no NaN may come in."""
+    return cast("Function", numba.njit(cache=True, nogil=True, fastmath=_SUMS)(function))
+
+
+@intrinsic
+def address(_: Any, number: Any) -> Any:
+    """A whole number as the address of an array, for `numba.carray`."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(number), generate
