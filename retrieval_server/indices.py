@@ -16,7 +16,6 @@ from index_builder.metadata.metadata_rows import MetadataRows
 from index_builder.metadata.row_mask import RowMask
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.scoring.heads import Kind, load_head, load_rating_vector
-from retrieval_server.duplicates import widest_directions
 from retrieval_server.inlined_pictures import InlinedPictures
 from retrieval_server.refusals import Refusal
 from retrieval_server.reordered_rows import WireNumbers, open_rows, wire_numbers
@@ -29,8 +28,6 @@ INDEX_FILES = {"image": INDEX_FILE, "text": "text.index"}
 
 RATINGS = range(10)
 """Of an aesthetic query: rating0.npy to rating9.npy."""
-
-_SAMPLED, _SAMPLED_QUERIES = 8_000, 8
 
 _WIRE_NAMES = {"id": "hash", "similarity": "alt_txt_similarity"}
 _RESERVED = ("id", "similarity", "query", "rank", "row")
@@ -58,8 +55,6 @@ class ServedIndex:
     """(10, d): the direction of each aesthetic rating."""
     pictures: InlinedPictures | None
     """Puts the pictures that image_path names into answers."""
-    directions: Vectors | None
-    """(d, s): where its vectors differ most, see `duplicates.widest_directions`."""
     numbers: WireNumbers | None
     """Ids on the wire, where they are not the rows themselves."""
     masks: dict[str, RowMask] = field(default_factory=dict, compare=False)
@@ -142,7 +137,6 @@ def open_index(settings: IndexSettings) -> ServedIndex:
         violence=_score(settings.violence_vectors, "violence", first.d),
         ratings=_ratings(settings, first.d),
         pictures=InlinedPictures(settings.picture_folder) if settings.picture_folder is not None else None,
-        directions=widest_directions(_sampled_vectors(first)),
         numbers=wire_numbers(first) if settings.reordered else None,
     )
 
@@ -178,20 +172,6 @@ def _kind(folder: IndexFolder) -> str:
     if isinstance(index, faiss.IndexPreTransform):
         return f"{type(faiss.downcast_index(index.index)).__name__} behind a rotation"
     return type(index).__name__
-
-
-def _sampled_vectors(folder: IndexFolder) -> list[Vectors]:
-    """Some vectors of an index as far as it keeps them; where its lists alone know them, results of random queries."""
-    random = np.random.default_rng(0)
-    try:
-        if not folder.nlist or folder.exact_vectors is not None:
-            return [folder.reconstruct(np.sort(random.permutation(folder.n)[:_SAMPLED]))]
-        return [
-            folder.search_with_vectors(query, min(_SAMPLED // _SAMPLED_QUERIES, folder.n))[2]
-            for query in random.standard_normal((_SAMPLED_QUERIES, folder.d), dtype=np.float32)
-        ]
-    except DataError:  # it keeps none: then nothing is deduplicated either
-        return []
 
 
 def _folders(settings: IndexSettings, rows: MetadataRows) -> dict[str, IndexFolder]:

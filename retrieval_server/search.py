@@ -156,7 +156,7 @@ def _kept(
         return kept
     if query.deduplicate:
         with metrics.time("dedup_time"):
-            first = first_of_component(vectors, NEAR_DUPLICATE, index.directions)
+            first = first_of_component(vectors, NEAR_DUPLICATE)
             kept &= first == np.arange(len(rows))
     if query.use_violence_detector and index.violence is not None:
         kept &= ~(index.violence(vectors) > 0)

@@ -18,6 +18,7 @@ from index_builder.encoding.clip import clip_name
 from index_builder.numerics.faiss_library import load_faiss
 from retrieval_server import bodies, search
 from retrieval_server.admission import Admission
+from retrieval_server.duplicates import warm_up
 from retrieval_server.encoders import Encoders
 from retrieval_server.indices import ServedIndex
 from retrieval_server.metrics import Metrics
@@ -56,6 +57,7 @@ class Service:
             DataError: An index can't be read or doesn't fit its metadata.
         """
         self.indices = ServedIndices(settings.indices)
+        warm_up()  # or the first query that asks for it waits
         self.takedowns = Takedowns(settings.lists, settings.lists_folder, settings.lists_from)
         self.metrics = Metrics()
         self._settings = settings
