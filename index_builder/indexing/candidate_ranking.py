@@ -7,12 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index_builder.metadata.metadata_rows import Rows
-from index_builder.numerics.faiss_library import load_faiss
-from index_builder.numerics.half_floats import widened
 from spine.tables import Vectors
-
-_TOGETHER = 128  # candidates widened and multiplied at once: in the cache
-
 
 OVER_FETCH = 4.0
 """Candidates a neighbour, where no index says what it needs."""
@@ -45,32 +40,23 @@ def in_order(
     return similarities, flat.reshape(rows.shape)
 
 
-def ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any) -> tuple[Vectors, Rows]:
-    """Candidates (q, depth) by falling similarity on the vectors themselves (n, d); -1, for none, comes last."""
-    numbers = np.sort(candidates, axis=1)  # in the order of the file
-    exact = np.empty(candidates.shape, dtype=np.float32)
-    for i, query in enumerate(queries):
-        for start in range(0, numbers.shape[1], _TOGETHER):
-            some = slice(start, start + _TOGETHER)
-            exact[i, some] = widened(vectors[np.maximum(numbers[i, some], 0)]) @ query
-    exact[numbers < 0] = -np.inf
-    order = np.argsort(-exact, axis=1, kind="stable")
-    return np.take_along_axis(exact, order, axis=1), np.take_along_axis(numbers, order, axis=1)
-
-
-def ranked_by_faiss(index: Any, vectors: Any) -> Any:
-    """A FAISS index that searches `index` and ranks what it finds on the vectors themselves, all in one call.
-
-    Side by side, threads of ours would wait for Python's lock between the steps of `ranked_exactly`.
+def ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any, k: int) -> tuple[Vectors, Rows]:
+    """The k nearest of candidates by the vectors themselves, highest first, equals by row; -1, for none, comes last.
 
     Args:
-        index: By inner product.
-        vectors: Shape (n, d), float16, contiguous; must outlive the result, which reads them where they lie.
+        queries: Shape (q, d), float32, contiguous.
+        candidates: Rows, shape (q, depth); -1 for none.
+        vectors: Shape (n, d), float16, contiguous; may be memory-mapped.
+        k: At most depth.
+
+    Returns:
+        Similarities (q, k), -inf for none, and rows (q, k).
     """
-    faiss = load_faiss()
-    n, d = vectors.shape
-    stored = faiss.IndexScalarQuantizer(d, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    content = faiss.swig_ptr(vectors.view(np.uint8).reshape(-1))
-    stored.codes = faiss.MaybeOwnedVectorUInt8.create_view(content, vectors.nbytes, stored.codes.owner)
-    stored.ntotal = n
-    return faiss.IndexRefine(index, stored)
+    from index_builder.indexing.ranking_kernel import rank_halves
+
+    similarities = np.empty((len(queries), k), dtype=np.float32)
+    rows = np.empty((len(queries), k), dtype=np.int64)
+    halves = vectors.view(np.uint16)
+    for i, query in enumerate(queries):
+        rank_halves(query, candidates[i], halves, similarities[i], rows[i])
+    return similarities, rows

@@ -19,7 +19,6 @@ from index_builder.indexing.candidate_ranking import (
     OVER_FETCH,
     candidates_for,
     in_order,
-    ranked_by_faiss,
     ranked_exactly,
 )
 from index_builder.indexing.index_file import (
@@ -89,8 +88,6 @@ class IndexFolder:
         self._kept: dict[str, Any] = {}
         size_bytes = self.path.stat().st_size if self.path.is_file() else sys.maxsize
         self._on_gpus = GpuIndex.of(index, size_bytes)
-        ranks = vectors is not None and self._on_gpus is None and self.metric == "inner_product"
-        self._ranked = ranked_by_faiss(index, vectors) if ranks and self.n else None
         self._map_lock = threading.Lock()
         self._mapped = False
 
@@ -163,21 +160,13 @@ class IndexFolder:
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         if len(queries) and self.n:
             depth = min(self.n, self.depth(k, over_fetch))
-            if self._ranked is not None:
-                parameters = self._parameters(index, nprobe, ranks=True)
-                found, numbers = self._ranked.search(queries, depth, params=parameters)
-                # As a rule the last is nearer than the next: then only those asked for are put in order.
-                if depth > k and (found[:, k] < found[:, k - 1]).all():
-                    found, numbers = found[:, :k], numbers[:, :k]
-                found, numbers = in_order(found, numbers)
+            found, numbers = self._search(index, queries, depth, nprobe)
+            if vectors is not None:
+                found, numbers = ranked_exactly(queries, numbers, vectors, min(k, depth))
             else:
-                found, numbers = self._search(index, queries, depth, nprobe)
                 if self.metric == "l2":
                     found = np.subtract(1, found / 2, dtype=np.float32)
-                if vectors is not None:
-                    found, numbers = ranked_exactly(queries, numbers, vectors)
-                else:
-                    found, numbers = in_order(found, numbers)
+                found, numbers = in_order(found, numbers)
             width = min(k, depth)
             rows[:, :width] = numbers[:, :width]
             similarities[:, :width] = np.where(numbers[:, :width] >= 0, found[:, :width], -np.inf)
@@ -310,7 +299,7 @@ class IndexFolder:
 
     def close(self) -> None:
         """Let go of the files. Searches that run end well; later ones are a mistake."""
-        self._index = self._vectors = self._on_gpus = self._ranked = None
+        self._index = self._vectors = self._on_gpus = None
         self._kept = {}
         self._rows = MetadataRows([], self._rows.schema)
 
@@ -368,15 +357,15 @@ class IndexFolder:
             )
         return queries
 
-    def _parameters(self, index: Any, nprobe: int, *, ranks: bool = False) -> Any:
-        """What a search of `index` goes by; `ranks`: of `self._ranked` over it."""
+    def _parameters(self, index: Any, nprobe: int) -> Any:
+        """What a search of `index` goes by."""
         if nprobe not in (0, self.nprobe):
-            return self._new_parameters(index, nprobe, ranks=ranks)
+            return self._new_parameters(index, nprobe)
         # FAISS only reads them, so that searches may share them. At each step of making them it lets go of Python's
         # lock, and another thread has it then: together they took as long as to read forty rows of metadata.
-        return self.kept(f"parameters {ranks}", lambda: self._new_parameters(index, self.nprobe, ranks=ranks))
+        return self.kept("parameters", lambda: self._new_parameters(index, self.nprobe))
 
-    def _new_parameters(self, index: Any, nprobe: int, *, ranks: bool) -> Any:
+    def _new_parameters(self, index: Any, nprobe: int) -> Any:
         faiss, parameters = load_faiss(), None
         if self.nlist:
             # nprobe travels with the call. The index is shared: set on it, it would change a search
@@ -386,9 +375,7 @@ class IndexFolder:
                 parameters = faiss.SearchParametersPreTransform(index_params=lists)
             elif isinstance(index, faiss.IndexIVF):
                 parameters = lists
-        if not ranks:
-            return parameters
-        return faiss.IndexRefineSearchParameters(k_factor=1.0, base_index_params=parameters)
+        return parameters
 
     def _note_places(self, index: Any) -> None:
         with self._map_lock:

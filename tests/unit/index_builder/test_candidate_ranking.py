@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from index_builder.indexing.candidate_ranking import in_order
+from index_builder.indexing.candidate_ranking import in_order, ranked_exactly
 
 
 def sorted_plainly(similarities, rows):
@@ -35,3 +35,24 @@ def test_one_result_or_none_is_in_order():
     for shape in ((1, 1), (3, 1), (2, 0), (0, 5)):
         similarities, rows = np.zeros(shape, np.float32), np.zeros(shape, np.int64)
         assert [found.shape for found in in_order(similarities, rows)] == [shape, shape]
+
+
+@pytest.mark.parametrize(("depth", "k", "d"), [(50, 50, 64), (400, 40, 33), (3, 1, 768)])
+def test_candidates_are_ranked_on_the_vectors_themselves_and_equals_by_row(depth, k, d):
+    random = np.random.default_rng(depth)
+    vectors = random.standard_normal((600, d)).astype(np.float16)
+    vectors[300:] = vectors[:300]
+    vectors[7] = 3e-6  # numbers that float16 has only in part
+    queries = random.standard_normal((5, d), dtype=np.float32)
+    candidates = np.stack([random.permutation(600)[:depth] for _ in queries])
+    candidates[:, depth - depth // 20 :] = -1
+    exact = vectors.astype(np.float64) @ queries.T
+
+    similarities, rows = ranked_exactly(queries, candidates, vectors, k)
+
+    for query, numbers in enumerate(candidates):
+        there = numbers[numbers >= 0]
+        expected = sorted(there, key=lambda row: (-exact[row, query], row))[:k]
+        assert rows[query].tolist() == expected + [-1] * (k - len(expected))
+        assert similarities[query, : len(expected)] == pytest.approx(exact[expected, query], abs=1e-5 * d)
+        assert (similarities[query, len(expected) :] == -np.inf).all()
