@@ -223,7 +223,12 @@ def certificates() -> ssl.SSLContext:
 
 def request_headers(key: str) -> dict[str, str]:
     """What each request says of itself, but for its length and the server's name."""
-    headers = {"user-agent": "popfactory", "accept": "application/json", "content-type": "application/json"}
+    headers = {
+        "user-agent": "popfactory",
+        "accept": "application/json",
+        "accept-encoding": "identity",  # without it a server may compress as it likes
+        "content-type": "application/json",
+    }
     return headers | ({"authorization": f"Bearer {key}"} if key else {})
 
 

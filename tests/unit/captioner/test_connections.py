@@ -80,7 +80,7 @@ def test_a_request_says_where_it_goes_what_it_is_and_how_long():
     headers = dict(each.split(": ") for each in lines)
     assert line == "POST /v1/chat/completions HTTP/1.1"
     assert headers["host"].startswith("127.0.0.1:") and headers["authorization"] == "Bearer sk-1"
-    assert headers["content-type"] == "application/json"
+    assert headers["content-type"] == "application/json" and headers["accept-encoding"] == "identity"
     assert body == b"".join(pieces) and json.loads(body)["größe"] == 1
 
 
