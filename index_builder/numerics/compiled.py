@@ -25,12 +25,20 @@ _SUMS = {
 
 def compiled(function: Function) -> Function:
     """Compile a function of numbers and arrays; other threads run while it does."""
-    return cast("Function", numba.njit(cache=True, nogil=True)(function))
+    return cast("Function", _compiled(function))
 
 
 def compiled_sums(function: Function) -> Function:
     """The same where sums of floats may be added up in any order, always the same one; no NaN may come in."""
-    return cast("Function", numba.njit(cache=True, nogil=True, fastmath=_SUMS)(function))
+    return cast("Function", _compiled(function, fastmath=_SUMS))
+
+
+def _compiled(function: Any, **options: Any) -> Any:
+    try:
+        return numba.njit(cache=True, nogil=True, **options)(function)
+    except RuntimeError:
+        # Neither beside the code nor in the user's folder can anything be kept: compiled anew in each process.
+        return numba.njit(nogil=True, **options)(function)
 
 
 @intrinsic
