@@ -45,6 +45,11 @@ def test_axe_finds_nothing_on_the_curate_page_its_drawers_and_its_dialogs(page, 
         expect(page.get_by_role("dialog")).to_be_visible()
         assert _violations(page) == [], key
         page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    page.get_by_role("button", name="Caption kept here (").click()
+    expect(page.get_by_role("dialog")).to_contain_text("without a caption by")
+    page.get_by_text("its words").click()
+    assert _violations(page) == []
 
 
 def test_axe_finds_nothing_on_the_jobs_page(page, server):
@@ -158,6 +163,6 @@ def test_axe_finds_nothing_on_the_captions_release_and_setup_pages(page, server)
     assert _violations(page) == []
     page.goto(f"{server.address}/setup")
     expect(page.locator(".pf-set-disk")).to_be_visible()
-    for summary in page.locator(".pf-set-part summary").all():
+    for summary in page.locator(".pf-set-part summary, .pf-set-keys summary").all():
         summary.click()
     assert _violations(page) == []
