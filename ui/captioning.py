@@ -33,11 +33,9 @@ def kept_captioning(desk: Desk, centroid: int, prompt: str) -> dict[str, Any]:
         raise DataError(f"prompt {prompt[:40]!r} is unknown; there are: {', '.join(known)}")
     ids = desk.snapshot.neighbours(centroid).column("id").to_pylist()
     said = desk.decisions.said(ids).verdicts
-    kept = [number for number, verdict in said.items() if verdict.action == "keep"]
-    captions = desk.captions.now()
-    by_prompt = pc.equal(captions.prompts, prompt).to_numpy(zero_copy_only=False) & captions.captioned
-    described = np.isin(np.array(kept, dtype=np.int64), captions.ids[by_prompt])
-    to_ask = len(kept) - int(described.sum())
+    here = [number for number, verdict in said.items() if verdict.action == "keep"]
+    kept = list({*here, *desk.decisions.found(centroid)})
+    to_ask = len(kept) - _described(desk, kept, prompt) if kept else 0
     rate = last_rate(desk.run)
     return {
         "prompt": prompt,
@@ -47,6 +45,13 @@ def kept_captioning(desk: Desk, centroid: int, prompt: str) -> dict[str, Any]:
         "job": rate["job"] if rate else None,
         "seconds": to_ask / rate["per_s"] if rate else None,
     }
+
+
+def _described(desk: Desk, ids: list[int], prompt: str) -> int:
+    """How many of these pictures have a caption by this prompt. The first look reads all the run's captions."""
+    captions = desk.captions.now()
+    by_prompt = pc.equal(captions.prompts, prompt).to_numpy(zero_copy_only=False) & captions.captioned
+    return int(np.isin(np.array(ids, dtype=np.int64), captions.ids[by_prompt]).sum())
 
 
 def last_rate(run: Run) -> dict[str, Any] | None:

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.funnel import funnel
 from curation.views import Views
 from spine.config import uses_demo_models
-from spine.errors import FactoryError
+from spine.errors import ConfigError, FactoryError
 from spine.run import Run
 from ui.board import centroid_rows, filter_settings, funnel_rows, unsafe_limit
 from ui.caption_tables import CaptionTables
@@ -123,7 +124,26 @@ class Desk:
             row["found"] = found.get(number, 0)
             if number in own:
                 row["own"] = own[number]
+        self._picture_by_neighbours([row for row in rows if not row["exemplars"]])
         return rows
+
+    def _picture_by_neighbours(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Give centroids without an exemplar, such as those made of words, their nearest selected picture."""
+        first = self.snapshot.first_selected() if rows else {}
+        shown = [(row, first[int(row["centroid"])]) for row in rows if int(row["centroid"]) in first]
+        snapshot = self.snapshot
+        try:
+            limit, lists = unsafe_limit(snapshot.config().filters), snapshot.lists()
+        except ConfigError:
+            return  # a list that can't be read: no picture is shown
+        ids = np.array([picture for _, picture in shown], dtype=np.int64)
+        images, scores = snapshot.images().rows(ids).to_pylist(), snapshot.scores().rows(ids)
+        unsafe = scores.column("unsafe").to_pylist()
+        for (row, _), image, score in zip(shown, images, unsafe, strict=True):
+            keys = {name: image[name] for name in ("url", "sha256", "md5", "pdq")}
+            if image["sha256"] and lists.blocks(picture_id=image["id"], **keys) is None:
+                hidden = score is None or score > limit
+                row["exemplars"] = [{"sha256": image["sha256"], "blurred": hidden}]
 
     def record(self, content: Any) -> dict[str, Any]:
         """Record what a page sent; see `DecisionLog.record`."""

@@ -199,7 +199,7 @@ class Snapshot:
         return NEIGHBOURS.empty_table() if groups is None else groups.of(centroid_id)
 
     def pool_rows(self, centroids: Collection[int], ids: Collection[int], columns: Sequence[str]) -> pa.Table:
-        """What the pool says of some pictures that these centroids have among their neighbours, read from disk.
+        """What the pool says of some pictures that these centroids have, as neighbours or found, read from disk.
 
         Args:
             centroids: Their ids.
@@ -211,7 +211,8 @@ class Snapshot:
         return self._neighbours(wanted, pa.schema([NEIGHBOURS.field(name) for name in names]))
 
     def _neighbours(self, wanted: ds.Expression, schema: pa.Schema) -> pa.Table:
-        paths = [str(path) for path in part_paths(self.run.neighbours)]
+        found = [self.run.found_table] if self.run.found_table.is_file() else []
+        paths = [str(path) for path in (*part_paths(self.run.neighbours), *found)]
         if self.manifest(self.run.neighbours) is None or not paths:
             return schema.empty_table()
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -273,6 +274,19 @@ class Snapshot:
         none: dict[int, tuple[int, int]] = {}
         known = self._stage("spans of the selection", self.run.selection, spans, none)
         return table.slice(*known.get(centroid_id, (0, 0)))
+
+    def first_selected(self) -> dict[int, int]:
+        """Of each centroid that has any the nearest selected picture."""
+
+        def read() -> dict[int, int]:
+            table = self.selection()
+            chosen = table.filter(pc.equal(table.column("verdict"), "selected"))
+            numbers, firsts = np.unique(chosen.column("centroid_id").to_numpy(), return_index=True)
+            ids = chosen.column("id").to_numpy()[firsts]
+            return dict(zip(numbers.tolist(), ids.tolist(), strict=True))
+
+        none: dict[int, int] = {}
+        return self._stage("first selected", self.run.selection, read, none)
 
     def is_unsafe(self, picture_id: int) -> bool:
         """Whether a picture is blurred until it is revealed: unsafe, or without a score."""

@@ -208,6 +208,8 @@ def test_a_running_job_shows_the_newest_of_what_it_has_written(page, planted, se
         "nodes => nodes.map((node) => [node.dataset.id, node.querySelector('.pf-sample-said').textContent])"
     )
     assert [tuple(each) for each in shown] == wanted
+    page.goto(f"{planted.address}/")
+    expect(page.locator(".pf-last-caption")).to_have_text(f"“{wanted[0][1]}”")
     journal.close("done")
     assert seen.errors == []
 

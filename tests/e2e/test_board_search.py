@@ -169,7 +169,7 @@ def test_a_hit_that_no_centroid_has_is_kept_and_comes_in_with_the_next_fetch(pag
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Back to the centroid")).to_be_hidden()
     page.get_by_text("This centroid", exact=True).click()
-    expect(page.locator(".pf-own-panel")).to_contain_text("1 more were found by searches and kept")
+    expect(page.locator(".pf-own-panel")).to_contain_text("1 more found by searches and kept")
     expect(hit).to_contain_text("found")
     page.get_by_role("button", name="Fetch now").click()
 
@@ -178,6 +178,9 @@ def test_a_hit_that_no_centroid_has_is_kept_and_comes_in_with_the_next_fetch(pag
     expect(hit).to_contain_text("selected", timeout=60_000)
     hit.locator("img").click()
     expect(page.locator(".pf-detail")).to_contain_text("found by a search for “squares”: selected")
+    expect(page.get_by_role("button", name="Caption kept here (0)")).to_be_enabled()  # the demo described it
+    (said,) = Snapshot(own_run).pool_rows({3}, [picture], ["caption"]).to_pylist()
+    assert said["caption"]
     after = {row["id"]: row for row in read_table(own_run.selection_table, SELECTION).to_pylist()}
     row = after[picture]
     assert (row["centroid_id"], row["verdict"], row["rule"]) == (3, "selected", "person")

@@ -12,13 +12,14 @@ from curation.decisions import Decisions, Event
 from curation.funnel import funnel
 from curation.selection import select
 from curation.verdicts import Verdict
-from spine.config import Config, with_demo_models
+from spine.config import Config, load_config, with_demo_models, write_config
 from spine.filters import judge
 from spine.publish import publish_table
 from spine.run import part_path
-from spine.settings import AestheticMin, FiltersConfig, SelectConfig
-from spine.tables import NEIGHBOURS, POOL_SIMILARITIES, SELECTION
-from tests.unit.ui.planted import EACH, HOSTILE, pass_over, plant, state_of, unsafe_of
+from spine.settings import AestheticMin, FiltersConfig, ListsConfig, SelectConfig
+from spine.table_files import read_table
+from spine.tables import NEIGHBOURS, POOL_SIMILARITIES, SELECTION, centroids_schema
+from tests.unit.ui.planted import EACH, HOSTILE, D, pass_over, plant, state_of, unsafe_of
 from ui.board import (
     Measured,
     centroid_rows,
@@ -272,3 +273,31 @@ def test_the_funnel_shows_each_step_and_the_largest_loss_first(planted):
     assert [loss["count"] for loss in losses] == sorted((loss["count"] for loss in losses), reverse=True)
     assert all(loss["meaning"] for loss in losses)
     assert rows["selected"]["count"] + sum(loss["count"] for loss in losses) == len(numbers)
+
+
+def test_a_centroid_without_an_exemplar_is_shown_by_its_nearest_selected_picture(planted):
+    run = planted.run
+    table = read_table(run.centroids_table, centroids_schema(D))
+    place = table.schema.get_field_index("exemplar_ids")
+    without = pa.array([None, [], [planted.ids[4]]], table.schema.field(place).type)
+    publish_table(run.centroids_table, table.set_column(place, "exemplar_ids", without))
+
+    def pictures():
+        desk = Desk(run)
+        rows = desk.centroids()
+        desk.close()
+        return [row["exemplars"] for row in rows]
+
+    first, second, own = pictures()
+    assert (first, second) == (
+        [{"sha256": planted.hashes[0], "blurred": False}],
+        [{"sha256": planted.hashes[EACH], "blurred": False}],
+    )
+    assert own == [{"sha256": planted.hashes[4], "blurred": False}]
+
+    (run.folder / "taken.txt").write_text(f"{planted.ids[0]}\n")
+    lists = ListsConfig(takedown=("taken.txt",))
+    write_config(run.config, replace(load_config(run.config), lists=lists))
+    assert pictures()[:2] == [[], second]
+    (run.folder / "taken.txt").unlink()
+    assert pictures()[:2] == [[], []]  # a list that can't be read: no picture

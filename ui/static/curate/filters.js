@@ -1,6 +1,6 @@
 /* Right: ranges on histograms, with live counts and the funnel; saved views, the run, captioning. */
 
-import { button, choice, count, el, words } from "../core/dom.js";
+import { button, choice, clip, count, el, words } from "../core/dom.js";
 import { closes } from "../core/drawers.js";
 import { active, busy, jobs, jobStrip, startJobs } from "../core/jobs.js";
 import { get, post } from "../core/net.js";
@@ -14,6 +14,7 @@ import { viewsPanel } from "./views.js";
 
 const BINS = 36;
 const LATELY_S = 600; // a job that is done is told of for so long
+const LAST_EVERY_MS = 3000;
 const NO_EFFECT = 0.995;
 const written = (filter, value) => (value === null ? "" : String(Number(value.toFixed(filter.digits))));
 
@@ -72,6 +73,15 @@ part("side", (host) => {
       return el("button", { type: "button", class: "pf-pill", title: "Back to popfactory.toml for this one", on: { click: () => { state.filters[filter.name] = defaults()[filter.name]; changed(); } } }, `${filter.label} ${text} ×`);
     }));
   });
+  // Of a captioning at work, what was written last.
+  const last = el("div", { class: "pf-muted pf-small pf-text pf-last-caption" });
+  let asked = 0;
+  const newestCaption = async (job) => {
+    if (!job || job.stage !== "caption" || job !== active() || Date.now() - asked < LAST_EVERY_MS) return;
+    asked = Date.now();
+    const answer = await get(`/api/jobs/${job.job}/samples`).catch(() => null); // the strip goes on without it
+    if (answer && answer.samples.length) last.textContent = `“${clip(answer.samples[0].said, 200)}”`;
+  };
   on("run", () => {
     const { run } = page;
     chain.replaceChildren(...run.funnel.flatMap((step) => [
@@ -87,7 +97,8 @@ part("side", (host) => {
     const [newest] = jobs.list;
     const job = active() || (newest && (newest.state !== "done" || Date.now() / 1000 - newest.updated < LATELY_S) ? newest : null);
     caption.disabled = select.disabled = working || !page.run || !page.run.stages.neighbours;
-    strip.replaceChildren(...(job ? [jobStrip(job, working || job.state !== "done")] : []));
+    strip.replaceChildren(...(job ? [jobStrip(job, working || job.state !== "done")] : []), ...(job && active() && job.stage === "caption" ? [last] : []));
+    newestCaption(job);
   });
 });
 

@@ -56,7 +56,7 @@ export const ownPanel = () => {
     }
     const waiting = depthOf(entry) > (entry.depth || 0);
     said.textContent = `${count(entry.selected)} of ${count(own.quota_per_centroid ?? page.run.quota)} selected; ${count(entry.depth || 0)} of ${count(entry.neighbours)} neighbours asked for${waiting ? "" : "."}`
-      + (entry.found ? ` ${count(entry.found)} more were found by searches and kept.` : "")
+      + (entry.found ? ` ${count(entry.found)} more found by searches and kept.` : "")
       + (waiting ? `, ${count(depthOf(entry))} at the next fetch.` : "");
     refill.disabled = depthOf(entry) >= entry.neighbours;
     now.disabled = busy();
