@@ -122,13 +122,17 @@ def _reach(run: Run, verdicts: Verdicts, depths: Sequence[int]) -> Reach:
     named = column(table, "id")
     within = column(table, "rank") < np.asarray(wanted, dtype=np.int64)[column(table, "centroid_id")]
     beyond = np.isin(named, sorted(kept)) & ~np.isin(named, named[within])
-    found = found_table(verdicts.found(), named, there.tolist(), _centroids(run))
-    return Reach(wanted, np.unique(named[beyond]).tolist(), found if found.num_rows else None)
+    return Reach(wanted, np.unique(named[beyond]).tolist(), _found(run, verdicts, named, there))
 
 
-def _centroids(run: Run) -> int:
-    """How many there are, those of curators among them."""
-    return int(read_centroids(run, ["centroid_id"]).num_rows)
+def _found(run: Run, verdicts: Verdicts, neighbours: Ints, there: Ints) -> pa.Table | None:
+    """What searches found and people keep, that is no centroid's neighbour; None where there is none."""
+    kept = verdicts.found()
+    if not kept:
+        return None
+    centroids = read_centroids(run, ["centroid_id"]).num_rows
+    table = found_table(kept, neighbours, there.tolist(), centroids)
+    return table if table.num_rows else None
 
 
 def _begun_depths(run: Run, neighbours: Manifest) -> list[int] | None:
