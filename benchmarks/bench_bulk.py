@@ -33,7 +33,7 @@ from index_builder.indexing.index_folder import INDEX_FILE, IndexFolder
 from index_builder.lists.inverted_lists import InvertedLists
 from index_builder.metadata.predicates import Predicate, rows_that_pass
 from index_builder.numerics.faiss_library import load_faiss
-from index_builder.numerics.matrix_threads import one_matrix_thread, one_torch_thread
+from index_builder.numerics.matrix_threads import one_matrix_thread
 from index_builder.retrieval.pools import IndexPool, Question
 from spine.settings import AestheticMin, FiltersConfig
 
@@ -77,7 +77,7 @@ def one_thread() -> Iterator[None]:
     """FAISS, NumPy and torch work with one thread inside."""
     threads = load_faiss().omp_get_max_threads()
     load_faiss().omp_set_num_threads(1)
-    with one_matrix_thread(), one_torch_thread():
+    with one_matrix_thread():
         yield
     load_faiss().omp_set_num_threads(threads)
 

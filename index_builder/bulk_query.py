@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from index_builder.indexing.candidate_ranking import in_order
 from index_builder.indexing.index_file import memory_bytes
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.lists.best_k import Similarities
-from index_builder.lists.exact_ranking import MANY_PAIRS, exact_similarities
+from index_builder.lists.exact_ranking import MANY_PAIRS, exact_similarities, ranked_together
 from index_builder.lists.filtered_search import search_all, search_by_depth
 from index_builder.lists.kept_arrays import KeptArrays, search_key
 from index_builder.lists.list_pairs import Numbers
@@ -219,7 +220,6 @@ def _plan(index: IndexFolder, n_queries: int, k: int, nprobe: int) -> tuple[Sear
         if lists is not None and lists.lists.on_disk
         else 0,
         memory_bytes=memory_bytes(),
-        screens=lists is not None and lists.screens,
         list_size=lists.lists.usual_size if lists is not None else 0,
     )
     return plan, lists
@@ -232,7 +232,12 @@ def _one_by_one(index: IndexFolder, n_queries: int, k: int) -> bool:
     """
     vectors = index.exact_vectors
     few = n_queries * index.depth(k) < MANY_PAIRS
-    return vectors is not None and few and vectors.nbytes <= memory_bytes() // 2
+    return vectors is not None and few and _in_memory(vectors)
+
+
+def _in_memory(vectors: Any) -> bool:
+    """Whether memory will hold these vectors, once they have been read."""
+    return bool(vectors.nbytes <= memory_bytes() // 2)
 
 
 def _queries_a_pass(k: int, block: int) -> int:
@@ -310,6 +315,11 @@ def _ranked(
             _, rows, lists = search_by_depth(index, asked, depth, nprobe or index.nprobe, mask, depth)
         else:
             rows, lists = _candidates(index, asked, k, nprobe, block, keep), _fixed(index, nprobe, len(asked))
+        if _in_memory(index.exact_vectors):
+            yield from _in_blocks(
+                first, *ranked_together(asked, rows, index.exact_vectors, min(k, depth)), lists, block
+            )
+            continue
         similarities = exact_similarities(asked, rows, index.exact_vectors)
         for found in _in_blocks(first, similarities, rows, lists, block):
             yield _Found(found.start, found.similarities[:, :k], found.rows[:, :k], found.lists)

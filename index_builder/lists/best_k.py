@@ -1,64 +1,24 @@
-"""The best k rows of each of many queries so far, in FAISS's heaps."""
+"""The best k rows of each of many queries so far.
 
-from dataclasses import dataclass
+Of two rows with the same similarity the first is the better: which rows are kept does not depend on the order in which
+they were offered. Half as many again as k are collected before the worst are let go of, all at once: a heap would take
+several times as long for hundreds of neighbours.
+"""
+
+from itertools import count
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from index_builder.metadata.metadata_rows import Rows
-from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.compiled import compiled
 
 Similarities = npt.NDArray[np.float32]
 
-_EMPTY = np.finfo(np.float32).min  # what FAISS fills an empty heap with
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """Rows offered to queries, laid out as FAISS's heaps take them.
-
-    Where a heap is full and two of its lowest are equal, FAISS lets go of the one with the smaller label. Rows go
-    in as negative labels, so that of equals the first row stays.
-    """
-
-    queries: npt.NDArray[np.int64]
-    """Each once, shape (m,)."""
-    scores: Similarities
-    """Shape (m, n), contiguous."""
-    labels: Rows
-    """Shape (n,) where all queries are offered the same rows, else (m, n)."""
-
-    @classmethod
-    def of_all(cls, queries: npt.NDArray[np.int64], scores: Similarities, rows: Rows) -> "Offer":
-        """Every row to each of these queries.
-
-        Args:
-            queries: Shape (m,), each once.
-            scores: Shape (m, n), contiguous.
-            rows: Shape (n,).
-        """
-        return cls(queries, scores, -2 - rows)  # -1 marks an empty place
-
-    @classmethod
-    def of_pairs(
-        cls, queries: npt.NDArray[np.int64], asking: npt.NDArray[np.intp], scores: Similarities, rows: Rows
-    ) -> "Offer":
-        """Single rows to single queries.
-
-        Args:
-            queries: Shape (m,), each once.
-            asking: Of each pair the place of its query in `queries`, ascending; shape (p,), one at least.
-            scores: Of each pair; shape (p,).
-            rows: Of each pair; shape (p,).
-        """
-        counts = np.bincount(asking, minlength=len(queries))
-        some = np.flatnonzero(counts)
-        line = np.cumsum(counts > 0)[asking] - 1
-        column = np.arange(len(asking)) - (np.cumsum(counts) - counts)[asking]
-        padded = np.full((len(some), int(counts.max())), _EMPTY, dtype=np.float32)  # enters no heap
-        labels = np.full(padded.shape, -1, dtype=np.int64)
-        padded[line, column], labels[line, column] = scores, -2 - rows
-        return cls(queries[some], padded, labels)
+_MORE = 32  # rows collected beside k at least
+_PARTS = 4  # of the queries: a thread adds to one while others add to others
 
 
 class BestK:
@@ -69,44 +29,133 @@ class BestK:
     """
 
     def __init__(self, q: int, k: int) -> None:
-        faiss = load_faiss()
         self.k = k
-        self._values = np.empty((q, k), dtype=np.float32)
-        self._labels = np.empty((q, k), dtype=np.int64)
-        self._heaps = faiss.float_minheap_array_t()
-        self._heaps.k, self._heaps.nh = k, q
-        self._heaps.val, self._heaps.ids = faiss.swig_ptr(self._values), faiss.swig_ptr(self._labels)
-        self._heaps.heapify()
+        room = k + max(_MORE, k // 2)
+        self._values = np.empty((q, room), dtype=np.float32)
+        self._rows = np.empty((q, room), dtype=np.int64)
+        self._counts = np.zeros(q, dtype=np.int64)
+        self._least = np.full(q, -np.inf, dtype=np.float32)
+        self._ends = np.linspace(0, q, _PARTS + 1).astype(np.int64)
+        self._locks, self._turns = [Lock() for _ in range(_PARTS)], count()
 
-    def least(self, queries: npt.NDArray[np.int64]) -> Similarities:
-        """What a row must have at least to be among the best of each of these queries; -inf with fewer than k yet."""
-        least: Similarities = self._values[queries, 0]
-        least[least == _EMPTY] = -np.inf
-        return least
+    def least(self) -> Similarities:
+        """What a row must have at least to be of use to each query, -inf for anything; shape (q,).
 
-    def add(self, offer: Offer) -> None:
-        """Keep what is among the best."""
-        faiss = load_faiss()
-        self._heaps.addn_query_subset_with_ids(
-            len(offer.queries),
-            faiss.swig_ptr(offer.queries),
-            offer.scores.shape[1],
-            faiss.swig_ptr(offer.scores),
-            faiss.swig_ptr(offer.labels),
-            offer.labels.shape[1] if offer.labels.ndim == 2 else 0,
-        )
+        It is what is looked at within, and rises while rows are added. Read meanwhile it is never too high.
+        """
+        return self._least
 
-    def state(self) -> tuple[Similarities, Rows]:
-        """The heaps as they are, to be kept and given to `restore`."""
-        return self._values, self._labels
+    def add(self, queries: npt.NDArray[np.int64], rows: Rows, scores: Similarities) -> None:
+        """Keep what is among the best of single rows offered to single queries, (p,) each; none is offered twice.
 
-    def restore(self, values: Similarities, labels: Rows) -> None:
-        """Go on from a `state` of as many queries and the same k."""
-        self._values[:], self._labels[:] = values, labels  # in place: FAISS holds the addresses
+        Any number of threads may do so at the same time.
+        """
+        turn = next(self._turns)  # so that threads that come together begin with other parts
+        for part in range(turn, turn + _PARTS):
+            with self._locks[part % _PARTS]:
+                ends = self._ends[part % _PARTS : part % _PARTS + 2]
+                _add(self._values, self._rows, self._counts, self._least, self.k, ends, queries, rows, scores)
+
+    def add_all(self, first: int, rows: Rows, scores: Similarities) -> None:
+        """Keep what is among the best of rows (n,) offered to all queries from `first` on; scores are (m, n)."""
+        _add_all(self._values, self._rows, self._counts, self._least, self.k, first, rows, scores)
 
     def results(self) -> tuple[Similarities, Rows]:
-        """Similarities and rows, each (q, k), not sorted; row -1 with -inf where fewer than k were offered."""
-        empty = self._labels == -1
-        self._values[empty] = -np.inf
-        np.subtract(-2, self._labels, out=self._labels)  # -1 stays -1
-        return self._values, self._labels
+        """Similarities and rows, each (q, k), not sorted; row -1 with -inf where fewer than k were offered so far."""
+        values = np.full((len(self._values), self.k), -np.inf, dtype=np.float32)
+        rows = np.full(values.shape, -1, dtype=np.int64)
+        _collect(self._values, self._rows, self._counts, values, rows)
+        return values, rows
+
+    def restore(self, values: Similarities, rows: Rows) -> None:
+        """Go on from the `results` of as many queries and the same k."""
+        self._counts[:], self._least[:] = 0, -np.inf
+        there = rows >= 0
+        self.add(np.nonzero(there)[0], rows[there], values[there])
+
+
+@compiled
+def _add(
+    values: Any, kept: Any, counts: Any, least: Any, k: int, ends: Any, queries: Any, rows: Any, scores: Any
+) -> None:
+    first, last = ends
+    for i in range(len(queries)):
+        q = queries[i]
+        if first <= q < last and scores[i] >= least[q]:
+            _collected(values[q], kept[q], counts, least, k, q, rows[i], scores[i])
+
+
+@compiled
+def _add_all(
+    values: Any, kept: Any, counts: Any, least: Any, k: int, first: int, rows: Any, scores: Any
+) -> None:
+    for i in range(len(scores)):
+        q = first + i
+        for j in range(len(rows)):
+            if scores[i, j] >= least[q]:
+                _collected(values[q], kept[q], counts, least, k, q, rows[j], scores[i, j])
+
+
+@compiled
+def _collected(
+    values: Any, kept: Any, counts: Any, least: Any, k: int, q: int, row: int, score: float
+) -> None:
+    count = counts[q]
+    values[count], kept[count] = score, row
+    counts[q] = count + 1
+    if count + 1 == len(values):
+        _best_first(values, kept, count + 1, k)
+        counts[q], least[q] = k, values[k - 1]
+
+
+@compiled
+def _collect(values: Any, kept: Any, counts: Any, best: Any, rows: Any) -> None:
+    k = best.shape[1]
+    for q in range(len(values)):
+        if counts[q] > k:
+            _best_first(values[q], kept[q], counts[q], k)
+        for i in range(min(k, counts[q])):
+            best[q, i], rows[q, i] = values[q, i], kept[q, i]
+
+
+@compiled
+def _better(score: float, row: int, other: float, other_row: int) -> bool:
+    return score > other or (score == other and row < other_row)
+
+
+@compiled
+def _best_first(values: Any, rows: Any, count: int, k: int) -> None:
+    """Bring the best k of the first `count` to the front, the worst of these to place k - 1: Hoare's selection."""
+    low, high, place = 0, count - 1, k - 1
+    while low < high:
+        middle = (low + high) // 2
+        # The middle one of three: what comes sorted is cut in halves as well.
+        if _better(values[middle], rows[middle], values[low], rows[low]):
+            _swap(values, rows, low, middle)
+        if _better(values[high], rows[high], values[low], rows[low]):
+            _swap(values, rows, low, high)
+        if _better(values[high], rows[high], values[middle], rows[middle]):
+            _swap(values, rows, middle, high)
+        score, row = values[middle], rows[middle]
+        i, j = low, high
+        while i <= j:
+            while _better(values[i], rows[i], score, row):
+                i += 1
+            while _better(score, row, values[j], rows[j]):
+                j -= 1
+            if i <= j:
+                _swap(values, rows, i, j)
+                i += 1
+                j -= 1
+        if place <= j:
+            high = j
+        elif place >= i:
+            low = i
+        else:
+            return
+
+
+@compiled
+def _swap(values: Any, rows: Any, i: int, j: int) -> None:
+    values[i], values[j] = values[j], values[i]
+    rows[i], rows[j] = rows[j], rows[i]

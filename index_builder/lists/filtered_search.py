@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from index_builder.indexing.index_folder import IndexFolder
-from index_builder.lists.best_k import BestK, Offer, Similarities
+from index_builder.lists.best_k import BestK, Similarities
 from index_builder.lists.exact_ranking import inner_products
 from index_builder.lists.inverted_lists import InvertedLists
 from index_builder.lists.list_pairs import Numbers, Wanted, pair_up
@@ -99,5 +99,5 @@ def search_all(index: IndexFolder, queries: Vectors, k: int, mask: RowMask) -> t
             scores = inner_products(queries, some, vectors)
             if far:
                 scores += 1 - (lengths + norms[some, None]) / 2  # 1 - |q - v|² / 2
-            best.add(Offer.of_all(some, scores, rows))
+            best.add_all(at, rows, scores)
     return best.results()

@@ -16,7 +16,7 @@ Numerals = npt.NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class ScalarGrid:
-    """Codes that are levels of each dimension themselves, one byte each: v = base + weights * number."""
+    """Codes that are levels of each dimension themselves, one byte each: v = base + weights * (code - 128)."""
 
     base: Vectors
     """Shape (d,)."""
@@ -24,11 +24,6 @@ class ScalarGrid:
     """Shape (d,)."""
     error: float = 0.0
     """As a ProductGrid has it."""
-
-    def numbers(self, codes: Codes) -> Numerals:
-        """Shape (n, d): the codes less 128."""
-        numbers: Numerals = (codes ^ np.uint8(128)).view(np.int8)
-        return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +36,8 @@ class ProductGrid:
     """The norm that no vector's rest is beyond."""
     entries: Numerals
     """The codebooks one below the other, shape (M · 256, d / M)."""
+    books: Vectors
+    """The same before they were rounded."""
 
     @property
     def base(self) -> Vectors:
@@ -57,11 +54,7 @@ class ProductGrid:
         worst = np.square(scaled - entries, dtype=np.float64).sum(axis=2).max(axis=1)
         weights = np.ascontiguousarray(weights.ravel(), dtype=np.float32)
         whole = entries.astype(np.int8).reshape(-1, books.shape[2])
-        return cls(weights, float(np.sqrt(worst.sum())), whole)
-
-    def numbers(self, codes: Codes) -> Numerals:
-        """Shape (n, d)."""
-        return _looked_up(self.entries, codes)
+        return cls(weights, float(np.sqrt(worst.sum())), whole, books.reshape(whole.shape))
 
 
 Grid = ScalarGrid | ProductGrid

@@ -8,28 +8,25 @@ file, decoded once, and scored for all its queries together: first by whole numb
 Source: the idea is that of `faiss.contrib.big_batch_search`.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from index_builder.lists.best_k import BestK, Offer, Similarities
+from index_builder.lists.best_k import BestK, Similarities
 from index_builder.lists.inverted_lists import InvertedList, InvertedLists
 from index_builder.lists.kept_arrays import KeptArrays, search_key
 from index_builder.lists.list_codes import ListDecoder, list_decoder
 from index_builder.lists.list_pairs import Numbers, Pairs, Wanted, pair_up
-from index_builder.lists.list_screen import SCREENED_FROM, Screen
-from index_builder.lists.list_tiles import BoundedTile, Tile, TileScorer
+from index_builder.lists.list_scorers import ListScorer, Piece, SignScorer, VectorScorer
 from index_builder.lists.ordered_threads import mapped_in_order
-from index_builder.lists.sign_codes import SignCodes, SignScorer
+from index_builder.lists.sign_codes import SignCodes
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.row_mask import RowMask
 from index_builder.numerics.faiss_library import load_faiss
-from index_builder.numerics.integer_products import has_fast_integers
-from index_builder.numerics.matrix_threads import alone, one_faiss_thread, one_matrix_thread, one_torch_thread
+from index_builder.numerics.matrix_threads import alone, one_matrix_thread
 from spine.progress import SILENT, Progress
 from spine.tables import Vectors
 
@@ -43,9 +40,21 @@ SEGMENT_PRODUCTS, SEGMENT_BYTES = 2e13, 64 * 2**30
 """Multiplications, and bytes of lists on disk, after which what was found is kept: a minute of four cores, half a
 minute of a disk that gives 2 GB/s. A pass with less is one piece."""
 
-_VECTORS, _VECTORS_LEAST = 2_048, 64  # of a list, decoded at once: 6 MB at d = 768
-_SCORES = 2**20  # of them with the list's queries, unless these alone are more
-_SMALL_HEAP = 128  # neighbours up to which one thread fills the heaps sooner than a team that must be woken
+_SCORES = 2**16  # of pairs that a thread is given at once, unless a list's queries alone are more
+_ROWS_LEAST = (
+    256  # of a list that are handed out at once: what is read of the queries is read again for the next
+)
+
+_KEY = np.array([2])  # of what this version keeps of a long pass, which another one doesn't go on from
+
+
+@dataclass(slots=True)
+class _Share:
+    """What a thread is given at once."""
+
+    pieces: list[Piece]
+    ended: int
+    """How many lists end in it."""
 
 
 class ListPass:
@@ -54,7 +63,6 @@ class ListPass:
     Attributes:
         lists: The inverted lists it goes through.
         codes: What the lists hold: "flat", "scalar", "product" or "signs".
-        screens: Whether whole numbers may rule rows out, if there is enough to do.
     """
 
     def __init__(self, index: Any, path: Path) -> None:
@@ -67,7 +75,6 @@ class ListPass:
         if codes is None:
             raise ValueError("FAISS alone can score these codes")
         self._codes: ListDecoder | SignCodes = codes
-        self.screens = (not self._l2 or isinstance(codes, SignCodes)) and has_fast_integers()
         self.codes = codes.kind
         self.lists = InvertedLists(self._ivf, path)
 
@@ -127,7 +134,7 @@ class ListPass:
 
     def _key(self, queries: Vectors, k: int, nprobe: int, mask: RowMask | None) -> str:
         """What the result of a search depends on, as far as the index is the one that was begun with."""
-        parts = [queries, np.array([k, nprobe]), self.lists.sizes]
+        parts = [_KEY, queries, np.array([k, nprobe]), self.lists.sizes]
         return search_key(parts if mask is None else [*parts, mask.bits])
 
     def _segments(self, pairs: Pairs) -> list[Numbers]:
@@ -156,78 +163,55 @@ class ListPass:
         progress: Progress,
     ) -> None:
         """Offer each pair's rows, segment by segment; `first` is the number of the first query in `best`."""
-        fast = self._worth_screening(pairs)
-        scorer: TileScorer | SignScorer
+        scorer: ListScorer
         if isinstance(self._codes, SignCodes):
-            scorer = SignScorer(self._ivf, self._codes, queries, l2=self._l2, fast=fast)
+            scorer = SignScorer(self._ivf, self._codes, queries, l2=self._l2)
         else:
-            screen = Screen(self._codes, queries) if fast else None
-            scorer = TileScorer(self._ivf, self._codes, queries, screen, l2=self._l2)
+            scorer = VectorScorer(self._ivf, self._codes, queries, l2=self._l2)
         for number in range(done, len(segments)):
-            # One after the other to the end: a row's bounds, and with them the last bit of its similarity, are then
-            # the same whether the segment before was gone through just now or in an earlier start.
-            self._offer_all(self._tiles(pairs, segments[number], mask), scorer, fast, first, best, progress)
+            self._offer_all(self._shares(pairs, segments[number], mask), scorer, first, best, progress)
             if kept is not None:
-                values, labels = best.state()
-                kept.write(reached=np.array([first, number + 1]), values=values, labels=labels)
+                values, rows = best.results()
+                kept.write(reached=np.array([first, number + 1]), values=values, rows=rows)
 
     def _offer_all(
-        self,
-        tiles: Iterator[Tile],
-        scorer: TileScorer | SignScorer,
-        with_torch: bool,
-        first: int,
-        best: BestK,
-        progress: Progress,
+        self, shares: Iterator["_Share"], scorer: ListScorer, first: int, best: BestK, progress: Progress
     ) -> None:
-        def with_bounds() -> Iterator[list[BoundedTile]]:
-            for share in _shares(tiles, scorer.is_light):
-                # Looked up as the share is handed out, so that they don't depend on what threads do meanwhile.
-                yield [
-                    (tile, best.least(tile.queries + first) if scorer.wants_least(tile) else None)
-                    for tile in share
-                ]
+        least = best.least()[first:]
 
-        def score(share: list[BoundedTile]) -> tuple[list[Offer], int]:
-            # Laid out here: the one thread that fills the heaps has enough to do.
-            offers = [offer for scored in scorer.score_share(share) for offer in scored.offers(first)]
-            return offers, sum(tile.last for tile, _ in share)
+        def score(share: _Share) -> int:
+            queries, rows, similarities = scorer.score(share.pieces, least)
+            queries += first
+            best.add(queries, rows, similarities)
+            return share.ended
 
         threads = load_faiss().omp_get_max_threads()
-        with ExitStack() as stack:
-            if with_torch:
-                stack.enter_context(one_torch_thread())
-            if best.k <= _SMALL_HEAP:
-                stack.enter_context(one_faiss_thread())
-            prepare = partial(alone, with_torch=with_torch)
-            for offers, ended in mapped_in_order(score, with_bounds(), threads, prepare):
-                for offer in offers:
-                    best.add(offer)
-                progress.advance(ended)
+        for ended in mapped_in_order(score, shares, threads, alone):
+            progress.advance(ended)
 
-    def _worth_screening(self, pairs: Pairs) -> bool:
-        """Whether whole numbers would save more than the time it takes to load what multiplies them."""
-        if not self.screens:
-            return False
-        sizes = self.lists.sizes[pairs.numbers]
-        return float(sizes @ np.diff(pairs.starts)) * int(self._ivf.d) >= SCREENED_FROM
-
-    def _tiles(self, pairs: Pairs, segment: Numbers, mask: RowMask | None) -> Iterator[Tile]:
-        """The work of a segment in pieces of a bounded number of scores."""
+    def _shares(self, pairs: Pairs, segment: Numbers, mask: RowMask | None) -> Iterator["_Share"]:
+        """The work of a segment in shares of a bounded number of pairs."""
         place = dict(zip(pairs.numbers[segment].tolist(), segment.tolist(), strict=True))
+        share, scores = _Share([], 0), 0
         for each in self._read(pairs, segment):
             codes, rows = each.codes, each.rows
             if mask is not None:
                 passing = np.flatnonzero(mask.has(rows))
                 codes, rows = codes[passing], rows[passing]
+            share.ended += 1
             i = place[each.number]
             inside = slice(int(pairs.starts[i]), int(pairs.starts[i + 1]))
             queries, middles = pairs.queries[inside], pairs.middles[inside]
-            step = max(_VECTORS_LEAST, min(_VECTORS, _SCORES // len(queries)))
+            step = max(_ROWS_LEAST, _SCORES // len(queries))
             for start in range(0, len(rows), step):
-                piece = slice(start, start + step)
-                ends = start + step >= len(rows)
-                yield Tile(each.number, codes[piece], rows[piece], queries, middles, ends)
+                some = slice(start, start + step)
+                share.pieces.append(Piece(each.number, codes[some], rows[some], queries, middles))
+                scores += len(queries) * len(rows[some])
+                if scores >= _SCORES:
+                    yield share
+                    share, scores = _Share([], 0), 0
+        if share.pieces or share.ended:
+            yield share
 
     def _read(self, pairs: Pairs, segment: Numbers) -> Iterator[InvertedList]:
         """A segment's lists; of those on disk, read in the order of the file, the first with much to score are put off.
@@ -300,23 +284,5 @@ def _restored(best: BestK, kept: KeptArrays | None, start: int, segments: int) -
     query, done = reached["reached"].tolist()
     if query < start:
         return 0
-    best.restore(reached["values"], reached["labels"])
+    best.restore(reached["values"], reached["rows"])
     return int(done) if query == start else segments
-
-
-def _shares(tiles: Iterator[Tile], is_light: Callable[[Tile], bool]) -> Iterator[list[Tile]]:
-    """Tiles handed out together, so that small ones cost a thread no more than they are worth; all light, or none."""
-    share: list[Tile] = []
-    scores = rows = 0
-    for tile in tiles:
-        if share and (is_light(tile) != is_light(share[0]) or rows + len(tile.rows) > _VECTORS):
-            yield share
-            share, scores, rows = [], 0, 0
-        share.append(tile)
-        scores += len(tile.queries) * len(tile.rows)
-        rows += len(tile.rows)
-        if scores >= _SCORES // 8:
-            yield share
-            share, scores, rows = [], 0, 0
-    if share:
-        yield share

@@ -15,18 +15,11 @@ once for each query that wants them. Assigning queries to lists is the same for 
 
 from dataclasses import dataclass
 
-from index_builder.lists.exact_ranking import QUERIES_LEAST
-from index_builder.lists.list_screen import SCREENED_FROM
-
 _LIST_NS = 20_000.0  # per list: reading, calls
-_DECODED_NS = {"flat": 0.02, "scalar": 0.25, "product": 0.25, "signs": 0.1}  # per dimension of a vector
-_PRODUCT_NS, _HEAP_NS = 0.03, 3.7  # per dimension of a score, and per score
-_SCREENED_NS, _LEFT_NS = 0.006, 3.0  # the same by whole numbers, with what they leave to be scored
-_LOADED_NS = 1.5e9  # what multiplies whole numbers, once
-_PAIR_NS = 0.09  # per dimension of a score by itself
+_DECODED_NS = {"flat": 0.2, "scalar": 0.15, "product": 0.15, "signs": 0.1}  # per dimension of a vector
+_PRODUCT_NS, _LEFT_NS = 0.006, 3.0  # per dimension of a score, and per score
 _SCANNED_NS = {"flat": 0.1, "scalar": 0.12, "product": 0.07, "signs": 0.024}  # the same by FAISS
-_SIGNS_NS = 8.0  # per score of signs, beside the product
-_ROUNDED_NS = 2.0  # per dimension of a query, for each list of signs
+_ROUNDED_NS = 1.2  # per dimension of a query, for each list of signs
 _BYTE_NS = 0.5  # read from disk
 _MAPPED_NS = 60_000.0  # per list of a query: FAISS starts threads that bring lists in from disk, but RaBitQ's
 
@@ -50,7 +43,6 @@ def plan_search(
     codes: str | None,
     disk_bytes: int,
     memory_bytes: int,
-    screens: bool,
     list_size: float = 0,
 ) -> SearchPlan:
     """Choose the way that costs less.
@@ -64,7 +56,6 @@ def plan_search(
         codes: "flat", "scalar", "product" or "signs", as a ListPass has it; None where FAISS alone can score them.
         disk_bytes: What the lists take on disk; 0 where they are in memory.
         memory_bytes: Memory of this machine.
-        screens: Whether whole numbers may rule rows out, if there is enough to do.
         list_size: Vectors in a list that a query wants, on average; 0 for those of any list.
     """
     if not nlist:
@@ -77,7 +68,7 @@ def plan_search(
     touched = nlist * (1 - (1 - nprobe / nlist) ** queries)
     scores = queries * nprobe * min(n, list_size or n / nlist)
     theirs = scores * d * _SCANNED_NS[codes]
-    ours = touched * _LIST_NS + _scored_ns(codes, d, scores, touched * n / nlist, queries * nprobe, screens)
+    ours = touched * _LIST_NS + _scored_ns(codes, d, scores, touched * n / nlist, queries * nprobe)
     if disk_bytes:
         reads = touched if disk_bytes <= memory_bytes / 2 else queries * nprobe
         ours += touched / nlist * disk_bytes * _BYTE_NS
@@ -93,15 +84,7 @@ def plan_search(
     return SearchPlan(False, f"FAISS's batch search: {what}; {costs}")
 
 
-def _scored_ns(codes: str, d: int, scores: float, decoded: float, pairs: int, screens: bool) -> float:
+def _scored_ns(codes: str, d: int, scores: float, decoded: float, pairs: int) -> float:
     """What decoding and scoring take list by list; `pairs` are of a query and a list."""
-    taken = decoded * d * _DECODED_NS[codes]
-    fast = screens and scores * d >= SCREENED_FROM
-    if fast:
-        taken += _LOADED_NS
-    if codes == "signs":
-        taken += pairs * d * _ROUNDED_NS
-        return taken + scores * (d * (_SCREENED_NS if fast else _PRODUCT_NS) + _SIGNS_NS)
-    if fast:
-        return taken + min(scores * (d * _SCREENED_NS + _LEFT_NS), scores * d * _PAIR_NS)
-    return taken + max(scores, decoded * QUERIES_LEAST) * d * _PRODUCT_NS + scores * _HEAP_NS
+    taken = decoded * d * _DECODED_NS[codes] + scores * (d * _PRODUCT_NS + _LEFT_NS)
+    return taken + (pairs * d * _ROUNDED_NS if codes == "signs" else 0)

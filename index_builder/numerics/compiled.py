@@ -14,13 +14,7 @@ from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_SUMS = {
-    "reassoc",
-    "contract",
-    "nsz",
-    "nnan",
-    "arcp",
-}  # a sum may be added up in any order: eight or sixteen at once
+_SUMS = {"reassoc", "contract", "nsz", "nnan", "arcp"}  # added up in any order: eight or sixteen at once
 
 
 def compiled(function: Function) -> Function:
@@ -33,6 +27,11 @@ def compiled_sums(function: Function) -> Function:
     return cast("Function", _compiled(function, fastmath=_SUMS))
 
 
+def compiled_exactly(function: Function) -> Function:
+    """The same where each operation must round by itself, as the source has it; no NaN may come in."""
+    return cast("Function", _compiled(function, fastmath={"nnan", "nsz"}))
+
+
 def _compiled(function: Any, **options: Any) -> Any:
     try:
         return numba.njit(cache=True, nogil=True, **options)(function)
@@ -41,7 +40,13 @@ def _compiled(function: Any, **options: Any) -> Any:
         return numba.njit(nogil=True, **options)(function)
 
 
-@intrinsic
+def generated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What compiled functions call and LLVM's own language says: takes a typing context and types, gives both back."""
+    made: Callable[..., Any] = intrinsic(function)
+    return made
+
+
+@generated
 def address(_: Any, number: Any) -> Any:
     """A whole number as the address of an array, for `numba.carray`."""
 

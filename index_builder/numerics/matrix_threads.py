@@ -59,26 +59,9 @@ def one_faiss_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """torch multiplies with one thread inside, where it is called from the same thread of ours."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def alone(*, with_torch: bool = False) -> None:
+def alone() -> None:
     """What this thread calls works in it alone from now on, with no team that others' teams are in the way of."""
     load_faiss().omp_set_num_threads(1)
-    if with_torch:
-        import torch
-
-        torch.set_num_threads(1)
 
 
 @cache

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from index_builder.numerics.blas import cpu_flags
-from index_builder.numerics.compiled import address, compiled
+from index_builder.numerics.compiled import address, compiled, generated
 
 _FLAGS = cpu_flags()
 _INSTRUCTION = (
@@ -49,7 +48,7 @@ def room(*shape: int) -> npt.NDArray[np.int32]:
     return memory[begins : begins + size].reshape(shape)
 
 
-@intrinsic
+@generated
 def _multiply(_: Any, panel: Any, asked: Any, quarter: Any, products: Any) -> Any:
     """The loop over d: `panel`, `asked` and `products` are addresses, `quarter` is d / 4."""
 

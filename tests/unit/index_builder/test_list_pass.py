@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index_builder.indexing.candidate_ranking import in_order
-from index_builder.lists import inverted_lists, list_pairs, list_pass, list_tiles
+from index_builder.lists import inverted_lists, list_kernel, list_pairs, list_pass, list_scorers
 from index_builder.lists.kept_arrays import KeptArrays
 from index_builder.lists.list_pass import GROWN, open_list_pass
 from index_builder.lists.ordered_threads import mapped_in_order
@@ -95,23 +95,6 @@ def in_a_pass(index, path, queries, k, nprobe):
     return in_order(similarities, rows)
 
 
-@pytest.fixture(params=["together", "alone"])
-def light(request, monkeypatch):
-    """In a pass that is screened, a list that few queries share is scored together with others, or by itself."""
-    monkeypatch.setattr(list_pass, "SCREENED_FROM", 0)
-    monkeypatch.setattr(list_pass, "has_fast_integers", lambda: True)
-    monkeypatch.setattr(list_tiles, "LIGHT", {"together": 10**9, "alone": 0}[request.param])
-
-
-@pytest.fixture
-def screened(monkeypatch):
-    """Every tile is screened by whole numbers, also on a CPU that gains nothing by it."""
-    monkeypatch.setattr(list_pass, "SCREENED_FROM", 0)
-    monkeypatch.setattr(list_tiles, "WORTH", 0)
-    monkeypatch.setattr(list_tiles, "LIGHT", 0)
-    monkeypatch.setattr(list_pass, "has_fast_integers", lambda: True)
-
-
 def assert_same(ours, theirs, tolerance=2e-6):
     """The same neighbours; two may change places or the last one be another where similarities agree."""
     (similarities, rows), (known, known_rows) = ours, theirs
@@ -126,7 +109,7 @@ def assert_same(ours, theirs, tolerance=2e-6):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_pass_finds_what_faiss_finds(built, queries, kind, metric, light):
+def test_a_pass_finds_what_faiss_finds(built, queries, kind, metric):
     for flags in (MEMORY, MAPPED):
         index, path = built(kind, metric, flags)
         for k, nprobe in ((1, 1), (10, 4), (300, 3), (40, NLIST)):
@@ -193,7 +176,7 @@ def test_empty_lists_and_too_few_vectors_end_in_row_minus_one(tmp_path, vectors,
 
 @pytest.mark.parametrize("count", [1, 3, 17, 150])
 @pytest.mark.parametrize("kind", ["IVF24,Flat", "IVF24,SQ8", "IVF24,PQ8np"])
-def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vectors, kind, count, light):
+def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vectors, kind, count):
     repeated = np.tile(vectors[:200], (7, 1))  # row i is row i + 200, i + 400 ...
     index = trained(kind, faiss.METRIC_INNER_PRODUCT, vectors)
     index.add(repeated)
@@ -208,11 +191,11 @@ def test_of_equal_similarities_the_first_rows_stay_in_their_order(tmp_path, vect
     assert equal.any()
 
 
-def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatch, light):
+def test_pieces_of_lists_give_the_same_as_whole_lists(built, queries, monkeypatch):
     index, path = built("IVF24,SQ8")
     whole = in_a_pass(index, path, queries, 30, 6)
     monkeypatch.setattr(list_pass, "_SCORES", 500)
-    monkeypatch.setattr(list_pass, "_VECTORS_LEAST", 3)
+    monkeypatch.setattr(list_pass, "_ROWS_LEAST", 3)
     monkeypatch.setattr(list_pairs, "_ASSIGNED", 11)
     monkeypatch.setattr(list_pairs, "PAIRS", 120)
 
@@ -249,7 +232,9 @@ def test_lists_read_past_the_page_cache_are_the_same(built, queries, kind, read_
     found = open_list_pass(index, path).search(queries, 20, 7)
 
     assert direct and direct[0]
-    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, known, strict=True))
+    for ours, theirs in zip(in_order(*found[:2]), in_order(*known[:2]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(found[2], known[2])
 
 
 @pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system reads through its page cache alone")
@@ -270,7 +255,9 @@ def test_a_file_that_refuses_to_be_read_past_the_page_cache_is_read_through_it(b
     found = open_list_pass(index, path).search(queries, 20, 7)
 
     assert refused == [0]
-    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, known, strict=True))
+    for ours, theirs in zip(in_order(*found[:2]), in_order(*known[:2]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(found[2], known[2])
 
 
 class Stopped(Exception):
@@ -281,7 +268,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ["IVF24,SQ8", "RR32,IVF24,RaBitQ"])
 def test_a_pass_that_was_stopped_goes_on_where_it_was_and_gives_the_same_bits(
-    built, queries, kind, flags, masked, tmp_path, screened, monkeypatch
+    built, queries, kind, flags, masked, tmp_path, monkeypatch
 ):
     index, path = built(kind, "inner_product", flags)
     mask = RowMask(N, [np.arange(N) % 3 > 0]) if masked else None
@@ -305,8 +292,9 @@ def test_a_pass_that_was_stopped_goes_on_where_it_was_and_gives_the_same_bits(
             opened.lists.read = lambda numbers, read=read: went.extend(numbers) or read(numbers)
             found = opened.search(queries, 20, NLIST, mask, keep=tmp_path / "kept")
 
-    for ours, known in zip(found, whole, strict=True):
+    for ours, known in zip(in_order(*found[:2]), in_order(*whole[:2]), strict=True):
         np.testing.assert_array_equal(ours, known)
+    np.testing.assert_array_equal(found[2], whole[2])
     assert_same(in_order(*found[:2]), by_faiss(index, queries, 20, NLIST, mask))
     assert len(written) == len({tuple(each) for each in written}) > 5, "no segment was gone through twice"
     assert len(went) == 2 * NLIST, "each list is read once for either turn"
@@ -326,7 +314,7 @@ def test_what_another_search_kept_is_not_taken_for_this_ones(built, queries, tmp
 
 
 @pytest.mark.parametrize("kind", ["IVF24,SQ8", "IVF24,PQ8np", "RR32,IVF24,RaBitQ"])
-def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, monkeypatch, light):
+def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, monkeypatch):
     monkeypatch.setattr(list_pass, "_SCORES", 500)
     usual = faiss.omp_get_max_threads()
     results = []
@@ -344,7 +332,7 @@ def test_several_threads_give_bit_for_bit_what_one_gives(built, queries, kind, m
 
 @pytest.mark.parametrize("flags", [MEMORY, MAPPED])
 @pytest.mark.parametrize("kind", KINDS)
-def test_screening_loses_nothing(built, queries, kind, flags, screened, monkeypatch):
+def test_screening_loses_nothing(built, queries, kind, flags, monkeypatch):
     monkeypatch.setattr(list_pass, "_SCORES", 3_000)
     index, path = built(kind, "inner_product", flags)
     for k, nprobe in ((1, 3), (7, 9), (40, NLIST), (400, NLIST)):
@@ -353,28 +341,25 @@ def test_screening_loses_nothing(built, queries, kind, flags, screened, monkeypa
         assert_same(ours, by_faiss(index, queries, k, nprobe))
 
 
-def test_screening_leaves_little_to_be_scored(built, queries, screened, monkeypatch):
+def test_screening_leaves_little_to_be_scored(built, queries, monkeypatch):
     monkeypatch.setattr(list_pass, "_SCORES", 3_000)
-    scored = []
+    offered, left = [], []
 
-    def noted(self, tile, *arguments):
-        found = score(self, tile, *arguments)
-        scored.append(
-            (len(found.all_of) * len(tile.rows) + len(found.asking), tile.codes.shape[0] * len(tile.queries))
-        )
-        return found
+    def noted(lists, pairs, asked, codes, room, found):
+        offered.append(sum(n * m for n, m in zip(lists[:, 2], np.diff(pairs[0]), strict=True)))
+        count = list_kernel.score_lists(lists, pairs, asked, codes, room, found)
+        left.append(count)
+        return count
 
-    score = list_tiles.TileScorer.score
-    monkeypatch.setattr(list_tiles.TileScorer, "score", noted)
+    monkeypatch.setattr(list_scorers, "score_lists", noted)
     in_a_pass(*built("IVF24,SQ8"), queries, 5, NLIST)
 
-    in_full, offered = np.sum(scored, axis=0)
-    assert offered == 150 * N
-    assert in_full < 0.4 * offered
+    assert sum(offered) == 150 * N
+    assert sum(left) < 0.3 * sum(offered)
 
 
 @pytest.mark.parametrize("values", [0.0, 1e-12, 1.0, 1e6])
-def test_screening_bears_vectors_of_any_length(tmp_path, vectors, queries, screened, values):
+def test_screening_bears_vectors_of_any_length(tmp_path, vectors, queries, values):
     index = trained("IVF24,Flat", faiss.METRIC_INNER_PRODUCT, vectors)
     index.add(vectors * np.float32(values))
 
@@ -391,21 +376,16 @@ def test_screening_bears_vectors_of_any_length(tmp_path, vectors, queries, scree
     k=st.integers(1, 60),
     nprobe=st.integers(1, NLIST),
     passing=st.sampled_from([0.0, 0.003, 0.01, 0.1, 0.5, 1.0]),
-    screens=st.booleans(),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_with_a_predicate_each_query_goes_on_until_k_rows_pass(
-    built, queries, kind, metric, flags, k, nprobe, passing, screens
+    built, queries, kind, metric, flags, k, nprobe, passing
 ):
     index, path = built(kind, metric, flags)
     passes = np.random.default_rng([k, nprobe]).random(N) < passing
     mask = RowMask(N, [passes[:1001], passes[1001:1002], passes[1002:]])
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(list_pass, "SCREENED_FROM", 0 if screens else np.inf)
-        patch.setattr(list_tiles, "WORTH", 0)
-        patch.setattr(list_pass, "has_fast_integers", lambda: True)
-        similarities, rows, lists = open_list_pass(index, path).search(queries, k, nprobe, mask)
+    similarities, rows, lists = open_list_pass(index, path).search(queries, k, nprobe, mask)
 
     assert ((rows >= 0).sum(axis=1) == min(k, passes.sum())).all()
     assert (lists >= nprobe).all() and (lists <= NLIST).all()
@@ -488,17 +468,13 @@ def test_threads_are_prepared_before_they_work():
     assert where <= prepared and threading.get_ident() not in where
 
 
-def test_a_pass_leaves_the_numbers_of_threads_as_they_were(built, queries, screened):
-    import torch
-
-    usual = faiss.omp_get_max_threads(), torch.get_num_threads()
+def test_a_pass_leaves_the_number_of_threads_as_it_was(built, queries):
+    usual = faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(3)
-        torch.set_num_threads(2)
         for k in (5, 200):
             in_a_pass(*built("IVF24,PQ8np"), queries, k, 6)
 
-            assert (faiss.omp_get_max_threads(), torch.get_num_threads()) == (3, 2)
+            assert faiss.omp_get_max_threads() == 3
     finally:
-        faiss.omp_set_num_threads(usual[0])
-        torch.set_num_threads(usual[1])
+        faiss.omp_set_num_threads(usual)

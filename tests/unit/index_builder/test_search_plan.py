@@ -5,7 +5,7 @@ from index_builder.lists.search_plan import plan_search
 GB = 2**30
 
 
-def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_bytes=0, screens=False, **more):
+def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_bytes=0, **more):
     return plan_search(
         n,
         768,
@@ -15,30 +15,20 @@ def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_byt
         codes=codes,
         disk_bytes=disk_bytes,
         memory_bytes=16 * GB,
-        screens=screens,
         **more,
     )
 
 
 @pytest.mark.parametrize("codes", ["flat", "scalar", "product", "signs"])
 def test_many_queries_share_lists_and_few_do_not(codes):
-    screens = codes == "signs"  # FAISS needs less for these bits than a product of floats
-    assert not plan(1, codes=codes, screens=screens).list_major
-    assert plan(1_000_000, codes=codes, screens=screens).list_major
+    assert not plan(1, codes=codes).list_major
+    assert plan(1_000_000, codes=codes).list_major
 
 
 def test_an_index_larger_than_memory_is_read_once_rather_than_for_each_query():
-    assert not plan(3_000).list_major
-    assert plan(3_000, disk_bytes=100 * GB).list_major
-    assert plan(3_000, disk_bytes=100 * GB).reason.startswith("list-major")
-
-
-def test_whole_numbers_make_a_pass_worth_while_for_fewer_queries():
-    assert not plan(5_000).list_major
-    assert plan(5_000, screens=True).list_major
-    assert plan(10, n=10_000, nlist=16, screens=True).reason == plan(10, n=10_000, nlist=16).reason, (
-        "too little"
-    )
+    assert not plan(300).list_major
+    assert plan(300, disk_bytes=100 * GB).list_major
+    assert plan(300, disk_bytes=100 * GB).reason.startswith("list-major")
 
 
 def test_what_a_pass_can_not_do_is_left_to_faiss():

@@ -5,20 +5,12 @@ import numpy as np
 import pytest
 
 from index_builder.indexing.candidate_ranking import in_order
-from index_builder.lists import list_pass
 from index_builder.lists.list_pass import open_list_pass
 from index_builder.metadata.row_mask import RowMask
 from tests.unit.index_builder.scattered import near, scattered
 
 N, NLIST = 1_500, 12
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
-
-
-@pytest.fixture(params=["whole numbers", "floats"])
-def multiplied(request, monkeypatch):
-    """What bits are multiplied as: the first is for large passes, on CPUs that have it."""
-    monkeypatch.setattr(list_pass, "has_fast_integers", lambda: True)
-    monkeypatch.setattr(list_pass, "SCREENED_FROM", 0 if request.param == "whole numbers" else np.inf)
 
 
 @cache
@@ -37,7 +29,7 @@ def built(d, metric="inner_product", query_bits=4):
 @pytest.mark.parametrize("query_bits", [1, 2, 4, 7, 8])
 @pytest.mark.parametrize("d", [5, 30, 200])
 def test_similarities_are_those_that_faiss_gives_whatever_a_query_is_rounded_to(
-    tmp_path, d, query_bits, metric, multiplied
+    tmp_path, d, query_bits, metric
 ):
     vectors, index = built(d, metric, query_bits)
     queries = near(vectors, 300, noise=0.3)
@@ -55,19 +47,7 @@ def test_similarities_are_those_that_faiss_gives_whatever_a_query_is_rounded_to(
     assert np.ptp(found) > 0.1
 
 
-def test_large_passes_and_small_ones_give_the_same_bits(tmp_path, monkeypatch):
-    (vectors, index), results = built(70), []
-    queries = near(vectors, 290, noise=0.3)
-    monkeypatch.setattr(list_pass, "has_fast_integers", lambda: True)
-    for fewest in (0, np.inf):
-        monkeypatch.setattr(list_pass, "SCREENED_FROM", fewest)
-        results.append(open_list_pass(index, tmp_path).search(queries, 40, 4))
-
-    for one, other in zip(*results, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_a_query_that_is_its_lists_centroid_has_nothing_to_round(tmp_path, multiplied):
+def test_a_query_that_is_its_lists_centroid_has_nothing_to_round(tmp_path):
     vectors, index = built(40)
     queries = index.quantizer.reconstruct_n(0, NLIST)
 
@@ -79,7 +59,7 @@ def test_a_query_that_is_its_lists_centroid_has_nothing_to_round(tmp_path, multi
     np.testing.assert_allclose(found, nearest, atol=0.2)
 
 
-def test_only_rows_of_the_mask_are_found(tmp_path, multiplied):
+def test_only_rows_of_the_mask_are_found(tmp_path):
     (vectors, index), passes = built(40), np.arange(N) % 7 == 0
     queries = near(vectors, 50, noise=0.3)
     mask = RowMask(N, [passes])

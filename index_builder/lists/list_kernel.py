@@ -1,0 +1,246 @@
+"""Rows of inverted lists scored for all queries that want them, compiled: what costs is one product of 8-bit numbers.
+
+Rows are taken up a panel at a time, as the CPU's cache holds them. Rounded to 8 bits, a similarity is off by a known
+amount at most: with q = q' + e and v = v' + f, |q.v - q'.v'| <= |e| |v'| + |q| |f| (Cauchy and Schwarz). A row that
+even with so much more is not among a query's best is left out there and then; the rest, some percent, is scored in
+float32. Each pair of a query and a row is scored by itself, always in the same way: its similarity does not depend on
+what else is asked, nor on how many threads ask.
+"""
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+from index_builder.numerics.compiled import address, compiled, compiled_sums
+from index_builder.numerics.panel_products import QUERIES, ROWS, laid_out, multiplied
+
+PLAIN, LEVELS, PRODUCT = 0, 1, 2
+"""Kinds of codes: float32, one byte a dimension, one byte a part of the dimensions."""
+
+_LEVELS = 127
+_SLACK = 1e-5  # of the largest similarity there can be: what float32 rounds away, and more
+_LIMIT = 2.0**30  # no product of 8-bit numbers with d up to 65,536 is beyond
+
+
+@compiled_sums
+def dot(first: Any, second: Any) -> Any:
+    """The inner product of two vectors, float32."""
+    total = np.float32(0)
+    for i in range(len(first)):
+        total += first[i] * second[i]
+    return total
+
+
+@compiled_sums
+def _rounded(rows: Any, bits: Any, count: int, numbers: Any) -> Any:
+    """Rows in 8-bit numbers, 128 added; of all of them the step, the longest after rounding, the largest error.
+
+    `bits` are the rows as whole numbers: without their sign these are in the order of what they stand for, and their
+    largest is found many at once, which that of floats is not.
+    """
+    d = rows.shape[1]
+    largest = np.int32(0x0DA24260)  # 1e-30
+    for i in range(count):
+        row = bits[i]
+        for j in range(d):
+            largest = max(largest, row[j] & np.int32(0x7FFFFFFF))
+    kept = np.empty(1, dtype=np.int32)
+    kept[0] = largest
+    step = kept.view(np.float32)[0] / np.float32(_LEVELS)
+    scale = np.float32(1) / step
+    longest, worst = np.float32(0), np.float32(0)
+    for i in range(count):
+        row, eights = rows[i], numbers[i]
+        length, error = np.float32(0), np.float32(0)
+        for j in range(d):
+            whole = np.rint(row[j] * scale)
+            eights[j] = np.uint8(np.int32(whole) + 128)
+            left = whole * step - row[j]
+            length += whole * whole
+            error += left * left
+        longest, worst = max(longest, length), max(worst, error)
+    return step, step * math.sqrt(longest), math.sqrt(worst)
+
+
+@compiled
+def _longest(numbers: Any, count: int, d: int) -> float:
+    """The longest row of 8-bit numbers that have 128 added."""
+    longest = np.int32(0)
+    for i in range(count):
+        length = np.int32(0)
+        for j in range(d):
+            number = np.int32(numbers[i, j]) - 128
+            length += number * number
+        longest = max(longest, length)
+    return math.sqrt(longest)
+
+
+@compiled
+def _looked_up(codes: Any, count: int, entries: Any, rows: Any) -> None:
+    """Rows of product codes from codebooks one below the other."""
+    part = entries.shape[1]
+    for i in range(count):
+        for m in range(codes.shape[1]):
+            entry = entries[256 * m + codes[i, m]]
+            for j in range(part):
+                rows[i, m * part + j] = entry[j]
+
+
+@compiled_sums
+def _decoded(kind: int, code: Any, weights: Any, base: Any, books: Any, row: Any) -> None:
+    """One row of codes in float32."""
+    if kind == LEVELS:
+        for j in range(len(weights)):
+            row[j] = base[j] + weights[j] * np.float32(np.int32(code[j]) - 128)
+    else:
+        part = books.shape[1]
+        for m in range(len(code)):
+            entry = books[256 * m + code[m]]
+            for j in range(part):
+                row[m * part + j] = entry[j]
+
+
+@compiled
+def _screened(
+    pairs: Any, asked: Any, room: Any, first: int, stop: int, here: int, step: Any, length: Any, error: Any
+) -> int:
+    """Write down which rows of a panel may be of use to which pairs, and return how many there are."""
+    _, numbers, least, added = pairs
+    _, rounded, steps, errors, norms, sums, base = asked
+    _, _, panel, products, addresses, bounds, may_pair, may_row, _ = room
+    whole, stride = rounded.ctypes.data, rounded.shape[1]
+    maybe = 0
+    for start in range(first, stop, QUERIES):
+        some = min(QUERIES, stop - start)
+        for i in range(QUERIES):
+            p = start + min(i, some - 1)
+            q = numbers[p]
+            addresses[i] = whole + q * stride
+            offset = base[q] + added[p]
+            margin = errors[q] * length + norms[q] * error
+            margin += _SLACK * (abs(offset) + norms[q] * (length + error))
+            bound = math.ceil((least[q] - offset - margin) / (steps[q] * step))
+            bounds[i] = np.int32(max(-_LIMIT, min(_LIMIT, bound))) + sums[q]
+        multiplied(panel, addresses, stride // 4, products)
+        for i in range(some):
+            bound, largest = bounds[i], products[i, 0]
+            for r in range(ROWS):
+                largest = max(largest, products[i, r])
+            if largest >= bound:
+                for r in range(here):
+                    if products[i, r] >= bound:
+                        may_pair[maybe], may_row[maybe] = start + i, r
+                        maybe += 1
+    return maybe
+
+
+@compiled
+def score_lists(lists: Any, pairs: Any, asked: Any, codes: Any, room: Any, found: Any) -> int:
+    """Score the rows of some lists for their queries.
+
+    Args:
+        lists: Of each list the addresses of its codes and of its row numbers, and how many rows; (t, 3), int64.
+        pairs: Where each list's pairs begin, and where the last ones end (t + 1,); of each pair its query (p,);
+            what a row must have at least to be of use to each query, -inf for anything (q,); what is added to each
+            pair's products (p,).
+        asked: Of the queries their vectors, the same in 8-bit numbers, of these the step, the error, the norm and
+            128 times the sum, and what is added to the products of numbers.
+        codes: Their kind and bytes, of LEVELS the step and middle of each dimension, of PRODUCT the codebooks one below
+            the other and the same in 8-bit numbers, and the largest error of these.
+        room: What is worked in, see `index_builder.lists.list_scorers`.
+        found: Takes the pair, row number and similarity of each row found for it; room for all.
+
+    Returns:
+        How many were found.
+    """
+    starts, queries = pairs[0], asked[0]
+    kind, size, _, _, _, entries, grid_error = codes
+    eights, panel, may_pair, may_row = room[1], room[2], room[6], room[7]
+    d = queries.shape[1]
+    count = 0
+    for t in range(len(lists)):
+        n, first, stop = lists[t, 2], starts[t], starts[t + 1]
+        rows = numba.carray(address(lists[t, 1]), (n,), np.int64)
+        stored = numba.carray(address(lists[t, 0]), (n, size), np.uint8)
+        plain = numba.carray(address(lists[t, 0]), (n if kind == PLAIN else 0, d), np.float32)
+        bits = numba.carray(address(lists[t, 0]), (n if kind == PLAIN else 0, d), np.int32)
+        for start in range(0, n, ROWS):
+            here = min(ROWS, n - start)
+            some = slice(start, start + here)
+            maybe = 0
+            # A panel takes as long for one query as for several, and for one row as for a group of them.
+            if (stop - first) * here <= 4 * here + 2 * (stop - first):
+                for p in range(first, stop):
+                    for r in range(here):
+                        may_pair[maybe], may_row[maybe] = p, r
+                        maybe += 1
+            else:
+                if kind == PLAIN:
+                    step, length, error = _rounded(plain[some], bits[some], here, eights)
+                else:
+                    if kind == LEVELS:
+                        eights[:here, :d] = stored[some]
+                    else:
+                        _looked_up(stored[some], here, entries, eights)
+                    step, length, error = 1.0, _longest(eights, here, d), grid_error
+                laid_out(eights, panel, here)
+                maybe = _screened(pairs, asked, room, first, stop, here, step, length, error)
+            count = _scored(
+                pairs, queries, codes, room, plain[some], stored[some], rows[some], maybe, found, count
+            )
+    return count
+
+
+@compiled
+def _scored(
+    pairs: Any, queries: Any, codes: Any, room: Any,
+    plain: Any, stored: Any, rows: Any, maybe: int, found: Any, count: int,
+) -> int:  # fmt: skip
+    """Score those pairs of a panel that were written down, and keep what is of use; how many are kept by now."""
+    _, numbers, least, added = pairs
+    kind, _, weights, lowest, books, _, _ = codes
+    vectors, may_pair, may_row, decoded = room[0], room[6], room[7], room[8]
+    found_pair, found_row, found_similarity = found
+    decoded[:] = False
+    for i in range(maybe):
+        p, r = may_pair[i], may_row[i]
+        q = numbers[p]
+        if kind == PLAIN:
+            similarity = dot(queries[q], plain[r])
+        else:
+            if not decoded[r]:
+                _decoded(kind, stored[r], weights, lowest, books, vectors[r])
+                decoded[r] = True
+            similarity = dot(queries[q], vectors[r])
+        similarity += added[p]
+        if similarity >= least[q]:
+            found_pair[count], found_row[count], found_similarity[count] = p, rows[r], similarity
+            count += 1
+    return count
+
+
+@compiled
+def by_pair(found: Any, count: int, numbers: Any, queries: Any, rows: Any, similarities: Any) -> None:
+    """What was found, pair by pair: what is kept of a query is then looked at once, not for each row.
+
+    Args:
+        found: As `score_lists` leaves it.
+        count: How many were found.
+        numbers: The query of each pair.
+        queries: Takes them, and so do the others; (count,) each.
+        rows: Row numbers.
+        similarities: Similarities.
+    """
+    found_pair, found_row, found_similarity = found
+    places = np.zeros(len(numbers) + 1, dtype=np.int64)
+    for i in range(count):
+        places[found_pair[i] + 1] += 1
+    for p in range(len(numbers)):
+        places[p + 1] += places[p]
+    for i in range(count):
+        p = found_pair[i]
+        place = places[p]
+        places[p] = place + 1
+        queries[place], rows[place], similarities[place] = numbers[p], found_row[i], found_similarity[i]
