@@ -15,6 +15,7 @@ ENGINES = (
     "popfactory",
     "numpy",
     "faiss-cpu",
+    "numba",
     "faiss-gpu",
     "torch",
     "open_clip_torch",

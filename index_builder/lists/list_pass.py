@@ -1,9 +1,9 @@
 """All queries against the inverted lists in one pass: each list is read and decoded once, for all that want it.
 
 FAISS answers a query by going through its lists; a thousand queries make it read and decode a popular list
-hundreds of times. Here the (query, list) pairs are sorted by list. A list is read once, in the order of the
-file, decoded once, and scored for all its queries together: first by whole numbers, which rule most of it out
-(`index_builder.lists.list_screen`), the rest in float32. FAISS's heaps keep the best k of each query.
+hundreds of times. Here the (query, list) pairs are sorted by list. A list is read once, in the order of the file, and
+scored for all its queries together by a compiled kernel (`index_builder.lists.list_kernel`): by whole numbers, which
+rule most of it out, the rest in float32. `index_builder.lists.best_k` keeps the best k of each query.
 
 Source: the idea is that of `faiss.contrib.big_batch_search`.
 """
@@ -90,7 +90,7 @@ class ListPass:
     ) -> tuple[Similarities, Rows, Numbers]:
         """The k nearest rows of each query among its nprobe nearest lists.
 
-        As many threads work as FAISS has. Memory holds 12 bytes for each of the q · k results, 20 for each of the
+        As many threads work as FAISS has. Memory holds 18 bytes for each of the q · k results, 20 for each of the
         q · nprobe pairs, HELD_BYTES of lists on disk, four stretches of the file, and some 30 MB a thread.
 
         Args:
@@ -105,7 +105,7 @@ class ListPass:
             wanted: How many rows of the mask are enough; 0 for GROWN · k.
 
         Returns:
-            Similarities (q, k) and rows (q, k), in the order of FAISS's heaps, not sorted; where fewer than k are
+            Similarities (q, k) and rows (q, k), not sorted; where fewer than k are
             found the rest is row -1 with similarity -inf. Of an l2 index 1 - distance / 2. And how many lists each
             query went through, (q,).
 

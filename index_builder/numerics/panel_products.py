@@ -138,16 +138,24 @@ def _added(builder: Any, total: Any, rows: list[Any], query: list[Any]) -> Any:
 
 def _multiplied_plainly(panel: Any, asked: Any, quarter: int, products: Any) -> None:
     """The same where no instruction of the CPU's is known."""
-    rows = panel.view(np.uint8).reshape(2, quarter, LANES, 4)
+    rows, byte = panel.reshape(2, quarter, LANES), np.int32(255)
+    sums = np.empty(LANES, dtype=np.int32)
     for i in range(QUERIES):
         numbers = numba.carray(address(asked[i]), (quarter, 4), np.int8)
         for g in range(2):
+            sums[:] = 0
+            for place in range(quarter):
+                first, second = np.int32(numbers[place, 0]), np.int32(numbers[place, 1])
+                third, fourth = np.int32(numbers[place, 2]), np.int32(numbers[place, 3])
+                for lane in range(LANES):  # all at once, in what registers there are
+                    four = rows[g, place, lane]
+                    total = (four & byte) * first + ((four >> np.int32(8)) & byte) * second
+                    total += ((four >> np.int32(16)) & byte) * third + (
+                        (four >> np.int32(24)) & byte
+                    ) * fourth
+                    sums[lane] += total
             for lane in range(LANES):
-                total = np.int32(0)
-                for place in range(quarter):
-                    for j in range(4):
-                        total += np.int32(rows[g, place, lane, j]) * np.int32(numbers[place, j])
-                products[i, g * LANES + lane] = total
+                products[i, g * LANES + lane] = sums[lane]
 
 
 def _multiplied_by_instruction(panel: Any, asked: Any, quarter: int, products: Any) -> None:
