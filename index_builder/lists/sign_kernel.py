@@ -44,8 +44,7 @@ def score_signs(lists: Any, centroids: Any, pairs: Any, asked: Any, codes: Any, 
     size, width, levels, shift = codes
     beyond, rounded, of_queries, panel, products, addresses, of_rows, kept, estimates = room
     found_pair, found_row, found_similarity = found
-    d, quarter = queries.shape[1], 2 * width
-    unit = np.float32(1 / math.sqrt(d))
+    quarter = 2 * width
     fours, ones = _fours(), _ones()
     floats = kept.view(np.float32)
     whole, stride = rounded.ctypes.data, rounded.shape[1]
@@ -58,16 +57,7 @@ def score_signs(lists: Any, centroids: Any, pairs: Any, asked: Any, codes: Any, 
             stop = min(first + TOGETHER, starts[t + 1])
             for p in range(first, stop):
                 q, i = numbers[p], p - first
-                lowest, step = _rounded(queries[q], centroids[t], levels, shift, beyond, rounded[i])
-                total = np.int32(0)
-                for j in range(d):
-                    total += np.int32(rounded[i, j])
-                # A query's value is lowest + step * number, a sum one of numbers less `shift`.
-                lowest += np.float32(shift) * step
-                of_queries[i, 0] = (own[q] - dot(beyond, beyond)) / np.float32(2)
-                of_queries[i, 1] = np.float32(2) * unit * lowest
-                of_queries[i, 2] = -unit * (step * np.float32(total) + np.float32(d) * lowest)
-                of_queries[i, 3] = np.float32(2) * unit * step
+                _of_query(queries[q], own[q], centroids[t], levels, shift, beyond, rounded[i], of_queries[i])
             for start in range(0, n, ROWS):
                 here = min(ROWS, n - start)
                 _spread(
@@ -90,6 +80,25 @@ def score_signs(lists: Any, centroids: Any, pairs: Any, asked: Any, codes: Any, 
                                     found_similarity[count] = estimates[r]
                                     count += 1
     return count
+
+
+@compiled
+def _of_query(
+    query: Any, own: Any, centroid: Any, levels: int, shift: int, beyond: Any, rounded: Any, of_query: Any
+) -> None:
+    """Round what a query has beyond a centroid, and tell what an estimate takes of it."""
+    d = len(query)
+    unit = np.float32(1 / math.sqrt(d))
+    lowest, step = _rounded(query, centroid, levels, shift, beyond, rounded)
+    total = np.int32(0)
+    for j in range(d):
+        total += np.int32(rounded[j])
+    # A query's value is lowest + step * number, a sum one of numbers less `shift`.
+    lowest += np.float32(shift) * step
+    of_query[0] = (own - dot(beyond, beyond)) / np.float32(2)
+    of_query[1] = np.float32(2) * unit * lowest
+    of_query[2] = -unit * (step * np.float32(total) + np.float32(d) * lowest)
+    of_query[3] = np.float32(2) * unit * step
 
 
 @compiled
