@@ -25,13 +25,14 @@ ALLOWED = 140 * 10**6
 WORK = """
 import sys, threading
 from pathlib import Path
-import faiss, torch, pyarrow.parquet
+import faiss, numpy, torch, pyarrow.parquet
 from index_builder import indexes
 from index_builder.clustering import exact_kmeans, neighbour_kmeans
 from index_builder.metadata import metadata_rows
 from index_builder.numerics import integer_products, stored_vectors
 from index_builder.clustering import witnesses
 from index_builder.indexing import index_report
+from index_builder.indexing.candidate_ranking import ranked_exactly
 from index_builder.centroids import centroids
 from index_builder.indexes import index
 from spine.run import Run
@@ -48,6 +49,7 @@ pyarrow.set_io_thread_count(1)
 faiss.omp_set_num_threads(1)
 torch.set_num_threads(1)
 torch._int_mm(torch.ones(32, 64, dtype=torch.int8), torch.ones(64, 64, dtype=torch.int8))
+ranked_exactly(numpy.ones((1, 4), "f4"), numpy.zeros((1, 1), "i8"), numpy.ones((1, 4), "f2"), 1)
 
 
 def anonymous():
