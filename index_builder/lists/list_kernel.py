@@ -64,6 +64,36 @@ def _rounded(rows: Any, bits: Any, count: int, numbers: Any) -> Any:
     return step, step * math.sqrt(longest), math.sqrt(worst)
 
 
+@compiled_sums
+def round_queries(queries: Any, numbers: Any, steps: Any, errors: Any, norms: Any, sums: Any) -> None:
+    """Round queries to 8-bit numbers.
+
+    Args:
+        queries: Shape (q, d), float32.
+        numbers: Takes the numbers, shape (q, d) or wider, zero where wider.
+        steps: Takes the length of one level of each query, and so do the others; (q,).
+        errors: The norm of what rounding left over.
+        norms: The norm of the query.
+        sums: 128 times the sum of the numbers.
+    """
+    for q in range(len(queries)):
+        query, eights = queries[q], numbers[q]
+        largest = np.float32(1e-30)
+        for j in range(len(query)):
+            largest = max(largest, abs(query[j]))
+        step = largest / np.float32(_LEVELS)
+        scale = np.float32(1) / step
+        length, error, total = np.float32(0), np.float32(0), np.int32(0)
+        for j in range(len(query)):
+            whole = np.rint(query[j] * scale)
+            eights[j] = np.int8(whole)
+            left = whole * step - query[j]
+            length += query[j] * query[j]
+            error += left * left
+            total += np.int32(whole)
+        steps[q], errors[q], norms[q], sums[q] = step, math.sqrt(error), math.sqrt(length), 128 * total
+
+
 @compiled
 def _longest(numbers: Any, count: int, d: int) -> float:
     """The longest row of 8-bit numbers that have 128 added."""
@@ -78,28 +108,29 @@ def _longest(numbers: Any, count: int, d: int) -> float:
 
 
 @compiled
-def _looked_up(codes: Any, count: int, entries: Any, rows: Any) -> None:
-    """Rows of product codes from codebooks one below the other."""
-    part = entries.shape[1]
-    for i in range(count):
-        for m in range(codes.shape[1]):
-            entry = entries[256 * m + codes[i, m]]
-            for j in range(part):
-                rows[i, m * part + j] = entry[j]
+def _looked_up(codes: Any, entries: Any, row: Any) -> None:
+    """A row of product codes, from codebooks one below the other; both seen as words, as many an entry has."""
+    words = entries.shape[1]
+    if words == 1:
+        for m in range(len(codes)):
+            row[m] = entries[256 * m + codes[m], 0]
+    elif words == 4:
+        for m in range(len(codes)):
+            entry, place = 256 * m + codes[m], 4 * m
+            row[place], row[place + 1] = entries[entry, 0], entries[entry, 1]
+            row[place + 2], row[place + 3] = entries[entry, 2], entries[entry, 3]
+    else:
+        for m in range(len(codes)):
+            entry = 256 * m + codes[m]
+            for j in range(words):
+                row[words * m + j] = entries[entry, j]
 
 
 @compiled_sums
-def _decoded(kind: int, code: Any, weights: Any, base: Any, books: Any, row: Any) -> None:
-    """One row of codes in float32."""
-    if kind == LEVELS:
-        for j in range(len(weights)):
-            row[j] = base[j] + weights[j] * np.float32(np.int32(code[j]) - 128)
-    else:
-        part = books.shape[1]
-        for m in range(len(code)):
-            entry = books[256 * m + code[m]]
-            for j in range(part):
-                row[m * part + j] = entry[j]
+def _decoded(code: Any, weights: Any, base: Any, row: Any) -> None:
+    """One row of levels in float32."""
+    for j in range(len(weights)):
+        row[j] = base[j] + weights[j] * np.float32(np.int32(code[j]) - 128)
 
 
 @compiled
@@ -109,7 +140,7 @@ def _screened(
     """Write down which rows of a panel may be of use to which pairs, and return how many there are."""
     _, numbers, least, added = pairs
     _, rounded, steps, errors, norms, sums, base = asked
-    _, _, panel, products, addresses, bounds, may_pair, may_row, _ = room
+    _, _, panel, products, addresses, bounds, may_pair, may_row, _, _, _ = room
     whole, stride = rounded.ctypes.data, rounded.shape[1]
     maybe = 0
     for start in range(first, stop, QUERIES):
@@ -148,7 +179,7 @@ def score_lists(lists: Any, pairs: Any, asked: Any, codes: Any, room: Any, found
         asked: Of the queries their vectors, the same in 8-bit numbers, of these the step, the error, the norm and
             128 times the sum, and what is added to the products of numbers.
         codes: Their kind and bytes, of LEVELS the step and middle of each dimension, of PRODUCT the codebooks one below
-            the other and the same in 8-bit numbers, and the largest error of these.
+            the other and the same in 8-bit numbers, as words, and the largest error of these.
         room: What is worked in, see `index_builder.lists.list_scorers`.
         found: Takes the pair, row number and similarity of each row found for it; room for all.
 
@@ -157,7 +188,7 @@ def score_lists(lists: Any, pairs: Any, asked: Any, codes: Any, room: Any, found
     """
     starts, queries = pairs[0], asked[0]
     kind, size, _, _, _, entries, grid_error = codes
-    eights, panel, may_pair, may_row = room[1], room[2], room[6], room[7]
+    eights, panel, may_pair, may_row, eight_words = room[1], room[2], room[6], room[7], room[9]
     d = queries.shape[1]
     count = 0
     for t in range(len(lists)):
@@ -183,7 +214,8 @@ def score_lists(lists: Any, pairs: Any, asked: Any, codes: Any, room: Any, found
                     if kind == LEVELS:
                         eights[:here, :d] = stored[some]
                     else:
-                        _looked_up(stored[some], here, entries, eights)
+                        for r in range(here):
+                            _looked_up(stored[start + r], entries, eight_words[r])
                     step, length, error = 1.0, _longest(eights, here, d), grid_error
                 laid_out(eights, panel, here)
                 maybe = _screened(pairs, asked, room, first, stop, here, step, length, error)
@@ -201,7 +233,7 @@ def _scored(
     """Score those pairs of a panel that were written down, and keep what is of use; how many are kept by now."""
     _, numbers, least, added = pairs
     kind, _, weights, lowest, books, _, _ = codes
-    vectors, may_pair, may_row, decoded = room[0], room[6], room[7], room[8]
+    vectors, may_pair, may_row, decoded, vector_words = room[0], room[6], room[7], room[8], room[10]
     found_pair, found_row, found_similarity = found
     decoded[:] = False
     for i in range(maybe):
@@ -211,7 +243,10 @@ def _scored(
             similarity = dot(queries[q], plain[r])
         else:
             if not decoded[r]:
-                _decoded(kind, stored[r], weights, lowest, books, vectors[r])
+                if kind == LEVELS:
+                    _decoded(stored[r], weights, lowest, vectors[r])
+                else:
+                    _looked_up(stored[r], books, vector_words[r])
                 decoded[r] = True
             similarity = dot(queries[q], vectors[r])
         similarity += added[p]

@@ -11,15 +11,13 @@ import numpy.typing as npt
 from index_builder.lists.best_k import Similarities
 from index_builder.lists.inverted_lists import Codes
 from index_builder.lists.list_codes import ListDecoder, ProductGrid
-from index_builder.lists.list_kernel import LEVELS, PLAIN, PRODUCT, by_pair, score_lists
+from index_builder.lists.list_kernel import LEVELS, PLAIN, PRODUCT, by_pair, round_queries, score_lists
 from index_builder.lists.list_pairs import Numbers
 from index_builder.lists.sign_codes import SignCodes
 from index_builder.lists.sign_kernel import TOGETHER, score_signs
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.panel_products import LANES, QUERIES, ROWS, room
 from spine.tables import Vectors
-
-_LEVELS = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +79,21 @@ class VectorScorer:
         if isinstance(grid, ProductGrid):
             self._kind = PRODUCT
             books, entries = grid.books, (grid.entries.astype(np.int16) + 128).astype(np.uint8)
-        self._codes = (self._kind, self._size, weights, base, books, entries, error)
-        steps = np.maximum(np.abs(scaled).max(axis=1, initial=0), 1e-30) / _LEVELS
-        whole = np.rint(scaled / steps[:, None])
-        rounded = np.zeros((len(queries), -(-d // 4) * 4), dtype=np.int8)
-        rounded[:, :d] = whole
-        self._asked = (
-            self._queries,
-            rounded,
-            steps.astype(np.float64),
-            _norms(scaled - whole * steps[:, None]),
-            _norms(scaled),
-            128 * rounded.sum(axis=1, dtype=np.int32),
-            added.astype(np.float64),
+        self._codes = (
+            self._kind,
+            self._size,
+            weights,
+            base,
+            _words(books, books),
+            _words(entries, books),
+            error,
         )
-        self._room = _Room(d, rounded.shape[1])
+        rounded = np.zeros((len(queries), -(-d // 4) * 4), dtype=np.int8)
+        steps, errors, norms = np.empty((3, len(queries)))
+        sums = np.empty(len(queries), dtype=np.int32)
+        round_queries(np.ascontiguousarray(scaled), rounded, steps, errors, norms, sums)
+        self._asked = (self._queries, rounded, steps, errors, norms, sums, added.astype(np.float64))
+        self._room = _Room(d, rounded.shape[1], books)
 
     def score(self, pieces: Sequence[Piece], least: Similarities) -> Found:
         """As a `ListScorer`."""
@@ -190,6 +188,14 @@ def _taken(found: Found, count: int, numbers: Numbers) -> Found:
     return taken
 
 
+def _words(rows: npt.NDArray[Any], books: Vectors) -> npt.NDArray[Any]:
+    """The same memory in the largest words that entries of codebooks are made of, in float32 and in 8 bits."""
+    part = books.shape[1]
+    if rows.dtype == np.float32:
+        return rows.view(np.int64) if len(books) and part % 2 == 0 else rows
+    return rows.view(np.int64) if part % 8 == 0 else rows.view(np.int32) if part % 4 == 0 else rows
+
+
 class _FoundRoom(threading.local):
     """Where one thread's kernel writes what it found; used again and again: new memory costs more than the work."""
 
@@ -211,12 +217,14 @@ class _FoundRoom(threading.local):
 class _Room(_FoundRoom):
     """Of a `VectorScorer`."""
 
-    def __init__(self, d: int, padded: int) -> None:
+    def __init__(self, d: int, padded: int, books: Vectors) -> None:
         super().__init__()
         self._most = 0
+        vectors, eights = np.empty((ROWS, d), dtype=np.float32), np.zeros((ROWS, padded), dtype=np.uint8)
+        self._words = (_words(eights, books), _words(vectors, books))
         self._fixed = (
-            np.empty((ROWS, d), dtype=np.float32),
-            np.zeros((ROWS, padded), dtype=np.uint8),
+            vectors,
+            eights,
             room(2 * (padded // 4) * LANES),
             room(QUERIES, ROWS),
             np.zeros(QUERIES, dtype=np.int64),
@@ -229,7 +237,7 @@ class _Room(_FoundRoom):
         if queries > self._most:
             self._most = queries
             self._may = (np.empty(queries * ROWS, dtype=np.int64), np.empty(queries * ROWS, dtype=np.int64))
-        return (*self._fixed, *self._may, self._decoded)
+        return (*self._fixed, *self._may, self._decoded, *self._words)
 
 
 class _SignRoom(_FoundRoom):
@@ -252,8 +260,3 @@ class _SignRoom(_FoundRoom):
     def within(self) -> tuple[Any, ...]:
         """What `score_signs` works in."""
         return self._fixed
-
-
-def _norms(rows: Vectors) -> npt.NDArray[np.float64]:
-    norms: npt.NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    return norms
