@@ -120,7 +120,9 @@ def test_a_centroid_is_opened_filtered_and_decided_on_without_a_mouse(page, fres
     expect(page.locator('.pf-centroid[aria-selected="true"]')).to_have_attribute(
         "data-centroid", "2", timeout=WAIT_MS
     )
-    expect(page.locator(".pf-tile").first).to_be_visible(timeout=WAIT_MS)  # no key decides before there are pictures
+    expect(page.locator(".pf-tile").first).to_be_visible(
+        timeout=WAIT_MS
+    )  # no key decides before there are pictures
     slider = page.get_by_label("Aesthetic, at least, slider")
     slider.focus()
     before = int(page.locator(".pf-passed").inner_text())
