@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import schemathesis
+import schemathesis.specs.openapi.schemas  # here, where no thread compiles beside it: CPython 3.11 may fail at that
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
