@@ -40,7 +40,7 @@ from spine.settings import AestheticMin, FiltersConfig
 PEER_K = 40
 PEER_KIND, PEER_GOALS = "SQ8", ((0.96, 65.0), (0.99, 50.0))
 """Beside clip-retrieval: its codes; and recall that is to be reached, and how many times as fast."""
-PROBES = (8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 56, 64, 96, 128)
+PROBES = (*range(8, 32, 2), *range(32, 64, 4), 64, 80, 96, 128)
 ROOT = Path(__file__).resolve().parents[1]
 
 

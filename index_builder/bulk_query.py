@@ -20,8 +20,8 @@ from index_builder.indexing.index_folder import IndexFolder
 from index_builder.lists.best_k import Similarities
 from index_builder.lists.exact_ranking import MANY_PAIRS, exact_similarities, ranked_together
 from index_builder.lists.filtered_search import search_all, search_by_depth
+from index_builder.lists.inverted_lists import Numbers
 from index_builder.lists.kept_arrays import KeptArrays, search_key
-from index_builder.lists.list_pairs import Numbers
 from index_builder.lists.list_pass import GROWN, ListPass, open_list_pass
 from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.lists.search_plan import SearchPlan, plan_search

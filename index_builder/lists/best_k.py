@@ -67,6 +67,24 @@ class BestK:
         _collect(self._values, self._rows, self._counts, values, rows)
         return values, rows
 
+    def begin(self, first: int, values: Similarities, rows: Rows) -> Similarities:
+        """Begin with rows of the queries from `first` on, and take none from now on that is below all of a query's.
+
+        Args:
+            first: Number of the first query.
+            values: Similarities, as `results` gives them; shape (q, some).
+            rows: Their rows; -1 for none.
+
+        Returns:
+            What a row must have at least for each of these queries, -inf for one with a row missing; shape (q,).
+        """
+        queries, places = np.nonzero(rows >= 0)
+        self.add(queries + first, rows[queries, places], values[queries, places])
+        least: Similarities = values.min(axis=1)
+        mine = self._least[first : first + len(least)]
+        np.maximum(mine, least, out=mine)
+        return least
+
     def restore(self, values: Similarities, rows: Rows) -> None:
         """Go on from the `results` of as many queries and the same k."""
         self._counts[:], self._least[:] = 0, -np.inf

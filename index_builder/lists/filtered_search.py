@@ -7,8 +7,8 @@ import numpy as np
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.lists.best_k import BestK, Similarities
 from index_builder.lists.exact_ranking import inner_products
-from index_builder.lists.inverted_lists import InvertedLists
-from index_builder.lists.list_pairs import Numbers, Wanted, pair_up
+from index_builder.lists.inverted_lists import InvertedLists, Numbers
+from index_builder.lists.list_pairs import Wanted, pair_up
 from index_builder.lists.list_pass import moved_by, parts_of
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.row_mask import RowMask

@@ -35,6 +35,9 @@ _AHEAD = 4  # reads begun before the first is used
 _ID_BYTES = 8
 _ALIGNED = 4096  # bytes: where a read past the page cache must begin and end, in the file and in memory
 
+Numbers = npt.NDArray[np.int64]
+"""Numbers of lists, or of queries."""
+
 Codes = npt.NDArray[np.uint8]
 """Codes of one list, shape (size, bytes a code)."""
 

@@ -6,17 +6,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from index_builder.lists.inverted_lists import Numbers
 from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.matrix_threads import alone, one_faiss_thread
 from spine.tables import Vectors
 
-Numbers = npt.NDArray[np.int64]
-
 PAIRS = 32 * 2**20
 """Pairs of a query and a list that are held at once, 20 bytes each; from so many on the rest wait for another pass."""
 
-_ASSIGNED = 1_024  # queries given their lists at once, by one thread
+_ASSIGNED = 256  # queries given their lists at once, by one thread
 _DISTANCES = 4 * 2**20  # of queries to lists, asked for at once
 
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from index_builder.lists.best_k import BestK, Similarities
-from index_builder.lists.inverted_lists import InvertedList, InvertedLists
+from index_builder.lists.inverted_lists import InvertedList, InvertedLists, Numbers
 from index_builder.lists.kept_arrays import KeptArrays, search_key
 from index_builder.lists.list_codes import ListDecoder, list_decoder
-from index_builder.lists.list_pairs import Numbers, Pairs, Wanted, pair_up
+from index_builder.lists.list_pairs import Pairs, Wanted, pair_up
+from index_builder.lists.list_sample import Part, neighbours_in_sample, rows_of
 from index_builder.lists.list_scorers import ListScorer, Piece, SignScorer, VectorScorer
 from index_builder.lists.ordered_threads import mapped_in_order
 from index_builder.lists.sign_codes import SignCodes
@@ -113,24 +114,63 @@ class ListPass:
             DataError: Lists on disk can't be read.
         """
         asked = moved_by(self._transforms, queries)
-        best = BestK(len(queries), k)
+        with one_matrix_thread():
+            found, lists, expected = self._search(asked, k, nprobe, mask, progress, keep, wanted)
+            # Where the sample promised more than there was, all rows are asked again without it.
+            short = np.flatnonzero((found[0].min(axis=1) <= expected) & (expected > -np.inf))
+            if len(short):
+                again, _, _ = self._search(asked[short], k, nprobe, sampled=False)
+                found[0][short], found[1][short] = again
+        return *found, lists
+
+    def _search(
+        self,
+        asked: Vectors,
+        k: int,
+        nprobe: int,
+        mask: RowMask | None = None,
+        progress: Progress = SILENT,
+        keep: Path | None = None,
+        wanted: int = 0,
+        *,
+        sampled: bool = True,
+    ) -> tuple[tuple[Similarities, Rows], Numbers, Similarities]:
+        """As `search`; and what a sample of the rows said that k neighbours are above, (q,), -inf without one."""
+        best = BestK(len(asked), k)
         enough = Wanted(self.lists.passing(mask), wanted or GROWN * k) if mask is not None else None
         lists, start = [np.empty(0, dtype=np.int64)], 0
-        with one_matrix_thread():
-            while start < len(asked):
-                some = asked[start:]
-                pairs = pair_up(self._ivf, self.lists.order, some, min(nprobe, int(self._ivf.nlist)), enough)
-                segments = self._segments(pairs)
-                kept = None
-                if keep is not None and len(segments) > 1:
-                    kept = KeptArrays(keep, self._key(asked, k, nprobe, mask))
-                done = _restored(best, kept, start, len(segments))
-                sizes = [np.count_nonzero(self.lists.sizes[pairs.numbers[segment]]) for segment in segments]
-                progress.begin("search", int(sum(sizes)), "lists", done=int(sum(sizes[:done])))
-                self._go_through(pairs, segments, done, some, mask, start, best, kept, progress)
-                lists.append(pairs.lists)
-                start += len(pairs.lists)
-        return *best.results(), np.concatenate(lists)
+        expected = np.full(len(asked), -np.inf, dtype=np.float32)
+        while start < len(asked):
+            some = asked[start:]
+            pairs = pair_up(self._ivf, self.lists.order, some, min(nprobe, int(self._ivf.nlist)), enough)
+            some = some[: len(pairs.lists)]
+            segments = self._segments(pairs)
+            kept = None
+            if keep is not None and len(segments) > 1:
+                kept = KeptArrays(keep, self._key(asked, k, nprobe, mask))
+            done = _restored(best, kept, start, len(segments))
+            sizes = [np.count_nonzero(self.lists.sizes[pairs.numbers[segment]]) for segment in segments]
+            progress.begin("search", int(sum(sizes)), "lists", done=int(sum(sizes[:done])))
+            scorer = self._scorer(some)
+            part = Part.ALL
+            if sampled and mask is None and len(segments) == 1 and not self.lists.on_disk:
+                scored = int((self.lists.sizes[pairs.numbers] * np.diff(pairs.starts)).sum())
+                few = neighbours_in_sample(k, scored / len(some), scored / len(pairs.queries))
+                if few:
+                    part = Part.REST
+                    sample = BestK(len(some), few)
+                    shares = self._shares(pairs, segments[0], None, Part.SAMPLE)
+                    self._offer_all(shares, scorer, 0, sample, SILENT)
+                    expected[start : start + len(some)] = best.begin(start, *sample.results())
+            for number in range(done, len(segments)):
+                shares = self._shares(pairs, segments[number], mask, part)
+                self._offer_all(shares, scorer, start, best, progress)
+                if kept is not None:
+                    values, rows = best.results()
+                    kept.write(reached=np.array([start, number + 1]), values=values, rows=rows)
+            lists.append(pairs.lists)
+            start += len(some)
+        return best.results(), np.concatenate(lists), expected
 
     def _key(self, queries: Vectors, k: int, nprobe: int, mask: RowMask | None) -> str:
         """What the result of a search depends on, as far as the index is the one that was begun with."""
@@ -150,29 +190,10 @@ class ListPass:
             cost += sizes[order] * (int(self._ivf.code_size) / SEGMENT_BYTES)
         return np.split(order, np.flatnonzero(np.diff(np.floor(np.cumsum(cost)))) + 1)
 
-    def _go_through(
-        self,
-        pairs: Pairs,
-        segments: list[Numbers],
-        done: int,
-        queries: Vectors,
-        mask: RowMask | None,
-        first: int,
-        best: BestK,
-        kept: KeptArrays | None,
-        progress: Progress,
-    ) -> None:
-        """Offer each pair's rows, segment by segment; `first` is the number of the first query in `best`."""
-        scorer: ListScorer
+    def _scorer(self, queries: Vectors) -> ListScorer:
         if isinstance(self._codes, SignCodes):
-            scorer = SignScorer(self._ivf, self._codes, queries, l2=self._l2)
-        else:
-            scorer = VectorScorer(self._ivf, self._codes, queries, l2=self._l2)
-        for number in range(done, len(segments)):
-            self._offer_all(self._shares(pairs, segments[number], mask), scorer, first, best, progress)
-            if kept is not None:
-                values, rows = best.results()
-                kept.write(reached=np.array([first, number + 1]), values=values, rows=rows)
+            return SignScorer(self._ivf, self._codes, queries, l2=self._l2)
+        return VectorScorer(self._ivf, self._codes, queries, l2=self._l2)
 
     def _offer_all(
         self, shares: Iterator["_Share"], scorer: ListScorer, first: int, best: BestK, progress: Progress
@@ -189,12 +210,13 @@ class ListPass:
         for ended in mapped_in_order(score, shares, threads, alone):
             progress.advance(ended)
 
-    def _shares(self, pairs: Pairs, segment: Numbers, mask: RowMask | None) -> Iterator["_Share"]:
-        """The work of a segment in shares of a bounded number of pairs."""
+    def _shares(self, pairs: Pairs, segment: Numbers, mask: RowMask | None, part: Part) -> Iterator["_Share"]:
+        """The work of a segment, or a part of each of its lists, in shares of a bounded number of pairs."""
         place = dict(zip(pairs.numbers[segment].tolist(), segment.tolist(), strict=True))
         share, scores = _Share([], 0), 0
         for each in self._read(pairs, segment):
-            codes, rows = each.codes, each.rows
+            asked = rows_of(part, each.number, len(each.rows))
+            codes, rows = each.codes[asked], each.rows[asked]
             if mask is not None:
                 passing = np.flatnonzero(mask.has(rows))
                 codes, rows = codes[passing], rows[passing]

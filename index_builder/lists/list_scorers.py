@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from index_builder.lists.best_k import Similarities
-from index_builder.lists.inverted_lists import Codes
+from index_builder.lists.inverted_lists import Codes, Numbers
 from index_builder.lists.list_codes import ListDecoder, ProductGrid
 from index_builder.lists.list_kernel import LEVELS, PLAIN, PRODUCT, by_pair, round_queries, score_lists
-from index_builder.lists.list_pairs import Numbers
 from index_builder.lists.sign_codes import SignCodes
 from index_builder.lists.sign_kernel import TOGETHER, score_signs
 from index_builder.metadata.metadata_rows import Rows
