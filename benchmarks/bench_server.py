@@ -206,7 +206,7 @@ def measure_batch(pool: ServedPool, peer: str, conditions: dict[str, object]) ->
     """1,000 queries x 40 with metadata: one call of ours beside four clients of clip-retrieval's."""
     queries = np.concatenate([pool.queries, pool.queries])
     with running_run(pool) as (server, _), RetrievalClient(str(server.http.base_url)) as client:
-        client.knn_batch(queries[:10], K)
+        client.knn_batch(queries, K)  # which loads what is compiled; theirs has been asked before as well
         begin = time.perf_counter()
         table = client.knn_batch(queries, K)
         batch_s = time.perf_counter() - begin
