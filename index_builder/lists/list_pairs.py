@@ -75,8 +75,9 @@ def pair_up(ivf: Any, order: Numbers, queries: Vectors, nprobe: int, wanted: Wan
             held += len(found[-1][0])
     empty = (np.empty(0, dtype=np.int64),) * 2 + (np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64))
     asking, numbers, middles, lists = (np.concatenate(each) for each in zip(*(found or [empty]), strict=True))
-    position = np.empty(len(order), dtype=np.int32)
-    position[order] = np.arange(len(order), dtype=np.int32)
+    # Numbers of two bytes are sorted in a tenth of the time.
+    position = np.empty(len(order), dtype=np.uint16 if len(order) <= 2**16 else np.int32)
+    position[order] = np.arange(len(order))
     by_list = np.argsort(position[numbers], kind="stable")
     numbers = numbers[by_list]
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
