@@ -55,8 +55,14 @@ def main() -> None:
         http(folder / "http-1", pictures, 512, latency_s=1.0)
         if not quick:
             http(folder / "http-2", pictures, 512, latency_s=2.0)
-        http(folder / "http-3", pictures[: len(pictures) // 2], 128, latency_s=2.0, spread=0.5)
-        time_left_embedded(folder / "left", pictures[:1280], rounds=3 if quick else 5)
+        http(
+            folder / "http-3",
+            pictures[: len(pictures) // (4 if quick else 2)],
+            128,
+            latency_s=2.0,
+            spread=0.5,
+        )
+        time_left_embedded(folder / "left", pictures[: 960 if quick else 1280], rounds=2 if quick else 5)
         time_left_http(folder / "left-http", pictures[:1280], rounds=3 if quick else 5)
         resume(folder / "large", 100_000 if quick else 600_000)
         on_gpu([Image.open(path) for path in list(scenes)[:64]])
@@ -183,7 +189,7 @@ def http_settings(address: str, in_flight: int) -> CaptionConfig:
 
 
 def time_left_embedded(folder: Path, files: list[Path], rounds: int) -> None:
-    """How far the time left is off after 5 % of a run: 16 batches of 4, of short captions of 13 to 23 tokens."""
+    """How far the time left is off after 5 % of a run: 12 or 16 batches of 4, of short captions of 13 to 23 tokens."""
     batch, prompt = 4, "short"
     run = make_run(folder, files, replace(SETTINGS, batch_size=batch, prompt=prompt))
     time_left(run, rounds, n=len(files), batch_size=batch, prompt=prompt, engine="embedded")
