@@ -1,5 +1,6 @@
 """The board over a planted run, by the real command, and what a browser saw of it."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -34,10 +35,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        run = str(self.planted.run.folder)
+        run, beside = str(self.planted.run.folder), str(self.planted.run.folder.parent)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "popfactory", "ui", run, "--port", str(self.port)],
             stdout=subprocess.DEVNULL,
+            env=os.environ | {"TMPDIR": beside},  # what a killed one leaves is removed with the run
         )
         until = time.monotonic() + 90
         while time.monotonic() < until:
