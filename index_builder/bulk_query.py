@@ -18,7 +18,7 @@ from index_builder.indexing.candidate_ranking import in_order
 from index_builder.indexing.index_file import memory_bytes
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.lists.best_k import Similarities
-from index_builder.lists.exact_ranking import MANY_PAIRS, exact_similarities, ranked_together
+from index_builder.lists.exact_ranking import exact_similarities, ranked_together
 from index_builder.lists.filtered_search import search_all, search_by_depth
 from index_builder.lists.inverted_lists import Numbers
 from index_builder.lists.kept_arrays import KeptArrays, search_key
@@ -187,10 +187,10 @@ def explain(index: IndexFolder, n_queries: int, k: int, nprobe: int = 0) -> str:
     plan, _ = _plan(index, n_queries, k, nprobe)
     if index.exact_vectors is not None:
         depth = index.depth(k)
-        return (
-            f"{plan.reason}; {depth:,} candidates a query are ranked on the vectors themselves, for"
-            f" {_queries_a_pass(depth, 1):,} queries in one pass sorted by row"
-        )
+        ranked = f"{plan.reason}; {depth:,} candidates a query are ranked on the vectors themselves"
+        if _in_memory(index.exact_vectors):
+            return f"{ranked}, query by query: memory holds them"
+        return f"{ranked}, for {_queries_a_pass(depth, 1):,} queries in one pass sorted by row"
     if not plan.list_major:
         return plan.reason
     passes = -(-n_queries // _queries_a_pass(k, 1))
@@ -225,16 +225,6 @@ def _plan(index: IndexFolder, n_queries: int, k: int, nprobe: int) -> tuple[Sear
     return plan, lists
 
 
-def _one_by_one(index: IndexFolder, n_queries: int, k: int) -> bool:
-    """Whether FAISS may rank candidates query by query: of few queries, on vectors that memory holds.
-
-    It does so in all its threads at once; one pass sorted by row is for many queries, or a disk.
-    """
-    vectors = index.exact_vectors
-    few = n_queries * index.depth(k) < MANY_PAIRS
-    return vectors is not None and few and _in_memory(vectors)
-
-
 def _in_memory(vectors: Any) -> bool:
     """Whether memory will hold these vectors, once they have been read."""
     return bool(vectors.nbytes <= memory_bytes() // 2)
@@ -257,9 +247,8 @@ def _found(
     keep: Path | None,
 ) -> Iterator[_Found]:
     """What is found, block by block; of a pass all blocks, unless none of them is needed."""
-    few = mask is None and keep is None and _one_by_one(index, len(queries), k)
     plan, lists = _plan(index, len(queries), k, nprobe)
-    if index.exact_vectors is not None and index.n and (plan.list_major or not few):
+    if index.exact_vectors is not None and index.n:
         codes = lists if plan.list_major or mask is not None else None
         yield from _ranked(index, codes, queries, k, nprobe, block, mask, progress, done, keep)
         return

@@ -11,20 +11,13 @@ from typing import Any
 import numpy as np
 
 from index_builder.numerics.compiled import compiled, compiled_sums
+from index_builder.numerics.pair_products import dot
 from index_builder.numerics.panel_products import QUERIES, ROWS, laid_out, multiplied
 
 _MOST = 2.0**28  # no squared distance in whole numbers is as large
 _STEP = 32  # dimensions
 _SAMPLED = 2_048  # pairs at most
 _IN_FULL = 16_384  # dimensions in whole numbers that take as long as one similarity in full
-
-
-@compiled_sums
-def _similarity(first: Any, second: Any) -> Any:
-    total = np.float32(0)
-    for i in range(len(first)):
-        total += first[i] * second[i]
-    return total
 
 
 @compiled_sums
@@ -108,7 +101,7 @@ def connect_few(vectors: Any, threshold: Any, first: Any) -> None:
     for row in range(len(vectors)):
         for other in range(row):
             one, lowest = _lowest(first, row), _lowest(first, other)
-            if one != lowest and _similarity(vectors[row], vectors[other]) > threshold:
+            if one != lowest and dot(vectors[row], vectors[other]) > threshold:
                 first[max(one, lowest)] = min(one, lowest)
     _settle(first)
 
@@ -163,7 +156,7 @@ def connect(
                         one, other = _lowest(first, row), _lowest(first, start + r)
                         if one != other:
                             looked += 1
-                            if _similarity(vectors[row], vectors[start + r]) > threshold:
+                            if dot(vectors[row], vectors[start + r]) > threshold:
                                 first[max(one, other)] = min(one, other)
     _settle(first)
     return looked

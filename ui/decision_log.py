@@ -5,7 +5,6 @@ changes nothing: of each page the highest number recorded is known, and all up t
 """
 
 import contextlib
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,17 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from curation.decisions import Decisions
-from curation.events import ACTIONS, TARGETS, Conflict, Event, ids_digest
-from curation.found import FOUND, Found, found_text, values_of
+from curation.events import TARGETS, Conflict, Event
+from curation.found import FOUND, Found
 from curation.verdicts import Verdict, Verdicts
 from spine.errors import DataError
 from spine.run import Run
 from ui.deeds import CLEAR, REDO, Deeds, deed_key
+from ui.sent_events import carrying, event_of, name_of, still_there
 from ui.standing import Id, Standing
 
-_ACTIONS = (*ACTIONS, CLEAR, REDO)
-_MAX_NAME = 80
-_LONGEST = {"tag": 40, "reason": 500, "text": 20_000, "filter": 4_000}  # signs of an event's texts
 _CHANGES_TOLD = 2_000
 
 
@@ -185,7 +182,7 @@ class DecisionLog:
         Raises:
             DataError: It has another form, or can't be recorded; nothing after the wrong event is.
         """
-        client, curator = _name(content, "client"), _name(content, "curator")
+        client, curator = name_of(content, "client"), name_of(content, "curator")
         sent = content.get("events")
         if not isinstance(sent, list) or not sent:
             raise DataError("events: a list of at least one was needed")
@@ -199,12 +196,12 @@ class DecisionLog:
             with self._lock:
                 self._catch_up()
             for entry in sent:
-                event = _event(entry, client, curator, seen if isinstance(seen, str) else None)
-                event, missing = _still_there(event, stale)
+                event = event_of(entry, client, curator, seen if isinstance(seen, str) else None)
+                event, missing = still_there(event, stale)
                 gone += missing
                 if missing and not event.ids:
                     continue
-                event, unknown = _carrying(event, entry, found)
+                event, unknown = carrying(event, entry, found)
                 unplaced += unknown
                 events, left_alone = self._record(event)
                 concerned += events
@@ -287,81 +284,6 @@ class DecisionLog:
                 self._is_held = True
 
 
-def _event(entry: Any, client: str, curator: str, neighbours: str | None) -> Event:
-    if not isinstance(entry, dict):
-        raise DataError(f"{entry!r} is no event")
-    action, target, ids = entry.get("action"), entry.get("target", "image"), entry.get("ids", [])
-    if action not in _ACTIONS or target not in TARGETS:
-        raise DataError(f"{action!r} of {target!r} is none of {', '.join(_ACTIONS)} of {', '.join(TARGETS)}")
-    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
-        raise DataError("ids: a list of texts was needed, decimal but for captions")
-    try:
-        named = tuple(_caption_id(each) if target == "caption" else int(each) for each in ids)
-        texts = {name: _text(entry, name) for name in _LONGEST}
-        return Event(
-            client=client,
-            seq=int(entry["seq"]),
-            curator=curator,
-            action=action,
-            target=target,
-            ids=named,
-            centroid_id=None if entry.get("centroid_id") is None else int(entry["centroid_id"]),
-            # The list that was decided on, so that the filter recorded with it can be held against it.
-            ids_digest=ids_digest(named) if texts["filter"] else None,
-            neighbours=neighbours,
-            last_seen=int(entry.get("last_seen", 0)),
-            tag=texts["tag"],
-            reason=texts["reason"],
-            text=texts["text"],
-            filter=texts["filter"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"an event has a wrong or missing value: {error}") from None
-
-
-def _still_there(
-    event: Event, are_there: Callable[[int, Sequence[int]], set[int]] | None
-) -> tuple[Event, list[int]]:
-    """A verdict without the pictures that are no candidates any more, and those."""
-    if are_there is None or event.target != "image" or event.action not in ("keep", "reject"):
-        return event, []
-    left = are_there(event.centroid_id or 0, [int(each) for each in event.ids])
-    gone = [int(each) for each in event.ids if each not in left]
-    return replace(event, ids=tuple(each for each in event.ids if each in left)), gone
-
-
-def _carrying(
-    event: Event, entry: Any, found: Callable[[str, Sequence[int]], Mapping[int, Mapping[str, Any]]] | None
-) -> tuple[Event, list[int]]:
-    """A keep of what a search found with what the pool says of it, and the ids of which that isn't known."""
-    if event.target != "image" or event.action not in ("keep", "reject"):
-        return event, []
-    # A page names its search; rows of the pool, with places and addresses, never come from a browser.
-    event = replace(event, tag=None, text=None)
-    like = entry.get("like")
-    if found is None or event.action != "keep" or event.centroid_id is None or not isinstance(like, str):
-        return event, []
-    ids = [int(each) for each in event.ids]
-    told = found(like, ids)
-    rows = {number: values for number in ids if number in told and (values := values_of(told[number]))}
-    if rows:
-        event = replace(event, tag=FOUND, text=found_text(like, rows))
-    return event, [number for number in ids if number not in rows]
-
-
-def _caption_id(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-z]{1,64}", text):
-        raise ValueError(f"{text[:80]!r} is no caption id")
-    return text
-
-
-def _text(entry: dict[str, Any], name: str) -> str | None:
-    value = entry.get(name)
-    if value is not None and (not isinstance(value, str) or len(value) > _LONGEST[name]):
-        raise ValueError(f"{name}: a text of at most {_LONGEST[name]:,} signs was needed")
-    return value or None
-
-
 def _undos(event: Event, undone: Sequence[Event], tag: str | None) -> list[Event]:
     """One undo for each undone event; the first under the page's own name, the others beside it."""
     return [
@@ -392,12 +314,3 @@ def _shown(verdict: Verdict | None) -> dict[str, Any]:
     return told | {
         name: value for name in ("reason", "text") if (value := getattr(verdict, name)) is not None
     }
-
-
-def _name(content: Any, key: str) -> str:
-    value = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_NAME:
-        raise DataError(f"{key}: a text of 1 to {_MAX_NAME} signs was needed")
-    if key == "client" and not value.isalnum():
-        raise DataError("client: letters and digits were needed")
-    return value.strip()

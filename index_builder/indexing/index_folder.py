@@ -249,10 +249,7 @@ class IndexFolder:
         """
         index, queries = self.faiss_index(), self.checked(queries, k, nprobe)
         depth = min(self.n, self.depth(k, over_fetch))
-        found: tuple[Any, npt.NDArray[np.int64]] = index.search(
-            queries, depth, params=self._parameters(index, nprobe)
-        )
-        return found[1]
+        return self._search(index, queries, depth, nprobe)[1]
 
     def reconstruct(self, rows: Rows) -> Vectors:
         """The vectors of these rows, as far as the index's codes keep them, scaled to L2 norm 1.

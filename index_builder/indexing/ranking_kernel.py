@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from index_builder.numerics.compiled import compiled, compiled_sums
+from index_builder.numerics.compiled import compiled, compiled_sums, generated
+from index_builder.numerics.half_floats import EXPONENT
+from index_builder.numerics.pair_products import widened_bits
 
 _AHEAD = 4  # rows
 _LINE = 64  # bytes that come from memory at once
-_EXPONENT = np.float32(2.0**112)  # float32 counts exponents from 127, float16 from 15
 
 
-def _fetched(_: Any, place: Any) -> Any:
+@generated
+def _wanted_soon(_: Any, place: Any) -> Any:
     """Have the bytes at an address brought into the CPU's cache; others go on meanwhile."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -30,7 +31,8 @@ def _fetched(_: Any, place: Any) -> Any:
     return types.int64(place), generate
 
 
-def _bits_of_float(_: Any, bits: Any) -> Any:
+@generated
+def _as_float(_: Any, bits: Any) -> Any:
     """The float32 of these 32 bits."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -39,15 +41,9 @@ def _bits_of_float(_: Any, bits: Any) -> Any:
     return types.float32(bits), generate
 
 
-_wanted_soon: Any = intrinsic(_fetched)
-_as_float: Any = intrinsic(_bits_of_float)
-
-
 @compiled_sums
 def products_with_halves(query: Any, rows: Any, vectors: Any, products: Any) -> None:
     """Inner products of a query with rows of float16 vectors; equal rows get equal ones.
-
-    Sign, exponent and fraction lie in float16 as in float32, but for their place and what exponents count from.
 
     Args:
         query: Shape (d,), float32.
@@ -70,12 +66,8 @@ def products_with_halves(query: Any, rows: Any, vectors: Any, products: Any) -> 
         stored = vectors[rows[place]]
         total = np.float32(0)
         for i in range(d):
-            half = np.uint32(stored[i])
-            bits = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | (
-                (half & np.uint32(0x8000)) << np.uint32(16)
-            )
-            total += _as_float(np.uint32(bits)) * query[i]
-        products[place] = total * _EXPONENT
+            total += _as_float(widened_bits(stored[i])) * query[i]
+        products[place] = total * EXPONENT
 
 
 @compiled

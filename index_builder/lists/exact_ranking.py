@@ -23,8 +23,6 @@ otherwise: equal vectors would get similarities that differ in the last bit, and
 
 _QUERIES = 64  # whose candidates a thread ranks
 _ROWS = 512  # different ones, read and widened at once: in the cache
-MANY_PAIRS = 40_000
-"""Of a query and a candidate, from which one pass takes less than FAISS query by query: a hundred queries or so."""
 
 
 def exact_similarities(queries: Vectors, candidates: Rows, vectors: Any) -> npt.NDArray[np.float32]:

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 
 from index_builder.numerics.compiled import address, compiled, compiled_sums
+from index_builder.numerics.pair_products import dot
 from index_builder.numerics.panel_products import QUERIES, ROWS, laid_out, multiplied
 
 PLAIN, LEVELS, PRODUCT = 0, 1, 2
@@ -22,15 +23,6 @@ PLAIN, LEVELS, PRODUCT = 0, 1, 2
 _LEVELS = 127
 _SLACK = 1e-5  # of the largest similarity there can be: what float32 rounds away, and more
 _LIMIT = 2.0**30  # no product of 8-bit numbers with d up to 65,536 is beyond
-
-
-@compiled_sums
-def dot(first: Any, second: Any) -> Any:
-    """The inner product of two vectors, float32."""
-    total = np.float32(0)
-    for i in range(len(first)):
-        total += first[i] * second[i]
-    return total
 
 
 @compiled_sums

@@ -1,8 +1,8 @@
 """A sample of each list's rows, scored first: it tells how similar a row must be to be of use.
 
 Without it a query's best rows so far are a low bar for long: of some thousand rows several times k are looked at
-closely and let go of again. The bar is set so low that, but for a query in thousands, k rows are above it; whoever sets
-it looks afterwards whether they were.
+closely and let go of again. The bar is set so low that k rows are expected above it with room to spare; whoever sets it
+looks afterwards whether they were.
 """
 
 import math

@@ -14,8 +14,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from index_builder.lists.list_kernel import dot
 from index_builder.numerics.compiled import address, compiled, compiled_exactly, compiled_sums
+from index_builder.numerics.pair_products import dot
 from index_builder.numerics.panel_products import LANES, QUERIES, ROWS, multiplied
 
 TOGETHER = 1_024

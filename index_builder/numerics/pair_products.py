@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.numerics.compiled import compiled_sums
+from index_builder.numerics.compiled import compiled, compiled_sums
+from index_builder.numerics.half_floats import EXPONENT
 from spine.tables import Vectors
 
 Rows = npt.NDArray[np.int64]
-
-_EXPONENT = np.float32(2.0**112)  # float32 counts exponents from 127, float16 from 15
 
 
 def pairwise_products(
@@ -35,8 +34,24 @@ def pairwise_products(
 
 
 @compiled_sums
+def dot(first: Any, second: Any) -> Any:
+    """The inner product of two vectors, float32; for what is compiled."""
+    total = np.float32(0)
+    for i in range(len(first)):
+        total += first[i] * second[i]
+    return total
+
+
+@compiled
+def widened_bits(half: Any) -> Any:
+    """The bits of a float16 where float32 has them, for what is compiled: times EXPONENT they are the same number."""
+    bits = np.uint32(half)
+    rest, sign = (bits & np.uint32(0x7FFF)) << np.uint32(13), (bits & np.uint32(0x8000)) << np.uint32(16)
+    return np.uint32(rest | sign)
+
+
+@compiled_sums
 def _of_halves(first: Any, rows: Any, second: Any, others: Any, products: Any) -> None:
-    """Sign, exponent and fraction lie in float16 as in float32, but for their place and what exponents count from."""
     bits = np.empty(first.shape[1], dtype=np.uint32)
     wide = bits.view(np.float32)
     last = np.int64(-1)
@@ -45,12 +60,9 @@ def _of_halves(first: Any, rows: Any, second: Any, others: Any, products: Any) -
             last = rows[p]
             stored = first[last]
             for i in range(len(stored)):
-                half = np.uint32(stored[i])
-                bits[i] = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | (
-                    (half & np.uint32(0x8000)) << np.uint32(16)
-                )
+                bits[i] = widened_bits(stored[i])
         other = second[others[p]]
         total = np.float32(0)
         for i in range(len(other)):
             total += wide[i] * other[i]
-        products[p] = total * _EXPONENT
+        products[p] = total * EXPONENT

@@ -263,16 +263,14 @@ def test_coarse_candidates_ranked_in_one_pass_give_what_single_searches_give(
     )
 
 
-@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_candidates_found_in_a_pass_are_those_that_faiss_finds(
-    tmp_path, vectors, queries, masked, few, monkeypatch
+    tmp_path, vectors, queries, masked, monkeypatch
 ):
     stage = Stage.open("index", tmp_path, {}, {})
     opened(tmp_path, vectors, "RR24,IVF16,RaBitQ").close()
     publish_array(tmp_path / VECTORS_FILE, vectors.astype(np.float16))
     stage.finish({}, {"n": N, "d": D, "nprobe": 4})
-    monkeypatch.setattr(bulk_query_module, "_one_by_one", lambda *_: few)
     mask = RowMask(N, [np.arange(N) % 3 > 0]) if masked else None
     answers = {}
     for in_a_pass in (True, False):
@@ -295,7 +293,7 @@ def test_candidates_found_in_a_pass_are_those_that_faiss_finds(
 
 
 @pytest.mark.parametrize("memory", [2 * N * D * 2, 2 * N * D * 2 - 1])
-def test_few_queries_are_ranked_one_by_one_where_memory_holds_the_vectors(
+def test_candidates_are_ranked_query_by_query_where_memory_holds_the_vectors(
     tmp_path, vectors, queries, memory, monkeypatch
 ):
     stage = Stage.open("index", tmp_path, {}, {})
@@ -304,10 +302,12 @@ def test_few_queries_are_ranked_one_by_one_where_memory_holds_the_vectors(
     stage.finish({}, {"n": N, "d": D, "nprobe": 4})
     monkeypatch.setattr(bulk_query_module, "memory_bytes", lambda: memory)
     index, by_row = IndexFolder.open(tmp_path), []
-    candidates = index.candidates
     monkeypatch.setattr(
-        index, "candidates", lambda *given, **named: by_row.append(1) or candidates(*given, **named)
+        bulk_query_module,
+        "exact_similarities",
+        lambda *given: by_row.append(1) or exact_ranking.exact_similarities(*given),
     )
+    assert ("sorted by row" in explain(index, 70, 5)) == (memory < 2 * N * D * 2)
 
     table = nearest(index, queries, 5, columns=[])
 
