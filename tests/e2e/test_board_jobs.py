@@ -68,7 +68,8 @@ def test_caption_follows_select_although_the_board_was_killed_in_between(server,
     page.goto(f"{server.address}/jobs")
     expect(page.locator('.pf-job-row[data-state="done"]', has_text="caption")).to_be_visible(timeout=JOB_MS)
     done = {job.command[0]: job.state for job in list_jobs(run) if job.job_id not in before}
-    assert done == {"select": "done", "caption": "done"} and not (run.jobs / "waiting.json").exists()
+    assert done == {"select": "done", "caption": "done"}
+    eventually(lambda: not (run.jobs / "waiting.json").exists(), "nothing waits any more")
 
 
 def test_a_job_at_work_has_the_numbers_that_the_command_tells(server, popfactory):
