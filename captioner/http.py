@@ -126,8 +126,9 @@ class HttpEngine:
         self._lanes = Lanes(setup.endpoints, setup.in_flight)
         self._shortest: int | None = None
         self._workers = PictureWorkers()
+        self._closed, self._handing_over = False, threading.Lock()
         self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="caption servers", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="caption servers", daemon=True)
         self._thread.start()
         try:
             self._do(self._check())
@@ -136,14 +137,19 @@ class HttpEngine:
             raise
 
     def close(self) -> None:
-        """Give up what is being asked, and close the connections."""
-        if self._loop.is_closed():
-            return
-        self._do(self._shut())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Give up what is being asked, and close the connections; who asks from now on is told so."""
+        with self._handing_over:
+            if not self._closed:
+                self._closed = True
+                self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
         self._workers.close()
+
+    def _run(self) -> None:
+        """Do what is handed over until the engine is closed, and give up what is left then."""
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._shut())
+        self._loop.close()
 
     async def _shut(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -155,7 +161,13 @@ class HttpEngine:
 
     def _do(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Have it done where the connections live; any thread may wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        # Under the lock: what reached the loop after it has stopped nobody would do, and who asked would wait for ever.
+        with self._handing_over:
+            if self._closed:
+                work.close()
+                raise RuntimeError("the connections to the caption servers are closed")
+            asked = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asked.result()
 
     def read(self, wanted: Wanted | None, mode: str) -> Prepared | CaptionFailure:
         """Read one picture and make it ready to be sent; see `captioner.engine.Engine.read`."""
@@ -176,11 +188,7 @@ class HttpEngine:
         self._shortest = min(self._shortest or max_new_tokens, max_new_tokens)
         fields: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0}
         if sampling is not None:
-            fields |= {
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "seed": sampling.seed,
-            }
+            fields |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
         if repetition_penalty != 1:
             # No field of OpenAI's: vLLM, SGLang and LMDeploy know the first, llama.cpp the second.
             fields |= {"repetition_penalty": repetition_penalty, "repeat_penalty": repetition_penalty}

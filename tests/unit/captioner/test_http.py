@@ -1,5 +1,6 @@
 """The http engine over a true socket: against the small server on a true model, and against servers that misbehave."""
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -505,6 +506,41 @@ def test_a_server_that_answers_nothing_well_stops_the_run_which_then_goes_on(
     counts = caption(run, failed_only=True).counts
     assert counts["captioned"] + counts.get("missing", 0) == 7 and counts["failed"] == 0
     assert caption(run).counts["captioned"] == 7
+
+
+def test_who_asks_while_the_engine_closes_is_told_so_and_does_not_wait_for_ever(misbehaving):
+    asked, over, told = threading.Event(), threading.Event(), []
+
+    def script(*_):
+        asked.set()
+        over.wait(30)
+        return good()
+
+    address, _ = misbehaving(script)
+    engine = HttpEngine(setup_of(address))
+
+    def ask():
+        with pytest.raises(RuntimeError) as error:
+            engine.describe([noise(0)], LAION, 8)
+        told.append(str(error.value))
+
+    late = threading.Thread(target=ask, daemon=True)
+
+    async def last_to_go():
+        try:
+            await asyncio.Event().wait()
+        finally:  # the engine gives up what is being asked, and only now somebody asks
+            late.start()
+            while late.is_alive() and not asked.is_set():
+                await asyncio.sleep(0.001)
+
+    asyncio.run_coroutine_threadsafe(last_to_go(), engine._loop)
+
+    engine.close()
+
+    late.join(10)
+    over.set()
+    assert told == ["the connections to the caption servers are closed"]
 
 
 def test_a_server_that_refuses_every_picture_stops_the_run_too(misbehaving):
