@@ -93,7 +93,7 @@ class _KnnService:
 
 def _add_clip_retrieval_routes(app: FastAPI, service: Service) -> None:
     # Without FastAPI's own steps, which cost as much as all the rest of a small query's way through HTTP.
-    app.router.routes.append(Route("/knn-service", _KnnService(service), methods=["POST"]))
+    app.router.routes.insert(0, Route("/knn-service", _KnnService(service), methods=["POST"]))
 
     @app.post("/metadata", openapi_extra=openapi.METADATA)
     async def metadata(request: Request) -> Response:

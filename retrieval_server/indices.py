@@ -180,6 +180,8 @@ def _folders(settings: IndexSettings, rows: MetadataRows) -> dict[str, IndexFold
         modality: IndexFolder.open(settings.folder, file=file, rows=rows, memory_map=settings.memory_map)
         for modality, file in (there or {"image": INDEX_FILE}).items()
     }
+    for folder in folders.values():  # or the first query waits for what is compiled and loaded
+        folder.search(np.eye(1, folder.d, dtype=np.float32), 1)
     if len({folder.d for folder in folders.values()}) > 1:
         found = ", ".join(f"{folder.d} in {INDEX_FILES[modality]}" for modality, folder in folders.items())
         raise DataError(f"{settings.folder}: d is {found}; one CLIP model's vectors were needed in both")

@@ -3,6 +3,7 @@
 Source: clip-retrieval 2.45, clip_retrieval/clip_back.py, KnnService.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index_builder.bulk_query import nearest
-from index_builder.indexing.index_folder import IndexFolder
 from index_builder.metadata.predicates import Predicate, rows_that_pass
 from index_builder.metadata.row_mask import RowMask
 from retrieval_server.duplicates import first_of_component
@@ -47,40 +47,67 @@ class Answer:
     warnings: list[str]
 
 
-def answer(
-    index: ServedIndex, query: KnnQuery, vector: Vectors, lists: BlockLists, metrics: Metrics
-) -> Answer:
-    """Search one index for one query.
+def answers(
+    index: ServedIndex,
+    questions: Sequence[tuple[KnnQuery, Vectors]],
+    lists: BlockLists,
+    metrics: Metrics,
+) -> list[Answer]:
+    """Search one index for queries that are `alike`; each gets what it would get alone.
+
+    Together they cost less: much is called once for all, and Python's lock changes hands as if for one.
 
     Args:
         index: What to search.
-        query: Its options count; its text and pictures are in `vector` already.
-        vector: Shape (d,), finite.
+        questions: Of each query its options, and what is in its text, picture or numbers as a vector, (d,), finite.
         lists: What no answer may hold.
         metrics: Takes the time of each step.
 
     Raises:
-        Refusal: The vector has the wrong dimension, there is no index of this modality, or it keeps no vectors
-            and a filter needs them.
+        Refusal: A vector has the wrong dimension, there is no index of this modality, or it keeps no vectors and a
+            filter needs them.
     """
-    folder = index.folder(query.modality)
-    vector = pulled(checked(index, vector), index, query)
-    with metrics.time("knn_index_time"):
-        similarities, rows, vectors = _found(index, folder, query, vector)
-    kept = _kept(index, query, rows, vectors, metrics) & ~blocked_rows(lists, index.rows, rows)
-    similarities, rows = similarities[kept], rows[kept]
+    queries = [query for query, _ in questions]
+    asked = np.stack([pulled(checked(index, vector), index, query) for query, vector in questions])
+    with metrics.time("knn_index_time", len(queries)):
+        found = _found(index, queries[0], asked)
+    blocked = blocked_rows(lists, index.rows, np.concatenate([rows for _, rows, _ in found]))
+    kept, start = [], 0
+    for query, (similarities, rows, vectors) in zip(queries, found, strict=True):
+        stay = _kept(index, query, rows, vectors, metrics) & ~blocked[start : start + len(rows)]
+        start += len(rows)
+        kept.append((similarities[stay], rows[stay]))
+    answered, start = [], 0
+    with metrics.time("metadata_get_time", len(queries)):
+        shown = [rows[: query.num_images] for query, (_, rows) in zip(queries, kept, strict=True)]
+        described = records(index.metadata(np.concatenate(shown)))
+        for query, (similarities, rows), these in zip(queries, kept, shown, strict=True):
+            own = described[start : start + len(these)]
+            start += len(these)
+            if index.pictures is not None:
+                index.pictures.add_to(own, lists)
+            results = _results(index, similarities, rows, own)
+            answered.append(Answer(results, missing_filters(index, query)))
+    return answered
+
+
+def alike(index: ServedIndex, query: KnnQuery) -> tuple[object, ...]:
+    """What is the same of queries that `answers` takes together."""
+    return id(index), query.modality, query.k, _looks_at_vectors(index, query)
+
+
+def _results(
+    index: ServedIndex, similarities: npt.NDArray[np.float32], rows: Rows, described: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One query's results: the first with metadata, the others by id and similarity alone."""
     results = [
         {"id": row, "similarity": similarity}
         for row, similarity in zip(index.ids(rows).tolist(), similarities.tolist(), strict=True)
     ]
-    with metrics.time("metadata_get_time"):
-        described = records(index.metadata(rows[: len(results[: query.num_images])]))
-        if index.pictures is not None:
-            index.pictures.add_to(described, lists)
-        for metadata, result in zip(described, results, strict=False):
-            metadata |= result
-        results[: len(described)] = described
-    return Answer(results, missing_filters(index, query))
+    for metadata, result in zip(described, results, strict=False):
+        metadata |= result
+    results[: len(described)] = described
+    return results
 
 
 def missing_filters(index: ServedIndex, query: "KnnQuery | BatchQuestion") -> list[str]:
@@ -127,18 +154,28 @@ def pulled(vectors: Vectors, index: ServedIndex, query: "KnnQuery | BatchQuestio
     return unit
 
 
-def _found(
-    index: ServedIndex, folder: IndexFolder, query: KnnQuery, vector: Vectors
-) -> tuple[npt.NDArray[np.float32], Rows, Vectors | None]:
-    """Similarities and rows, best first, and where a filter looks at them their vectors."""
+def _looks_at_vectors(index: ServedIndex, query: KnnQuery) -> bool:
     safety = query.use_safety_model and index.unsafe is not None
     violence = query.use_violence_detector and index.violence is not None
-    if not (query.deduplicate or safety or violence):
-        similarities, rows = folder.search(vector[None], query.k)
-        there = rows[0] >= 0
-        return similarities[0][there], rows[0][there], None
+    return query.deduplicate or safety or violence
+
+
+def _found(
+    index: ServedIndex, query: KnnQuery, asked: Vectors
+) -> list[tuple[npt.NDArray[np.float32], Rows, Vectors | None]]:
+    """Of each query similarities and rows, best first, and where a filter looks at them their vectors.
+
+    Args:
+        index: What to search.
+        query: One of those that are alike.
+        asked: Shape (q, d).
+    """
+    folder = index.folder(query.modality)
+    if not _looks_at_vectors(index, query):
+        found = zip(*folder.search(asked, query.k), strict=True)
+        return [(similarities[rows >= 0], rows[rows >= 0], None) for similarities, rows in found]
     try:
-        return folder.search_with_vectors(vector, query.k)
+        return [*folder.search_with_vectors(asked, query.k)]
     except DataError:
         raise Refusal(
             f"{index.name} keeps no vectors: deduplicate, use_safety_model and use_violence_detector need them",
@@ -255,12 +292,10 @@ def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def records(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as JSON values: bytes as text."""
-    names, columns = table.column_names, [_values(column) for column in table.columns]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    values: list[Any] = column.to_pylist()
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return [None if value is None else value.decode("utf-8", "replace") for value in values]
-    return values
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for column in table.schema:
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            for row in rows:
+                value = row[column.name]
+                row[column.name] = None if value is None else value.decode("utf-8", "replace")
+    return rows

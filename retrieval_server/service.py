@@ -1,12 +1,11 @@
 """What the routes do: open indices, the threads that search them, and each request from body to answer.
 
-A single query runs in one of a few threads, each with one FAISS thread: under many clients that is the
-fastest. A batch has all FAISS threads to itself, one batch at a time.
+A single query runs in one of a few threads, each with one FAISS thread, and together with others that wait: under many
+clients that is the fastest. A batch has all FAISS threads to itself, one batch at a time.
 """
 
 import asyncio
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -15,7 +14,6 @@ import orjson
 import pyarrow as pa
 
 from index_builder.encoding.clip import clip_name
-from index_builder.numerics.faiss_library import load_faiss
 from retrieval_server import bodies, search
 from retrieval_server.admission import Admission
 from retrieval_server.duplicates import warm_up
@@ -25,6 +23,7 @@ from retrieval_server.metrics import Metrics
 from retrieval_server.query_pictures import QueryPictures
 from retrieval_server.refusals import Refusal
 from retrieval_server.search import BatchQuestion
+from retrieval_server.search_threads import SearchThreads
 from retrieval_server.served_indices import ServedIndices
 from retrieval_server.settings import ServerSettings
 from retrieval_server.takedowns import Takedowns, blocked_rows
@@ -36,6 +35,8 @@ _SMALL_BODY = 100_000  # bytes parsed on the event loop: a millisecond at most
 _MAX_NPROBE = 1_000_000
 
 T = TypeVar("T")
+
+_Question = tuple[ServedIndex, KnnQuery, Vectors]
 
 
 class Service:
@@ -62,8 +63,8 @@ class Service:
         self.metrics = Metrics()
         self._settings = settings
         self._encoders = Encoders(self.metrics)
-        self._searches = ThreadPoolExecutor(
-            settings.search_threads or os.cpu_count() or 1, "search", initializer=_one_faiss_thread
+        self._searches = SearchThreads[_Question, tuple[bytes, list[str]]](
+            settings.search_threads, self._knn_answers
         )
         self._batches = ThreadPoolExecutor(1, "batch")
         self._pictures = QueryPictures(
@@ -75,8 +76,8 @@ class Service:
     def close(self) -> None:
         """Let what runs end, then close the indices."""
         self._pictures.close()
-        for pool in (self._searches, self._batches):
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._searches.close()
+        self._batches.shutdown(wait=True, cancel_futures=True)
         self._encoders.close()
         self.indices.close()
 
@@ -119,7 +120,7 @@ class Service:
             if self._settings.strict_safety and any("not filtered" in words for words in missing):
                 raise Refusal(missing[0], code="no_safety_model")
             vector = await self._vector(index, query)
-            return await self._run(self._searches, lambda: self._knn_answer(index, query, vector))
+            return await self._searches.ask(search.alike(index, query), (index, query, vector))
 
     async def rows(self, body: bytes) -> bytes:
         """Answer POST /metadata: the rows' metadata as JSON.
@@ -131,7 +132,7 @@ class Service:
             content = await self._parsed(body, lambda content: content)
             index = self.index(content.get("indice_name") if isinstance(content, dict) else None)
             ids = bodies.parse_metadata_query(content, index.n)
-            return await self._run(self._searches, lambda: self._rows_answer(index, ids))
+            return await self._searches.run(lambda: self._rows_answer(index, ids))
 
     async def batch(self, body: bytes, name: str | None, question: BatchQuestion) -> tuple[bytes, list[str]]:
         """Answer POST /knn-batch: an Arrow IPC stream, and warnings.
@@ -155,7 +156,8 @@ class Service:
             return bytes(sink.getvalue())
 
         with self.admission.request():
-            return await self._run(self._batches, work), search.missing_filters(index, question)
+            content = await asyncio.get_running_loop().run_in_executor(self._batches, work)
+            return content, search.missing_filters(index, question)
 
     async def embed(self, body: bytes) -> tuple[Vectors, str]:
         """Answer POST /embed: unit vectors, and the model they come from.
@@ -189,9 +191,12 @@ class Service:
         vector: Vectors = vectors[0]
         return vector
 
-    def _knn_answer(self, index: ServedIndex, query: KnnQuery, vector: Vectors) -> tuple[bytes, list[str]]:
-        answer = search.answer(index, query, vector, self.takedowns.current(), self.metrics)
-        return _json(answer.results), answer.warnings
+    def _knn_answers(self, questions: Sequence[_Question]) -> list[tuple[bytes, list[str]]]:
+        """Of each the results as JSON, and warnings; all are `alike`."""
+        index, lists = questions[0][0], self.takedowns.current()
+        asked = [(query, vector) for _, query, vector in questions]
+        answers = search.answers(index, asked, lists, self.metrics)
+        return [(_json(answer.results), answer.warnings) for answer in answers]
 
     def _rows_answer(self, index: ServedIndex, ids: list[int]) -> bytes:
         lists, rows = self.takedowns.current(), index.rows_of(np.array(ids, dtype=np.int64))
@@ -210,14 +215,7 @@ class Service:
     async def _parsed(self, body: bytes, read: Callable[[Any], T]) -> T:
         if len(body) <= _SMALL_BODY:
             return read(bodies.parse_json(body))
-        return await self._run(self._searches, lambda: read(bodies.parse_json(body)))
-
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
-
-
-def _one_faiss_thread() -> None:
-    load_faiss().omp_set_num_threads(1)  # holds for the calling thread only
+        return await self._searches.run(lambda: read(bodies.parse_json(body)))
 
 
 def _knn_query(content: Any) -> KnnQuery:

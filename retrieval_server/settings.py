@@ -97,7 +97,7 @@ class ServerSettings:
     strict_safety: bool = False
     """Refuse a query whose safety or violence filter isn't there, instead of answering with a warning."""
     search_threads: int = 0
-    """Searches at the same time; 0 is one a core."""
+    """Threads that search; 0 is one a core, but one of three and more."""
     waiting: int = 256
     """Requests that may be at work or wait for a thread; more are answered 503."""
     waiting_bytes: int = 256_000_000

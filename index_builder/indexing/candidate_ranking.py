@@ -56,7 +56,5 @@ def ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any, k: int) -> 
 
     similarities = np.empty((len(queries), k), dtype=np.float32)
     rows = np.empty((len(queries), k), dtype=np.int64)
-    halves = vectors.view(np.uint16)
-    for i, query in enumerate(queries):
-        rank_halves(query, candidates[i], halves, similarities[i], rows[i])
+    rank_halves(queries, candidates, vectors.view(np.uint16), similarities, rows)
     return similarities, rows

@@ -5,7 +5,6 @@ metadata/. Ours has a manifest too, and where its codes are coarse the vectors t
 candidates are ranked exactly.
 """
 
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,10 +29,10 @@ from index_builder.indexing.index_file import (
     read_vectors,
     scans_fast,
 )
+from index_builder.indexing.index_search import IndexSearch
 from index_builder.metadata.metadata_rows import MetadataRows, Rows
 from index_builder.metadata.one_batch import open_metadata
 from index_builder.numerics.faiss_library import load_faiss
-from index_builder.numerics.gpu import GpuIndex
 from index_builder.numerics.huge_pages import index_into_huge_pages
 from index_builder.numerics.unit_vectors import scaled_rows, scaled_rows_of
 from spine.errors import DataError
@@ -86,8 +85,7 @@ class IndexFolder:
         self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
         self.over_fetch = float(facts.get("over_fetch") or OVER_FETCH) if vectors is not None else 0.0
         self._kept: dict[str, Any] = {}
-        size_bytes = self.path.stat().st_size if self.path.is_file() else sys.maxsize
-        self._on_gpus = GpuIndex.of(index, size_bytes)
+        self._search: IndexSearch | None = IndexSearch(index, self.path, self.nlist, self.nprobe)
         self._map_lock = threading.Lock()
         self._mapped = False
 
@@ -155,12 +153,12 @@ class IndexFolder:
         Raises:
             DataError: The shape is wrong, a value isn't finite, or k or nprobe is out of bounds.
         """
-        index, vectors, queries = self.faiss_index(), self._vectors, self.checked(queries, k, nprobe)
+        search, vectors, queries = self._open_search(), self._vectors, self.checked(queries, k, nprobe)
         similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         if len(queries) and self.n:
             depth = min(self.n, self.depth(k, over_fetch))
-            found, numbers = self._search(index, queries, depth, nprobe)
+            found, numbers = search.search(queries, depth, nprobe)
             if vectors is not None:
                 found, numbers = ranked_exactly(queries, numbers, vectors, min(k, depth))
             else:
@@ -172,49 +170,47 @@ class IndexFolder:
             similarities[:, :width] = np.where(numbers[:, :width] >= 0, found[:, :width], -np.inf)
         return similarities, rows
 
-    def _search(
-        self, index: Any, queries: Vectors, depth: int, nprobe: int
-    ) -> tuple[npt.NDArray[np.float32], Rows]:
-        parameters = self._parameters(index, nprobe)
-        if self._on_gpus is not None:
-            found = self._on_gpus.search(queries, depth, nprobe or self.nprobe, parameters)
-            if found is not None:
-                return found
-        answer: tuple[npt.NDArray[np.float32], Rows] = index.search(queries, depth, params=parameters)
-        return answer
-
     def search_with_vectors(
-        self, query: Vectors, k: int, *, nprobe: int = 0
-    ) -> tuple[npt.NDArray[np.float32], Rows, Vectors]:
-        """The k nearest rows of one query and their vectors, as `search` and `reconstruct` give them.
+        self, queries: Vectors, k: int, *, nprobe: int = 0
+    ) -> list[tuple[npt.NDArray[np.float32], Rows, Vectors]]:
+        """The k nearest rows of each query and their vectors, as `search` and `reconstruct` give them.
 
         Unlike `reconstruct` it has no need to know where each row is, which is 47 GB for LAION-5B.
 
         Args:
-            query: Shape (d,).
+            queries: As in `search`; memory holds q · k vectors at once.
             k: As in `search`.
             nprobe: As in `search`.
 
         Returns:
-            Similarities (m,), rows (m,) and vectors (m, d) of L2 norm 1: of what was found, m is k at most.
+            Of each query similarities (m,), rows (m,) and vectors (m, d) of L2 norm 1: of what was found, m is k at
+            most.
 
         Raises:
             DataError: As `search` and `reconstruct` do.
         """
         index = self.faiss_index()
         if not self.nlist or self._vectors is not None or scans_fast(index):
-            similarities, rows = self.search(query[None], k, nprobe=nprobe)
-            found = rows[0] >= 0
-            return similarities[0][found], rows[0][found], self.reconstruct(rows[0][found])
-        queries = self.checked(query[None], k, nprobe)
-        parameters = self._parameters(index, nprobe)
-        distances, numbers, vectors = index.search_and_reconstruct(queries, min(self.n, k), params=parameters)
-        there = np.flatnonzero(numbers[0] >= 0)
-        near = distances[0][there] if self.metric == "inner_product" else 1 - distances[0][there] / 2
-        order = np.lexsort((numbers[0][there], -near))
+            found = zip(*self.search(queries, k, nprobe=nprobe), strict=True)
+            there = [(similarities[rows >= 0], rows[rows >= 0]) for similarities, rows in found]
+            return [(similarities, rows, self.reconstruct(rows)) for similarities, rows in there]
+        queries = self.checked(queries, k, nprobe)
+        parameters = self._open_search().parameters(nprobe)
+        near, numbers, vectors = index.search_and_reconstruct(queries, min(self.n, k), params=parameters)
+        if self.metric == "l2":
+            near = np.subtract(1, near / 2, dtype=np.float32)
+        return [self._found(*each) for each in zip(near, numbers, vectors, strict=True)]
+
+    @staticmethod
+    def _found(
+        near: npt.NDArray[np.float32], numbers: Rows, vectors: Vectors
+    ) -> tuple[npt.NDArray[np.float32], Rows, Vectors]:
+        """One query's neighbours in order, without the places where none was found."""
+        there = np.flatnonzero(numbers >= 0)
+        order = np.lexsort((numbers[there], -near[there]))
         picked = there[order]
-        in_place = np.array_equal(picked, np.arange(numbers.shape[1]))  # as a rule: it saves a copy
-        return near[order], numbers[0][picked], scaled_rows(vectors[0] if in_place else vectors[0][picked])
+        in_place = np.array_equal(picked, np.arange(len(numbers)))  # as a rule: it saves a copy
+        return near[picked], numbers[picked], scaled_rows(vectors if in_place else vectors[picked])
 
     @property
     def rows(self) -> MetadataRows:
@@ -247,9 +243,10 @@ class IndexFolder:
         Raises:
             DataError: As `search`.
         """
-        index, queries = self.faiss_index(), self.checked(queries, k, nprobe)
+        search, queries = self._open_search(), self.checked(queries, k, nprobe)
         depth = min(self.n, self.depth(k, over_fetch))
-        return self._search(index, queries, depth, nprobe)[1]
+        found, rows = search.search(queries, depth, nprobe)
+        return in_order(-found if self.metric == "l2" else found, rows)[1]
 
     def reconstruct(self, rows: Rows) -> Vectors:
         """The vectors of these rows, as far as the index's codes keep them, scaled to L2 norm 1.
@@ -296,7 +293,7 @@ class IndexFolder:
 
     def close(self) -> None:
         """Let go of the files. Searches that run end well; later ones are a mistake."""
-        self._index = self._vectors = self._on_gpus = None
+        self._index = self._vectors = self._search = None
         self._kept = {}
         self._rows = MetadataRows([], self._rows.schema)
 
@@ -308,7 +305,7 @@ class IndexFolder:
 
     def on_gpus(self, k: int, nprobe: int = 0) -> bool:
         """Whether GPUs have a copy and answer for so many neighbours, and lists a query; 0 for the index's own."""
-        return self._on_gpus is not None and self._on_gpus.takes(k, nprobe or self.nprobe)
+        return self._open_search().on_gpus(k, nprobe)
 
     def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
         """What `make` gives: made once, and let go when the folder is closed."""
@@ -340,6 +337,11 @@ class IndexFolder:
             raise DataError(f"nprobe = {nprobe}, 0 or more was needed")
         return queries
 
+    def _open_search(self) -> IndexSearch:
+        self.faiss_index()
+        assert self._search is not None
+        return self._search
+
     def _checked(self, queries: Vectors) -> Vectors:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.d:
@@ -353,26 +355,6 @@ class IndexFolder:
                 f" {len(queries):,} do; finite numbers were needed"
             )
         return queries
-
-    def _parameters(self, index: Any, nprobe: int) -> Any:
-        """What a search of `index` goes by."""
-        if nprobe not in (0, self.nprobe):
-            return self._new_parameters(index, nprobe)
-        # FAISS only reads them, so that searches may share them. At each step of making them it lets go of Python's
-        # lock, and another thread has it then: together they took as long as to read forty rows of metadata.
-        return self.kept("parameters", lambda: self._new_parameters(index, self.nprobe))
-
-    def _new_parameters(self, index: Any, nprobe: int) -> Any:
-        faiss, parameters = load_faiss(), None
-        if self.nlist:
-            # nprobe travels with the call. The index is shared: set on it, it would change a search
-            # already running in another thread, and FAISS then fails with "Invalid key".
-            lists = faiss.SearchParametersIVF(nprobe=min(nprobe, self.nlist))
-            if isinstance(index, faiss.IndexPreTransform):
-                parameters = faiss.SearchParametersPreTransform(index_params=lists)
-            elif isinstance(index, faiss.IndexIVF):
-                parameters = lists
-        return parameters
 
     def _note_places(self, index: Any) -> None:
         with self._map_lock:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.compiled import compiled
+from index_builder.numerics.selection import best_first
 
 Similarities = npt.NDArray[np.float32]
 
@@ -122,7 +123,7 @@ def _collected(
     values[count], kept[count] = score, row
     counts[q] = count + 1
     if count + 1 == len(values):
-        _best_first(values, kept, count + 1, k)
+        best_first(values, kept, count + 1, k)
         counts[q], least[q] = k, values[k - 1]
 
 
@@ -131,49 +132,6 @@ def _collect(values: Any, kept: Any, counts: Any, best: Any, rows: Any) -> None:
     k = best.shape[1]
     for q in range(len(values)):
         if counts[q] > k:
-            _best_first(values[q], kept[q], counts[q], k)
+            best_first(values[q], kept[q], counts[q], k)
         for i in range(min(k, counts[q])):
             best[q, i], rows[q, i] = values[q, i], kept[q, i]
-
-
-@compiled
-def _better(score: float, row: int, other: float, other_row: int) -> bool:
-    return score > other or (score == other and row < other_row)
-
-
-@compiled
-def _best_first(values: Any, rows: Any, count: int, k: int) -> None:
-    """Bring the best k of the first `count` to the front, the worst of these to place k - 1: Hoare's selection."""
-    low, high, place = 0, count - 1, k - 1
-    while low < high:
-        middle = (low + high) // 2
-        # The middle one of three: what comes sorted is cut in halves as well.
-        if _better(values[middle], rows[middle], values[low], rows[low]):
-            _swap(values, rows, low, middle)
-        if _better(values[high], rows[high], values[low], rows[low]):
-            _swap(values, rows, low, high)
-        if _better(values[high], rows[high], values[middle], rows[middle]):
-            _swap(values, rows, middle, high)
-        score, row = values[middle], rows[middle]
-        i, j = low, high
-        while i <= j:
-            while _better(values[i], rows[i], score, row):
-                i += 1
-            while _better(score, row, values[j], rows[j]):
-                j -= 1
-            if i <= j:
-                _swap(values, rows, i, j)
-                i += 1
-                j -= 1
-        if place <= j:
-            high = j
-        elif place >= i:
-            low = i
-        else:
-            return
-
-
-@compiled
-def _swap(values: Any, rows: Any, i: int, j: int) -> None:
-    values[i], values[j] = values[j], values[i]
-    rows[i], rows[j] = rows[j], rows[i]

@@ -79,8 +79,8 @@ def list_decoder(ivf: Any) -> ListDecoder | None:
     """A decoder for the lists of this IVF index; None for a kind that FAISS alone can score.
 
     Those are codes that FAISS scores with a rounded query (fast scan, 8-bit direct, and RaBitQ, for which see
-    `index_builder.lists.sign_codes`), filters by Hamming distance (polysemous) or by an estimate before (RaBitQ of more
-    bits), or refines (PQR): a product with decoded vectors would give others.
+    `index_builder.numerics.sign_codes`), filters by Hamming distance (polysemous) or by an estimate before (RaBitQ of
+    more bits), or refines (PQR): a product with decoded vectors would give others.
 
     Args:
         ivf: A FAISS index, downcast.

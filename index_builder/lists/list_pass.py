@@ -23,11 +23,11 @@ from index_builder.lists.list_pairs import Pairs, Wanted, pair_up
 from index_builder.lists.list_sample import Part, neighbours_in_sample, rows_of
 from index_builder.lists.list_scorers import ListScorer, Piece, SignScorer, VectorScorer
 from index_builder.lists.ordered_threads import mapped_in_order
-from index_builder.lists.sign_codes import SignCodes
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.row_mask import RowMask
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.matrix_threads import alone, one_matrix_thread
+from index_builder.numerics.sign_codes import SignCodes
 from spine.progress import SILENT, Progress
 from spine.tables import Vectors
 

@@ -12,10 +12,10 @@ from index_builder.lists.best_k import Similarities
 from index_builder.lists.inverted_lists import Codes, Numbers
 from index_builder.lists.list_codes import ListDecoder, ProductGrid
 from index_builder.lists.list_kernel import LEVELS, PLAIN, PRODUCT, by_pair, round_queries, score_lists
-from index_builder.lists.sign_codes import SignCodes
 from index_builder.lists.sign_kernel import TOGETHER, score_signs
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.panel_products import LANES, QUERIES, ROWS, room
+from index_builder.numerics.sign_codes import SignCodes
 from spine.tables import Vectors
 
 
@@ -252,7 +252,6 @@ class _SignRoom(_FoundRoom):
             room(QUERIES, ROWS),
             np.zeros(QUERIES, dtype=np.int64),
             np.zeros((3, ROWS), dtype=np.float32),
-            np.zeros(2, dtype=np.uint32),
             np.zeros(ROWS, dtype=np.float32),
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -54,3 +55,49 @@ def address(_: Any, number: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(number), generate
+
+
+@generated
+def float_at(_: Any, place: Any) -> Any:
+    """The float32 at an address, wherever it begins."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        number = builder.load(builder.inttoptr(arguments[0], ir.FloatType().as_pointer()))
+        number.align = 1
+        return number
+
+    return types.float32(place), generate
+
+
+@generated
+def float_of(_: Any, bits: Any) -> Any:
+    """The float32 of 32 bits."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(bits), generate
+
+
+@generated
+def bits_of(_: Any, number: Any) -> Any:
+    """The 32 bits of a float32."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(number), generate
+
+
+@generated
+def wanted_soon(_: Any, place: Any) -> Any:
+    """Have the bytes at an address brought into the CPU's second cache, which takes in more at once than the first."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", (byte,), kind)
+        builder.call(fetch, [builder.inttoptr(arguments[0], byte), number(0), number(2), number(1)])
+        return ir.Constant(ir.IntType(64), 0)
+
+    return types.int64(place), generate

@@ -196,7 +196,7 @@ def test_where_gpus_have_a_copy_of_the_index_they_are_asked(wide, monkeypatch):
     index, asked = IndexFolder.open(folder, memory_map=False), []
     known = tables(bulk_query(index, queries, 5, nprobe=8, block=100))
     copies = GpuIndex([faiss.clone_index(index.faiss_index())])  # as FAISS puts on a GPU
-    monkeypatch.setattr(index, "_on_gpus", copies)
+    monkeypatch.setattr(index._search, "_on_gpus", copies)
     search = copies.search
     monkeypatch.setattr(
         copies, "search", lambda some, *given: asked.append(len(some)) or search(some, *given)

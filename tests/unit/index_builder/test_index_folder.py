@@ -108,13 +108,13 @@ def test_rows_and_vectors_found_at_once_are_those_found_one_after_the_other(
 ):
     index = IndexFolder.open(foreign(tmp_path, vectors, kind, metric=metric))
 
-    for query in queries[:5]:
-        near, rows, found = index.search_with_vectors(query, 30, nprobe=3)
+    together = index.search_with_vectors(queries[:5], 30, nprobe=3)
 
-        known, known_rows = index.search(query[None], 30, nprobe=3)
-        there = known_rows[0] >= 0
-        np.testing.assert_array_equal(rows, known_rows[0][there])
-        np.testing.assert_allclose(near, known[0][there], atol=1e-6)
+    known, known_rows = index.search(queries[:5], 30, nprobe=3)
+    for q, (similarities, rows, found) in enumerate(together):
+        there = known_rows[q] >= 0
+        np.testing.assert_array_equal(rows, known_rows[q][there])
+        np.testing.assert_allclose(similarities, known[q][there], atol=1e-6)
         np.testing.assert_allclose(found, index.reconstruct(rows), atol=1e-6)
 
 
@@ -123,7 +123,7 @@ def test_codes_that_give_no_vectors_back_say_so(tmp_path, vectors):
     with pytest.raises(DataError, match="fast-scan codes give no vectors back"):
         index.reconstruct(np.array([0, 1]))
     with pytest.raises(DataError, match="fast-scan codes give no vectors back"):
-        index.search_with_vectors(vectors[0], 5)
+        index.search_with_vectors(vectors[:1], 5)
 
 
 def test_product_codes_open_however_small_their_file_is(tmp_path, vectors):

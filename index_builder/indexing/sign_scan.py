@@ -1,0 +1,184 @@
+"""RaBitQ's codes, one bit a dimension, scanned for single queries, compiled.
+
+FAISS's estimates to float32 rounding, in half of its time: a query is rounded for a list many numbers at once, a row's
+bits are counted many words at once, and while a list is gone through the next one comes from memory.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from index_builder.metadata.metadata_rows import Rows
+from index_builder.numerics.compiled import address, compiled, float_at, wanted_soon
+from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.selection import best_first
+from index_builder.numerics.sign_codes import SignCodes, estimate, round_query
+from index_builder.numerics.sign_sums import PLANES, TOGETHER, into_planes, row_sum
+from spine.tables import Vectors
+
+_LINE = 64  # bytes that come from memory at once
+_SHARES = 4  # of many queries that a thread is given, one after the other
+
+
+class SignScan:
+    """Searches an IVF index of such codes where FAISS holds it: in memory, or mapped from a file."""
+
+    def __init__(
+        self, index: Any, transforms: list[Any], ivf: Any, codes: SignCodes, centroids: Vectors
+    ) -> None:
+        """Note where each list is; see `of`."""
+        faiss = load_faiss()
+        lists, nlist = faiss.downcast_InvertedLists(ivf.invlists), int(ivf.nlist)
+        self._index = index  # what the addresses point into
+        self._transforms, self._quantizer, self._centroids = transforms, ivf.quantizer, centroids
+        self._l2 = ivf.metric_type == faiss.METRIC_L2
+        sizes = [lists.list_size(number) for number in range(nlist)]
+        self._lists = np.array(
+            [
+                (int(lists.get_codes(number)), int(lists.get_ids(number)), size) if size else (0, 0, 0)
+                for number, size in enumerate(sizes)
+            ],
+            dtype=np.int64,
+        ).reshape(nlist, 3)
+        groups = (0,) * (codes.width // (8 * TOGETHER))
+        self._codes = (int(ivf.code_size), codes.width, codes.levels, groups)
+
+    @classmethod
+    def of(cls, index: Any) -> "SignScan | None":
+        """The scan of an index; None for kinds that it doesn't know, and queries rounded to other than four bits.
+
+        Args:
+            index: A FAISS index, downcast, whose lists stay as they are.
+        """
+        faiss, transforms, ivf = load_faiss(), [], index
+        if isinstance(index, faiss.IndexPreTransform):
+            transforms = [
+                faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())
+            ]
+            ivf = faiss.downcast_index(index.index)
+        codes = SignCodes.of(ivf)
+        if codes is None or codes.levels != 2**PLANES - 1:
+            return None
+        known = (faiss.ArrayInvertedLists, faiss.OnDiskInvertedLists)
+        centroids = _centroids(ivf)
+        if centroids is None or not isinstance(faiss.downcast_InvertedLists(ivf.invlists), known):
+            return None
+        return cls(index, transforms, ivf, codes, centroids)
+
+    def search(self, queries: Vectors, depth: int, nprobe: int) -> tuple[npt.NDArray[np.float32], Rows]:
+        """The rows of each query's nearest lists with the highest estimates; in as many threads as FAISS has.
+
+        Args:
+            queries: Shape (q, d), float32, contiguous, finite.
+            depth: How many at most.
+            nprobe: Lists a query.
+
+        Returns:
+            Estimates as FAISS gives them, inner products or squared distances, and rows, in any order; (q, depth) each.
+            Row -1 and the worst there is where fewer are found.
+        """
+        for transform in self._transforms:
+            queries = transform.apply(queries)
+        wanted = self._quantizer.search(queries, min(nprobe, len(self._lists)))[1]
+        values = np.full((len(queries), depth), -np.inf, dtype=np.float32)
+        rows = np.full((len(queries), depth), -1, dtype=np.int64)
+        most = np.float32(1 if self._l2 else np.inf)  # no distance is below zero
+        own = np.full(len(queries), 2, np.float32) if self._l2 else np.einsum("ij,ij->i", queries, queries)
+
+        def scan(some: slice) -> None:
+            asked = (queries[some], own[some], most)
+            _scan(self._lists, self._centroids, wanted[some], asked, self._codes, values[some], rows[some])
+
+        threads = load_faiss().omp_get_max_threads()
+        size = max(1, len(queries) // (_SHARES * threads))
+        shares = [slice(start, start + size) for start in range(0, len(queries), size)]
+        if threads == 1 or len(shares) == 1:
+            for some in shares:
+                scan(some)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(scan, shares))
+        return (2 - 2 * values if self._l2 else values), rows
+
+
+def _centroids(ivf: Any) -> Vectors | None:
+    """Those of an IVF index where its quantiser holds them, (nlist, d); None for one that holds no plain vectors."""
+    faiss = load_faiss()
+    quantizer = faiss.downcast_index(ivf.quantizer)
+    if isinstance(quantizer, faiss.IndexHNSW):
+        quantizer = faiss.downcast_index(quantizer.storage)
+    if not isinstance(quantizer, faiss.IndexFlat) or quantizer.ntotal != ivf.nlist:
+        return None
+    vectors: Vectors = faiss.rev_swig_ptr(quantizer.get_xb(), int(ivf.nlist) * int(ivf.d))
+    return vectors.reshape(int(ivf.nlist), int(ivf.d))
+
+
+@compiled
+def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, values: Any, rows: Any) -> None:
+    """Find the rows with the highest estimates.
+
+    Args:
+        lists: Of each list the addresses of its codes and of its row numbers, and how many rows; (nlist, 3), int64.
+        centroids: Shape (nlist, d).
+        wanted: Numbers of lists, the nearest first; below 0 for none; (q, nprobe).
+        asked: Queries (q, d), of each its own part, as `round_query` has it, and the most that a similarity can be.
+        codes: Bytes of a code, of them of bits, the highest level of a query's numbers, and groups of words of bits as
+            `row_sum` has them.
+        values: Takes estimates, as far as there are rows; (q, depth).
+        rows: Takes row numbers.
+    """
+    queries, own, most = asked
+    size, width, levels, groups = codes
+    d, depth = queries.shape[1], values.shape[1]
+    beyond, of_query, planes = np.empty(d, dtype=np.float32), np.empty(4, dtype=np.float32), _planes(width)
+    numbers = np.zeros(64 * planes.shape[1], dtype=np.int8)
+    found, found_rows = np.empty(2 * depth + 1, dtype=np.float32), np.empty(2 * depth + 1, dtype=np.int64)
+    for q in range(len(queries)):
+        count, least = 0, np.float32(-np.inf)
+        for i in range(wanted.shape[1]):
+            if wanted[q, i] < 0:
+                continue
+            place, ids, n = lists[wanted[q, i]]
+            soon, end = np.int64(0), np.int64(0)
+            if i + 1 < wanted.shape[1] and wanted[q, i + 1] >= 0:
+                following = lists[wanted[q, i + 1]]
+                soon, end = following[0], following[0] + following[2] * size
+                centroid = centroids.ctypes.data + wanted[q, i + 1] * 4 * d
+                for line in range(0, 4 * d, _LINE):
+                    wanted_soon(centroid + line)
+            round_query(queries[q], own[q], centroids[wanted[q, i]], levels, 0, beyond, numbers, of_query)
+            into_planes(numbers, planes)
+            listed = numba.carray(address(ids), (n,), np.int64)
+            for r in range(n):
+                at = place + r * size
+                if soon < end:
+                    wanted_soon(soon)
+                    wanted_soon(soon + _LINE)
+                    soon += size
+                total = row_sum(at, planes, groups)
+                bits, apart, factor = total >> 32, float_at(at + width), float_at(at + width + 4)
+                similarity = min(estimate(total & 0xFFFFFFFF, bits, apart, factor, of_query), most)
+                if similarity >= least:
+                    found[count], found_rows[count] = similarity, listed[r]
+                    count += 1
+                    if count == len(found):
+                        best_first(found, found_rows, count, depth)
+                        count, least = depth, found[depth - 1]
+        if count > depth:
+            best_first(found, found_rows, count, depth)
+        count = min(count, depth)
+        values[q, :count], rows[q, :count] = found[:count], found_rows[:count]
+
+
+@compiled
+def _planes(width: int) -> Any:
+    """Room for a query's planes, and the one of what bits there are; `width` is their bytes."""
+    words = -(-width // 8)
+    planes = np.zeros((PLANES + 1, words), dtype=np.uint64)
+    planes[PLANES] = ~np.uint64(0)
+    if width % 8:
+        planes[PLANES, words - 1] = (np.uint64(1) << np.uint64(8 * (width % 8))) - np.uint64(1)
+    return planes

@@ -1,0 +1,134 @@
+from functools import cache
+from threading import Thread
+
+import faiss
+import numpy as np
+import pytest
+
+from index_builder.indexing.sign_scan import SignScan
+from tests.unit.index_builder.scattered import near, scattered
+
+N = 1_500
+METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+
+
+@cache
+def built(d, metric="inner_product", kind="IVF12,RaBitQ", n=N):
+    """Vectors, and an index of them."""
+    vectors = scattered(n, d)
+    index = faiss.index_factory(d, kind, METRICS[metric])
+    lists = faiss.extract_index_ivf(index)
+    lists.cp.niter = 2
+    index.train(scattered(max(n, 500), d))
+    index.add(vectors)
+    faiss.downcast_index(lists).qb = 4
+    return vectors, index
+
+
+def by_faiss(index, queries, depth, nprobe):
+    parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+    if isinstance(index, faiss.IndexPreTransform):
+        parameters = faiss.SearchParametersPreTransform(index_params=parameters)
+    return index.search(queries, depth, params=parameters)
+
+
+def assert_as_faiss(scan, index, queries, depth, nprobe):
+    """The same rows at the same similarity; where a value is halfway between two levels, nearly the same."""
+    known, known_rows = by_faiss(index, queries, depth, nprobe)
+    found, rows = scan.search(queries, depth, nprobe)
+    assert found.shape == rows.shape == known.shape
+    assert (np.count_nonzero(rows >= 0, axis=1) == np.count_nonzero(known_rows >= 0, axis=1)).all()
+    nearest = -1 if index.metric_type == faiss.METRIC_L2 else 1
+    off = 0
+    for q in range(len(queries)):
+        there, known_there = rows[q] >= 0, known_rows[q] >= 0
+        assert len(set(rows[q][there])) == np.count_nonzero(there)
+        theirs = dict(zip(known_rows[q][known_there].tolist(), known[q][known_there].tolist(), strict=True))
+        for row, value in zip(rows[q][there].tolist(), found[q][there].tolist(), strict=True):
+            if row in theirs:
+                assert abs(theirs[row] - value) < 0.004
+                off += abs(theirs[row] - value) > 5e-6
+            else:
+                assert abs(known[q][known_there][-1] - value) < 0.004, "as near as their last"
+        assert (nearest * found[q][~there] == -np.inf).all()
+    assert off < max(2, 0.002 * rows.size)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("d", [5, 30, 70, 200, 256, 260, 768])
+def test_estimates_are_those_of_faiss(d, metric):
+    vectors, index = built(d, metric)
+
+    assert_as_faiss(SignScan.of(index), index, near(vectors, 100, noise=0.3), 25, 5)
+
+
+@pytest.mark.parametrize(("depth", "nprobe"), [(1, 1), (1, 12), (40, 1), (400, 12), (2_000, 12), (30, 50)])
+def test_few_or_more_than_there_are(depth, nprobe):
+    vectors, index = built(48)
+
+    assert_as_faiss(SignScan.of(index), index, near(vectors, 40, noise=0.3), depth, min(nprobe, 12))
+
+
+@pytest.mark.parametrize("kind", ["RR48,IVF12,RaBitQ", "OPQ8_48,IVF12,RaBitQ", "IVF12_HNSW8,RaBitQ"])
+def test_transforms_before_the_lists_and_a_graph_that_finds_them(kind):
+    vectors, index = built(48, kind=kind)
+
+    assert_as_faiss(SignScan.of(index), index, near(vectors, 40, noise=0.3), 30, 6)
+
+
+def test_lists_that_stay_on_disk(tmp_path):
+    vectors, index = built(200)
+    faiss.write_index(index, str(tmp_path / "image.index"))
+    mapped = faiss.read_index(str(tmp_path / "image.index"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    queries = near(vectors, 40, noise=0.3)
+
+    found, rows = SignScan.of(mapped).search(queries, 30, 6)
+
+    assert isinstance(faiss.downcast_InvertedLists(mapped.invlists), faiss.OnDiskInvertedLists)
+    known, known_rows = SignScan.of(index).search(queries, 30, 6)
+    np.testing.assert_array_equal(found, known)
+    np.testing.assert_array_equal(rows, known_rows)
+
+
+def test_lists_without_rows():
+    vectors, index = built(48, kind="IVF40,RaBitQ", n=15)
+
+    assert_as_faiss(SignScan.of(index), index, near(vectors, 20, noise=0.3), 30, 40)
+
+
+def test_no_queries():
+    _, index = built(48)
+
+    found, rows = SignScan.of(index).search(np.empty((0, 48), dtype=np.float32), 30, 6)
+
+    assert found.shape == rows.shape == (0, 30)
+
+
+def test_threads_find_what_one_does():
+    vectors, index = built(200)
+    scan, queries, found = SignScan.of(index), near(vectors, 60, noise=0.3), {}
+
+    def search(i):
+        faiss.omp_set_num_threads(1 + i % 3)
+        found[i] = scan.search(queries, 30, 6)
+
+    threads = [Thread(target=search, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(found) == 6
+    for values, rows in found.values():
+        np.testing.assert_array_equal(rows, found[0][1])
+        np.testing.assert_array_equal(values, found[0][0])
+
+
+def test_other_kinds_are_left_to_faiss():
+    _, index = built(48)
+    index = faiss.clone_index(index)
+    index.qb = 8
+    more = faiss.index_factory(48, "IVF4,RaBitQ3", faiss.METRIC_INNER_PRODUCT)
+
+    for other in (index, more, faiss.index_factory(48, "IVF4,SQ8"), faiss.IndexFlatIP(48)):
+        assert SignScan.of(other) is None
