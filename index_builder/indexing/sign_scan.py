@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from index_builder.metadata.metadata_rows import Rows
-from index_builder.numerics.compiled import address, compiled, float_at, wanted_soon
+from index_builder.numerics.compiled import address, compiled, wanted_soon
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.selection import best_first
-from index_builder.numerics.sign_codes import SignCodes, estimate, round_query
-from index_builder.numerics.sign_sums import PLANES, TOGETHER, into_planes, row_sum
+from index_builder.numerics.sign_codes import SignCodes, estimate_at, room_for_query, round_query
 from spine.tables import Vectors
 
 _LINE = 64  # bytes that come from memory at once
@@ -43,12 +42,11 @@ class SignScan:
             ],
             dtype=np.int64,
         ).reshape(nlist, 3)
-        groups = (0,) * (codes.width // (8 * TOGETHER))
-        self._codes = (int(ivf.code_size), codes.width, codes.levels, groups)
+        self._codes = codes.for_kernels
 
     @classmethod
     def of(cls, index: Any) -> "SignScan | None":
-        """The scan of an index; None for kinds that it doesn't know, and queries rounded to other than four bits.
+        """The scan of an index; None for kinds that it doesn't know.
 
         Args:
             index: A FAISS index, downcast, whose lists stay as they are.
@@ -60,7 +58,7 @@ class SignScan:
             ]
             ivf = faiss.downcast_index(index.index)
         codes = SignCodes.of(ivf)
-        if codes is None or codes.levels != 2**PLANES - 1:
+        if codes is None:
             return None
         known = (faiss.ArrayInvertedLists, faiss.OnDiskInvertedLists)
         centroids = _centroids(ivf)
@@ -125,16 +123,13 @@ def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, value
         centroids: Shape (nlist, d).
         wanted: Numbers of lists, the nearest first; below 0 for none; (q, nprobe).
         asked: Queries (q, d), of each its own part, as `round_query` has it, and the most that a similarity can be.
-        codes: Bytes of a code, of them of bits, the highest level of a query's numbers, and groups of words of bits as
-            `row_sum` has them.
+        codes: As `SignCodes.for_kernels` gives them.
         values: Takes estimates, as far as there are rows; (q, depth).
         rows: Takes row numbers.
     """
     queries, own, most = asked
-    size, width, levels, groups = codes
-    d, depth = queries.shape[1], values.shape[1]
-    beyond, of_query, planes = np.empty(d, dtype=np.float32), np.empty(4, dtype=np.float32), _planes(width)
-    numbers = np.zeros(64 * planes.shape[1], dtype=np.int8)
+    size, d, depth = codes[0], queries.shape[1], values.shape[1]
+    room = room_for_query(d, codes)
     found, found_rows = np.empty(2 * depth + 1, dtype=np.float32), np.empty(2 * depth + 1, dtype=np.int64)
     for q in range(len(queries)):
         count, least = 0, np.float32(-np.inf)
@@ -149,18 +144,14 @@ def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, value
                 centroid = centroids.ctypes.data + wanted[q, i + 1] * 4 * d
                 for line in range(0, 4 * d, _LINE):
                     wanted_soon(centroid + line)
-            round_query(queries[q], own[q], centroids[wanted[q, i]], levels, 0, beyond, numbers, of_query)
-            into_planes(numbers, planes)
+            rounded = round_query(queries[q], own[q], centroids[wanted[q, i]], codes, room)
             listed = numba.carray(address(ids), (n,), np.int64)
             for r in range(n):
-                at = place + r * size
                 if soon < end:
                     wanted_soon(soon)
                     wanted_soon(soon + _LINE)
                     soon += size
-                total = row_sum(at, planes, groups)
-                bits, apart, factor = total >> 32, float_at(at + width), float_at(at + width + 4)
-                similarity = min(estimate(total & 0xFFFFFFFF, bits, apart, factor, of_query), most)
+                similarity = min(estimate_at(place + r * size, codes, rounded), most)
                 if similarity >= least:
                     found[count], found_rows[count] = similarity, listed[r]
                     count += 1
@@ -171,14 +162,3 @@ def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, value
             best_first(found, found_rows, count, depth)
         count = min(count, depth)
         values[q, :count], rows[q, :count] = found[:count], found_rows[:count]
-
-
-@compiled
-def _planes(width: int) -> Any:
-    """Room for a query's planes, and the one of what bits there are; `width` is their bytes."""
-    words = -(-width // 8)
-    planes = np.zeros((PLANES + 1, words), dtype=np.uint64)
-    planes[PLANES] = ~np.uint64(0)
-    if width % 8:
-        planes[PLANES, words - 1] = (np.uint64(1) << np.uint64(8 * (width % 8))) - np.uint64(1)
-    return planes

@@ -12,7 +12,7 @@ from index_builder.lists.best_k import Similarities
 from index_builder.lists.inverted_lists import Codes, Numbers
 from index_builder.lists.list_codes import ListDecoder, ProductGrid
 from index_builder.lists.list_kernel import LEVELS, PLAIN, PRODUCT, by_pair, round_queries, score_lists
-from index_builder.lists.sign_kernel import TOGETHER, score_signs
+from index_builder.lists.sign_kernel import score_signs
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.panel_products import LANES, QUERIES, ROWS, room
 from index_builder.numerics.sign_codes import SignCodes
@@ -146,9 +146,8 @@ class SignScorer:
         own = np.full(len(queries), 2, np.float32) if l2 else np.einsum("ij,ij->i", queries, queries)
         # An estimate of a distance may be below zero, which none is.
         self._asked = (np.ascontiguousarray(queries), own, np.float32(1 if l2 else np.inf))
-        # What brings the numbers into 8 bits with a sign.
-        self._codes = (int(ivf.code_size), codes.width, codes.levels, 128 if codes.levels > 127 else 0)
-        self._room = _SignRoom(queries.shape[1], codes.width)
+        self._codes = codes.for_kernels
+        self._room = _FoundRoom()
 
     def score(self, pieces: Sequence[Piece], least: Similarities) -> Found:
         """As a `ListScorer`."""
@@ -160,7 +159,7 @@ class SignScorer:
         centroids = np.stack([self._ivf.quantizer.reconstruct(piece.number) for piece in pieces])
         nothing = np.zeros(0, dtype=np.float32)
         found, pairs = self._room.found(pieces), _pairs(pieces, least, nothing)
-        count = score_signs(lists, centroids, pairs, self._asked, self._codes, self._room.within(), found)
+        count = score_signs(lists, centroids, pairs, self._asked, self._codes, found)
         return _taken(found, count, pairs[1])
 
 
@@ -237,24 +236,3 @@ class _Room(_FoundRoom):
             self._most = queries
             self._may = (np.empty(queries * ROWS, dtype=np.int64), np.empty(queries * ROWS, dtype=np.int64))
         return (*self._fixed, *self._may, self._decoded, *self._words)
-
-
-class _SignRoom(_FoundRoom):
-    """Of a `SignScorer`."""
-
-    def __init__(self, d: int, width: int) -> None:
-        super().__init__()
-        self._fixed = (
-            np.empty(d, dtype=np.float32),
-            np.zeros((TOGETHER, 8 * width), dtype=np.int8),
-            np.empty((TOGETHER, 4), dtype=np.float32),
-            room(4 * width * LANES),
-            room(QUERIES, ROWS),
-            np.zeros(QUERIES, dtype=np.int64),
-            np.zeros((3, ROWS), dtype=np.float32),
-            np.zeros(ROWS, dtype=np.float32),
-        )
-
-    def within(self) -> tuple[Any, ...]:
-        """What `score_signs` works in."""
-        return self._fixed

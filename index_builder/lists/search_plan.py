@@ -1,4 +1,4 @@
-"""Whether many queries are answered list by list, or by FAISS query by query: by what each would cost.
+"""Whether many queries are answered list by list, or query by query: by what each would cost.
 
 The costs are estimates in nanoseconds of one core, measured on an AMD Zen 4 with AVX-512, and good to a factor of
 two on others; what is compared is their ratio.
@@ -6,8 +6,10 @@ two on others; what is compared is their ratio.
     FAISS      scores x (what it takes to score one code)
     list-major lists x 20 µs, vectors decoded x d, scores x (d of a matrix product, and a look at the heap); where
                whole numbers rule most of it out, a product of those and little else; where few queries share a
-               list, a product of each pair of a query and a row by itself. Of signs (RaBitQ's bits) all whole numbers,
-               and for each query and list d x 2 ns of rounding
+               list, a product of each pair of a query and a row by itself
+
+Signs, RaBitQ's bits, are scored one by one either way, and a query that goes through its own lists, the nearest first,
+has less to write down: there only reading is a reason to share.
 
 Lists on disk are read at 2 GB/s, by the pass once; by FAISS once too where they fit into half of the memory, else
 once for each query that wants them. Assigning queries to lists is the same for both and left out.
@@ -16,10 +18,10 @@ once for each query that wants them. Assigning queries to lists is the same for 
 from dataclasses import dataclass
 
 _LIST_NS = 20_000.0  # per list: reading, calls
-_DECODED_NS = {"flat": 0.2, "scalar": 0.15, "product": 0.15, "signs": 0.1}  # per dimension of a vector
+_DECODED_NS = {"flat": 0.2, "scalar": 0.15, "product": 0.15}  # per dimension of a vector
 _PRODUCT_NS, _LEFT_NS = 0.006, 3.0  # per dimension of a score, and per score
-_SCANNED_NS = {"flat": 0.1, "scalar": 0.12, "product": 0.07, "signs": 0.015}  # the same by FAISS
-_ROUNDED_NS = 1.2  # per dimension of a query, for each list of signs
+_SCANNED_NS = {"flat": 0.1, "scalar": 0.12, "product": 0.07, "signs": 0.0125}  # the same by query
+_SIGNS_NS = 0.016  # per dimension of a score, list by list
 _BYTE_NS = 0.5  # read from disk
 _MAPPED_NS = 60_000.0  # per list of a query: FAISS starts threads that bring lists in from disk, but RaBitQ's
 
@@ -68,7 +70,7 @@ def plan_search(
     touched = nlist * (1 - (1 - nprobe / nlist) ** queries)
     scores = queries * nprobe * min(n, list_size or n / nlist)
     theirs = scores * d * _SCANNED_NS[codes]
-    ours = touched * _LIST_NS + _scored_ns(codes, d, scores, touched * n / nlist, queries * nprobe)
+    ours = touched * _LIST_NS + _scored_ns(codes, d, scores, touched * n / nlist)
     if disk_bytes:
         reads = touched if disk_bytes <= memory_bytes / 2 else queries * nprobe
         ours += touched / nlist * disk_bytes * _BYTE_NS
@@ -81,10 +83,12 @@ def plan_search(
     costs = f"estimated at {ours / 1e9:.3g} s of a core list by list, {theirs / 1e9:.3g} s query by query"
     if ours < theirs:
         return SearchPlan(True, f"list-major, each list read once: {what}; {costs}")
-    return SearchPlan(False, f"FAISS's batch search: {what}; {costs}")
+    way = "query by query, each through its nearest lists" if codes == "signs" else "FAISS's batch search"
+    return SearchPlan(False, f"{way}: {what}; {costs}")
 
 
-def _scored_ns(codes: str, d: int, scores: float, decoded: float, pairs: int) -> float:
-    """What decoding and scoring take list by list; `pairs` are of a query and a list."""
-    taken = decoded * d * _DECODED_NS[codes] + scores * (d * _PRODUCT_NS + _LEFT_NS)
-    return taken + (pairs * d * _ROUNDED_NS if codes == "signs" else 0)
+def _scored_ns(codes: str, d: int, scores: float, decoded: float) -> float:
+    """What decoding and scoring take list by list."""
+    if codes == "signs":
+        return scores * d * _SIGNS_NS
+    return decoded * d * _DECODED_NS[codes] + scores * (d * _PRODUCT_NS + _LEFT_NS)

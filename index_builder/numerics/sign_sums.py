@@ -34,22 +34,24 @@ def into_planes(numbers: Any, planes: Any) -> None:
 
 
 @compiled
-def row_sum(place: int, planes: Any, groups: Any) -> Any:
+def row_sum(place: int, planes: int, words: int, groups: Any) -> Any:
     """The sum of the numbers where a row's bits are set, and 2^32 times how many bits are.
 
     Args:
         place: Address of the row's bits. Up to 7 bytes after them are read.
-        planes: As `into_planes` leaves them, and one more of what bits there are, shape (PLANES + 1, words).
+        planes: Address of planes as `into_planes` leaves them, and one more of what bits there are; shape
+            (PLANES + 1, words).
+        words: Of a plane.
         groups: A tuple of as many places as there are TOGETHER whole words of bits.
     """
-    words = planes.shape[1]
-    total = _common(place, planes.ctypes.data, words, groups)
+    total = _common(place, planes, words, groups)
     if len(groups) * TOGETHER < words:
         row = numba.carray(address(place), (words,), np.uint64)
+        masks = numba.carray(address(planes), (PLANES + 1, words), np.uint64)
         for w in range(len(groups) * TOGETHER, words):
             for bit in range(PLANES):
-                total += _bits_set(row[w] & planes[bit, w]) << bit
-            total += _bits_set(row[w] & planes[PLANES, w]) << 32
+                total += _bits_set(row[w] & masks[bit, w]) << bit
+            total += _bits_set(row[w] & masks[PLANES, w]) << 32
     return total
 
 

@@ -19,7 +19,7 @@ def plan(queries, nprobe=64, *, n=10**8, nlist=32_768, codes="product", disk_byt
     )
 
 
-@pytest.mark.parametrize("codes", ["flat", "scalar", "product", "signs"])
+@pytest.mark.parametrize("codes", ["flat", "scalar", "product"])
 def test_many_queries_share_lists_and_few_do_not(codes):
     assert not plan(1, codes=codes).list_major
     assert plan(1_000_000, codes=codes).list_major
@@ -29,6 +29,12 @@ def test_an_index_larger_than_memory_is_read_once_rather_than_for_each_query():
     assert not plan(300).list_major
     assert plan(300, disk_bytes=100 * GB).list_major
     assert plan(300, disk_bytes=100 * GB).reason.startswith("list-major")
+
+
+def test_signs_are_shared_where_they_must_be_read_and_not_in_memory():
+    assert not plan(1_000_000, codes="signs").list_major
+    assert plan(1_000_000, codes="signs").reason.startswith("query by query")
+    assert plan(300, codes="signs", disk_bytes=100 * GB).list_major
 
 
 def test_what_a_pass_can_not_do_is_left_to_faiss():
