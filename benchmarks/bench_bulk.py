@@ -29,6 +29,7 @@ from benchmarks.closed_loop import cpu_s
 from benchmarks.drawn_vectors import Floats
 from benchmarks.report import report
 from index_builder.bulk_query import explain
+from index_builder.indexing.candidate_ranking import ranked_exactly
 from index_builder.indexing.index_folder import INDEX_FILE, IndexFolder
 from index_builder.lists.inverted_lists import InvertedLists
 from index_builder.metadata.predicates import Predicate, rows_that_pass

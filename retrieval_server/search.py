@@ -79,15 +79,19 @@ def answers(
         kept.append((similarities[stay], rows[stay]))
     answered, start = [], 0
     with metrics.time("metadata_get_time", len(queries)):
-        shown = [rows[: query.num_images] for query, (_, rows) in zip(queries, kept, strict=True)]
-        described = records(index.metadata(np.concatenate(shown)))
-        for query, (similarities, rows), these in zip(queries, kept, shown, strict=True):
-            own = described[start : start + len(these)]
-            start += len(these)
+        shown = [
+            slice(0, len(rows[: query.num_images])) for query, (_, rows) in zip(queries, kept, strict=True)
+        ]
+        described = _described(
+            index, [(near[some], rows[some]) for (near, rows), some in zip(kept, shown, strict=True)]
+        )
+        for query, (near, rows), some in zip(queries, kept, shown, strict=True):
+            own = described[start : start + some.stop]
+            start += some.stop
             if index.pictures is not None:
                 index.pictures.add_to(own, lists)
-            results = _results(index, similarities, rows, own)
-            answered.append(Answer(results, missing_filters(index, query)))
+            own += _bare(index, near[some.stop :], rows[some.stop :])
+            answered.append(Answer(own, missing_filters(index, query)))
     return answered
 
 
@@ -96,18 +100,19 @@ def alike(index: ServedIndex, query: KnnQuery) -> tuple[object, ...]:
     return id(index), query.modality, query.k, _looks_at_vectors(index, query)
 
 
-def _results(
-    index: ServedIndex, similarities: npt.NDArray[np.float32], rows: Rows, described: list[dict[str, Any]]
+def _described(
+    index: ServedIndex, parts: Sequence[tuple[npt.NDArray[np.float32], Rows]]
 ) -> list[dict[str, Any]]:
-    """One query's results: the first with metadata, the others by id and similarity alone."""
-    results = [
-        {"id": row, "similarity": similarity}
-        for row, similarity in zip(index.ids(rows).tolist(), similarities.tolist(), strict=True)
-    ]
-    for metadata, result in zip(described, results, strict=False):
-        metadata |= result
-    results[: len(described)] = described
-    return results
+    """Metadata, id and similarity of each row."""
+    near, rows = (np.concatenate(each) for each in zip(*parts, strict=True))
+    table = index.metadata(rows).append_column("id", pa.array(index.ids(rows)))
+    return records(table.append_column("similarity", pa.array(near)))
+
+
+def _bare(index: ServedIndex, similarities: npt.NDArray[np.float32], rows: Rows) -> list[dict[str, Any]]:
+    """Id and similarity of each row."""
+    pairs = zip(index.ids(rows).tolist(), similarities.tolist(), strict=True)
+    return [{"id": row, "similarity": similarity} for row, similarity in pairs]
 
 
 def missing_filters(index: ServedIndex, query: "KnnQuery | BatchQuestion") -> list[str]:
