@@ -19,6 +19,7 @@ from index_builder.numerics.sign_codes import SignCodes, estimate_at, room_for_q
 from spine.tables import Vectors
 
 _LINE = 64  # bytes that come from memory at once
+_AHEAD = 8  # row numbers, which lie here and there
 _SHARES = 4  # of many queries that a thread is given, one after the other
 
 
@@ -130,7 +131,7 @@ def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, value
     queries, own, most = asked
     size, d, depth = codes[0], queries.shape[1], values.shape[1]
     room = room_for_query(d, codes)
-    found, found_rows = np.empty(2 * depth + 1, dtype=np.float32), np.empty(2 * depth + 1, dtype=np.int64)
+    found, found_at = np.empty(2 * depth + 1, dtype=np.float32), np.empty(2 * depth + 1, dtype=np.int64)
     for q in range(len(queries)):
         count, least = 0, np.float32(-np.inf)
         for i in range(wanted.shape[1]):
@@ -145,7 +146,6 @@ def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, value
                 for line in range(0, 4 * d, _LINE):
                     wanted_soon(centroid + line)
             rounded = round_query(queries[q], own[q], centroids[wanted[q, i]], codes, room)
-            listed = numba.carray(address(ids), (n,), np.int64)
             for r in range(n):
                 if soon < end:
                     wanted_soon(soon)
@@ -153,12 +153,16 @@ def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, value
                     soon += size
                 similarity = min(estimate_at(place + r * size, codes, rounded), most)
                 if similarity >= least:
-                    found[count], found_rows[count] = similarity, listed[r]
+                    found[count], found_at[count] = similarity, ids + 8 * r
                     count += 1
                     if count == len(found):
-                        best_first(found, found_rows, count, depth)
+                        best_first(found, found_at, count, depth)
                         count, least = depth, found[depth - 1]
         if count > depth:
-            best_first(found, found_rows, count, depth)
+            best_first(found, found_at, count, depth)
         count = min(count, depth)
-        values[q, :count], rows[q, :count] = found[:count], found_rows[:count]
+        for i in range(count):
+            if i + _AHEAD < count:
+                wanted_soon(found_at[i + _AHEAD])
+            values[q, i] = found[i]
+            rows[q, i] = numba.carray(address(found_at[i]), (1,), np.int64)[0]
