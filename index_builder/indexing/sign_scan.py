@@ -11,15 +11,18 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from index_builder.indexing.nearest_lists import nearest_lists, products_of_few
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.compiled import address, compiled, wanted_soon
 from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.pair_products import dot
 from index_builder.numerics.selection import best_first
 from index_builder.numerics.sign_codes import SignCodes, estimate_at, room_for_query, round_query
 from spine.tables import Vectors
 
 _LINE = 64  # bytes that come from memory at once
 _AHEAD = 8  # row numbers, which lie here and there
+_FEW = 16  # queries that are given their lists here; more share FAISS's products of matrices
 _SHARES = 4  # of many queries that a thread is given, one after the other
 
 
@@ -44,6 +47,11 @@ class SignScan:
             dtype=np.int64,
         ).reshape(nlist, 3)
         self._codes = codes.for_kernels
+        self._matrix = _matrix(transforms)
+        flat = isinstance(faiss.downcast_index(ivf.quantizer), faiss.IndexFlat)
+        self._few = _FEW if flat and self._matrix is not None else 0
+        squared = np.einsum("ij,ij->i", centroids, centroids)
+        self._halves = squared / 2 if self._l2 else np.zeros(nlist, dtype=np.float32)
 
     @classmethod
     def of(cls, index: Any) -> "SignScan | None":
@@ -79,28 +87,43 @@ class SignScan:
             Estimates as FAISS gives them, inner products or squared distances, and rows, in any order; (q, depth) each.
             Row -1 and the worst there is where fewer are found.
         """
-        for transform in self._transforms:
-            queries = transform.apply(queries)
-        wanted = self._quantizer.search(queries, min(nprobe, len(self._lists)))[1]
         values = np.full((len(queries), depth), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), depth), -1, dtype=np.int64)
-        most = np.float32(1 if self._l2 else np.inf)  # no distance is below zero
-        own = np.full(len(queries), 2, np.float32) if self._l2 else np.einsum("ij,ij->i", queries, queries)
+        lists, nprobe = (self._lists, self._centroids, self._halves), min(nprobe, len(self._lists))
+        threads = load_faiss().omp_get_max_threads()
+        if len(queries) <= self._few and (threads == 1 or len(queries) == 1):
+            _search_few(queries, self._matrix, lists, nprobe, self._l2, self._codes, values, rows)
+        else:
+            self._search_many(queries, nprobe, threads, values, rows)
+        return (2 - 2 * values if self._l2 else values), rows
+
+    def _search_many(
+        self, queries: Vectors, nprobe: int, threads: int, values: npt.NDArray[np.float32], rows: Rows
+    ) -> None:
+        for transform in self._transforms:
+            queries = transform.apply(queries)
+        wanted = self._quantizer.search(queries, nprobe)[1]
 
         def scan(some: slice) -> None:
-            asked = (queries[some], own[some], most)
-            _scan(self._lists, self._centroids, wanted[some], asked, self._codes, values[some], rows[some])
+            asked = queries[some], wanted[some]
+            _scan(*asked, self._lists, self._centroids, self._l2, self._codes, values[some], rows[some])
 
-        threads = load_faiss().omp_get_max_threads()
         size = max(1, len(queries) // (_SHARES * threads))
         shares = [slice(start, start + size) for start in range(0, len(queries), size)]
-        if threads == 1 or len(shares) == 1:
-            for some in shares:
-                scan(some)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(scan, shares))
-        return (2 - 2 * values if self._l2 else values), rows
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(scan, shares))
+
+
+def _matrix(transforms: list[Any]) -> Vectors | None:
+    """What queries are multiplied with before the lists, (d, d), no rows for nothing; None where more is done."""
+    faiss = load_faiss()
+    if not transforms:
+        return np.zeros((0, 0), dtype=np.float32)
+    first = transforms[0]
+    if len(transforms) > 1 or not isinstance(first, faiss.LinearTransform) or first.have_bias:
+        return None
+    matrix: Vectors = faiss.vector_to_array(first.A).reshape(first.d_out, first.d_in)
+    return matrix
 
 
 def _centroids(ivf: Any) -> Vectors | None:
@@ -116,24 +139,28 @@ def _centroids(ivf: Any) -> Vectors | None:
 
 
 @compiled
-def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, values: Any, rows: Any) -> None:
+def _scan(
+    queries: Any, wanted: Any, lists: Any, centroids: Any, l2: bool, codes: Any, values: Any, rows: Any
+) -> None:
     """Find the rows with the highest estimates.
 
     Args:
+        queries: Shape (q, d), as the lists have them.
+        wanted: Numbers of lists, the nearest first; below 0 for none; (q, nprobe).
         lists: Of each list the addresses of its codes and of its row numbers, and how many rows; (nlist, 3), int64.
         centroids: Shape (nlist, d).
-        wanted: Numbers of lists, the nearest first; below 0 for none; (q, nprobe).
-        asked: Queries (q, d), of each its own part, as `round_query` has it, and the most that a similarity can be.
+        l2: Whether a similarity is 1 - |q - v|² / 2, not the inner product.
         codes: As `SignCodes.for_kernels` gives them.
         values: Takes estimates, as far as there are rows; (q, depth).
         rows: Takes row numbers.
     """
-    queries, own, most = asked
+    most = np.float32(1) if l2 else np.float32(np.inf)  # no distance is below zero
     size, d, depth = codes[0], queries.shape[1], values.shape[1]
     room = room_for_query(d, codes)
     found, found_at = np.empty(2 * depth + 1, dtype=np.float32), np.empty(2 * depth + 1, dtype=np.int64)
     for q in range(len(queries)):
         count, least = 0, np.float32(-np.inf)
+        own = np.float32(2) if l2 else dot(queries[q], queries[q])
         for i in range(wanted.shape[1]):
             if wanted[q, i] < 0:
                 continue
@@ -145,7 +172,7 @@ def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, value
                 centroid = centroids.ctypes.data + wanted[q, i + 1] * 4 * d
                 for line in range(0, 4 * d, _LINE):
                     wanted_soon(centroid + line)
-            rounded = round_query(queries[q], own[q], centroids[wanted[q, i]], codes, room)
+            rounded = round_query(queries[q], own, centroids[wanted[q, i]], codes, room)
             for r in range(n):
                 if soon < end:
                     wanted_soon(soon)
@@ -166,3 +193,25 @@ def _scan(lists: Any, centroids: Any, wanted: Any, asked: Any, codes: Any, value
                 wanted_soon(found_at[i + _AHEAD])
             values[q, i] = found[i]
             rows[q, i] = numba.carray(address(found_at[i]), (1,), np.int64)[0]
+
+
+@compiled
+def _search_few(
+    queries: Any, matrix: Any, coarse: Any, nprobe: int, l2: bool, codes: Any, values: Any, rows: Any
+) -> None:
+    """All of a search for a few queries.
+
+    Args:
+        queries: Shape (q, d), as they are asked.
+        matrix: What they are multiplied with first, (d, d); no rows for nothing.
+        coarse: Lists and centroids, as `_scan` has them, and halves, as `nearest_lists` does.
+        nprobe: Lists a query.
+        l2: As of `_scan`, and so are the others.
+        codes: Likewise.
+        values: Likewise.
+        rows: Likewise.
+    """
+    lists, centroids, halves = coarse
+    moved = products_of_few(queries, matrix) if len(matrix) else queries
+    wanted = nearest_lists(moved, centroids, halves, nprobe)
+    _scan(moved, wanted, lists, centroids, l2, codes, values, rows)

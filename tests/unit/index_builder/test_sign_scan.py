@@ -25,6 +25,14 @@ def built(d, metric="inner_product", kind="IVF12,RaBitQ", n=N):
     return vectors, index
 
 
+@pytest.fixture
+def one_thread():
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(threads)
+
+
 def by_faiss(index, queries, depth, nprobe):
     parameters = faiss.SearchParametersIVF(nprobe=nprobe)
     if isinstance(index, faiss.IndexPreTransform):
@@ -88,6 +96,22 @@ def test_lists_that_stay_on_disk(tmp_path):
     known, known_rows = SignScan.of(index).search(queries, 30, 6)
     np.testing.assert_array_equal(found, known)
     np.testing.assert_array_equal(rows, known_rows)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "kind", ["IVF12,RaBitQ", "RR48,IVF12,RaBitQ", "OPQ8_40,IVF12,RaBitQ", "PCA20,IVF12,RaBitQ"]
+)
+@pytest.mark.parametrize("count", [1, 4, 7, 16])
+def test_a_few_queries_find_what_they_find_among_many(kind, metric, count, one_thread):
+    vectors, index = built(48, metric, kind)
+    queries, scan = near(vectors, 40, noise=0.3), SignScan.of(index)
+    many, _ = scan.search(queries, 30, 6)
+
+    assert_as_faiss(scan, index, queries[:count], 30, 6)
+    np.testing.assert_allclose(
+        np.sort(scan.search(queries[:count], 30, 6)[0]), np.sort(many[:count]), atol=0.004
+    )
 
 
 def test_lists_without_rows():
