@@ -4,7 +4,9 @@ The kernels of the retrieval core: many small steps on data that the CPU's cache
 operations can do without writing out what is between them. No compiler is needed on the user's side.
 """
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -16,6 +18,25 @@ from numba.extending import intrinsic
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _SUMS = {"reassoc", "contract", "nsz", "nnan", "arcp"}  # added up in any order: eight or sixteen at once
+
+
+def cache_folder(package: Path, base: str) -> Path:
+    """Where what is compiled of a package is kept, another place for each state of its code.
+
+    numba itself looks at a function's own file alone: with a function that it calls from another file changed, what was
+    compiled before would go on.
+
+    Args:
+        package: Its folder.
+        base: The folder that the user named for numba's cache; empty is one beside the code.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return Path(base or package / "__pycache__") / f"kernels-{digest.hexdigest()[:16]}"
+
+
+numba.config.CACHE_DIR = str(cache_folder(Path(__file__).parents[1], numba.config.CACHE_DIR))
 
 
 def compiled(function: Function) -> Function:
