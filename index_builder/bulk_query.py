@@ -327,7 +327,7 @@ def _candidates(
         found = [*(kept.read() or {}).values()]
     written = time.monotonic()
     for start in range(sum(map(len, found)), len(asked), block):
-        found.append(index.candidates(asked[start : start + block], k, nprobe=nprobe))
+        found.append(index.candidates(asked[start : start + block], k, nprobe=nprobe, ordered=False))
         if kept is not None and time.monotonic() - written > _KEPT_AFTER_S:
             found = [np.concatenate(found)]
             kept.write(rows=found[0])

@@ -227,15 +227,16 @@ class IndexFolder:
         return candidates_for(k, over_fetch or self.over_fetch) if self.over_fetch else k
 
     def candidates(
-        self, queries: Vectors, k: int, *, nprobe: int = 0, over_fetch: float = 0
+        self, queries: Vectors, k: int, *, nprobe: int = 0, over_fetch: float = 0, ordered: bool = True
     ) -> npt.NDArray[np.int64]:
-        """The rows that `search` ranks on the vectors themselves, the nearest by their codes first.
+        """The rows that `search` ranks on the vectors themselves.
 
         Args:
             queries: As `search` has them.
             k: Neighbours wanted in the end.
             nprobe: Lists searched a query; 0 for the index's own.
             over_fetch: Candidates a neighbour; 0 for the index's own.
+            ordered: The nearest by their codes first; else in any order, which costs less.
 
         Returns:
             Shape (q, depth(k)), or fewer columns where the index is smaller; -1 for none.
@@ -246,7 +247,7 @@ class IndexFolder:
         search, queries = self._open_search(), self.checked(queries, k, nprobe)
         depth = min(self.n, self.depth(k, over_fetch))
         found, rows = search.search(queries, depth, nprobe)
-        return in_order(-found if self.metric == "l2" else found, rows)[1]
+        return in_order(-found if self.metric == "l2" else found, rows)[1] if ordered else rows
 
     def reconstruct(self, rows: Rows) -> Vectors:
         """The vectors of these rows, as far as the index's codes keep them, scaled to L2 norm 1.
