@@ -57,12 +57,14 @@ def rank_halves(queries: Any, candidates: Any, vectors: Any, similarities: Any, 
     """
     k = rows.shape[1]
     for q in range(len(queries)):
-        numbers = np.sort(candidates[q])  # in the order of the file
+        numbers = candidates[q]
         exact = np.empty(len(numbers), dtype=np.float32)
         products_with_halves(queries[q], numbers, vectors, exact)
+        near = np.arange(len(exact))
         if k < len(exact):
             near = np.flatnonzero(exact >= np.partition(exact, len(exact) - k)[len(exact) - k])
-            numbers, exact = numbers[near], exact[near]
-        order = np.argsort(-exact, kind="mergesort")  # which leaves equals in their order
+        near = near[np.argsort(numbers[near])]
+        numbers, exact = numbers[near], exact[near]
+        order = np.argsort(-exact, kind="mergesort")  # which leaves equals in the order of their rows
         for i in range(k):
             similarities[q, i], rows[q, i] = exact[order[i]], numbers[order[i]]
