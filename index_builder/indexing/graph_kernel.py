@@ -21,6 +21,7 @@ import numpy as np
 
 from index_builder.indexing.entry_heap import before, entry_of, key_of, popped, pushed
 from index_builder.numerics.compiled import address, compiled, compiled_sums, wanted_soon
+from index_builder.numerics.pair_products import dot
 
 _LINE = 64  # bytes that come from memory at once
 _SOON = 7  # first entries of the heap, whose nodes are likely to come up soon
@@ -242,15 +243,7 @@ def _nearest(entries: Any, inner: bool, distances: Any, rows: Any) -> None:
 
 @compiled
 def _key(query: Any, vector: Any, inner: bool) -> Any:
-    return -_inner(query, vector) if inner else _squared(query, vector)
-
-
-@compiled_sums
-def _inner(query: Any, vector: Any) -> Any:
-    total = np.float32(0)
-    for i in range(len(query)):
-        total += query[i] * vector[i]
-    return total
+    return -dot(query, vector) if inner else _squared(query, vector)
 
 
 @compiled_sums

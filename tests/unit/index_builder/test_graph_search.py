@@ -16,14 +16,6 @@ def metric(request):
     return request.param
 
 
-@pytest.fixture
-def one_thread():
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(threads)
-
-
 def graph_of(vectors, metric, *, links=16, ef=40):
     index = faiss.IndexHNSWFlat(vectors.shape[1], links, metric)
     index.hnsw.efConstruction = 40

@@ -25,14 +25,6 @@ def built(d, metric="inner_product", kind="IVF12,RaBitQ", n=N):
     return vectors, index
 
 
-@pytest.fixture
-def one_thread():
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(threads)
-
-
 def by_faiss(index, queries, depth, nprobe):
     parameters = faiss.SearchParametersIVF(nprobe=nprobe)
     if isinstance(index, faiss.IndexPreTransform):
