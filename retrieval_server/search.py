@@ -31,6 +31,9 @@ NEAR_DUPLICATE = 0.94
 UNSAFE = 0.5
 """Probability above which use_safety_model drops a result."""
 
+TOGETHER_ROWS = 8_000
+"""Results that `answers` takes together, one query's at least: a filter holds all of their vectors, 3 kB each."""
+
 MAX_BATCH_ROWS = 1_000_000
 """Queries times k in one batch."""
 

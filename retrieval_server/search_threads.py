@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from index_builder.numerics.faiss_library import load_faiss
 
 MOST_TOGETHER = 8
-"""Queries that one thread takes at once."""
+"""Questions that one thread takes at once."""
 
 T = TypeVar("T")
 Question = TypeVar("Question")
@@ -22,6 +22,7 @@ Answer = TypeVar("Answer")
 @dataclass(slots=True)
 class _Waiting(Generic[Question, Answer]):
     kind: object
+    most: int
     question: Question
     answered: "asyncio.Future[Answer]"
 
@@ -44,10 +45,10 @@ class SearchThreads(Generic[Question, Answer]):
         self._waiting: deque[_Waiting[Question, Answer]] = deque()
         self._lock = threading.Lock()
 
-    async def ask(self, kind: object, question: Question) -> Answer:
-        """The answer to a question, asked together with those of the same kind that wait beside it."""
+    async def ask(self, kind: object, question: Question, most: int = MOST_TOGETHER) -> Answer:
+        """The answer to a question, asked together with those of the same kind that wait beside it, `most` at once."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[Question, Answer](kind, question, loop.create_future())
+        waiting = _Waiting[Question, Answer](kind, most, question, loop.create_future())
         with self._lock:
             self._waiting.append(waiting)
         self._pool.submit(self._work, loop)  # which may find that another thread has taken it along
@@ -70,10 +71,10 @@ class SearchThreads(Generic[Question, Answer]):
     def _take(self) -> list[_Waiting[Question, Answer]]:
         """The one that waits longest, and of the same kind those right behind it: one thread's share of all."""
         with self._lock:
-            most = min(MOST_TOGETHER, -(-len(self._waiting) // self._threads))
+            share = min(MOST_TOGETHER, -(-len(self._waiting) // self._threads))
             taken: list[_Waiting[Question, Answer]] = []
-            while self._waiting and len(taken) < most:
-                if taken and self._waiting[0].kind != taken[0].kind:
+            while self._waiting and len(taken) < share:
+                if taken and (self._waiting[0].kind != taken[0].kind or len(taken) >= taken[0].most):
                     break
                 waiting = self._waiting.popleft()
                 if not waiting.answered.cancelled():  # who asked may have gone

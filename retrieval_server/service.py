@@ -120,7 +120,8 @@ class Service:
             if self._settings.strict_safety and any("not filtered" in words for words in missing):
                 raise Refusal(missing[0], code="no_safety_model")
             vector = await self._vector(index, query)
-            return await self._searches.ask(search.alike(index, query), (index, query, vector))
+            most = max(1, search.TOGETHER_ROWS // query.k)
+            return await self._searches.ask(search.alike(index, query), (index, query, vector), most)
 
     async def rows(self, body: bytes) -> bytes:
         """Answer POST /metadata: the rows' metadata as JSON.

@@ -152,7 +152,7 @@ def _run(
         timeout_graceful_shutdown=20,
     )
     server = _Server(config, app.state.service, started)
-    # Answers are thousands of small dicts without cycles: looking for some every 700 took a third of their time.
+    # Answers are thousands of small dicts without cycles: looking for some every 700 took over a quarter of their time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)

@@ -138,7 +138,7 @@ def _best_first(
         if not draining:
             found = _unseen(links, offsets[row], levels[1], visited, now, coded[0], fresh)
             _expect(graph, heap, size)
-            size = _scored(fresh[:found], vectors, coded, about, inner, max(ef, k), heap, size, seen, state)
+            size = _scored(fresh[:found], coded, about, inner, max(ef, k), heap, size, seen, state)
             _expect(graph, heap, size)
         elif count == ef:
             break
@@ -190,7 +190,6 @@ def _expect(graph: Any, heap: Any, size: int) -> None:
 @compiled
 def _scored(
     fresh: Any,
-    vectors: Any,
     coded: Any,
     about: Any,
     inner: bool,

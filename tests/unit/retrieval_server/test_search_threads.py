@@ -65,6 +65,25 @@ def test_no_more_than_so_many_are_taken_at_once():
     assert max(map(len, asked.together)) == MOST_TOGETHER
 
 
+def test_large_questions_are_taken_a_few_at_a_time():
+    asked = Asked()
+
+    async def ask():
+        searches = SearchThreads(1, asked)
+        first = asyncio.create_task(searches.ask("a", 0, 3))
+        while not asked.together:
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(searches.ask("a", number, 3)) for number in range(1, 8)]
+        await asyncio.sleep(0.02)
+        asked.go.set()
+        outcomes = await asyncio.gather(first, *others)
+        searches.close()
+        return outcomes
+
+    assert asyncio.run(ask()) == [10 * number for number in range(8)]
+    assert asked.together == [[0], [1, 2, 3], [4, 5, 6], [7]]
+
+
 def test_threads_share_what_waits():
     asked = Asked()
 
