@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from index_builder.numerics.compiled import compiled, compiled_sums, float_of, wanted_soon
-from index_builder.numerics.half_floats import EXPONENT
-from index_builder.numerics.pair_products import widened_bits
+from index_builder.numerics.compiled import compiled, compiled_sums, float_of_half, wanted_soon
 
 _AHEAD = 4  # rows
 _LINE = 64  # bytes that come from memory at once
@@ -40,8 +38,8 @@ def products_with_halves(query: Any, rows: Any, vectors: Any, products: Any) -> 
         stored = vectors[rows[place]]
         total = np.float32(0)
         for i in range(d):
-            total += float_of(widened_bits(stored[i])) * query[i]
-        products[place] = total * EXPONENT
+            total += float_of_half(stored[i]) * query[i]
+        products[place] = total
 
 
 @compiled

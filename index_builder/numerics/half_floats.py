@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 _SIGN_AND_REST = np.uint32(0x8FFFE000).astype(np.int32)
-EXPONENT = np.float32(2.0**112)
+_EXPONENT = np.float32(2.0**112)
 """What float16's bits in float32's places are short of: it counts exponents from 127, float16 from 15."""
 
 
@@ -25,4 +25,4 @@ def widened(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
     np.left_shift(bits, 13, out=bits)
     np.bitwise_and(bits, _SIGN_AND_REST, out=bits)
     wide = bits.view(np.float32)
-    return np.multiply(wide, EXPONENT, out=wide)
+    return np.multiply(wide, _EXPONENT, out=wide)

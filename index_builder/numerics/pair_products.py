@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.numerics.compiled import compiled, compiled_sums
-from index_builder.numerics.half_floats import EXPONENT
+from index_builder.numerics.compiled import compiled_sums, float_of_half
 from spine.tables import Vectors
 
 Rows = npt.NDArray[np.int64]
@@ -42,27 +41,18 @@ def dot(first: Any, second: Any) -> Any:
     return total
 
 
-@compiled
-def widened_bits(half: Any) -> Any:
-    """The bits of a float16 where float32 has them, for what is compiled: times EXPONENT they are the same number."""
-    bits = np.uint32(half)
-    rest, sign = (bits & np.uint32(0x7FFF)) << np.uint32(13), (bits & np.uint32(0x8000)) << np.uint32(16)
-    return np.uint32(rest | sign)
-
-
 @compiled_sums
 def _of_halves(first: Any, rows: Any, second: Any, others: Any, products: Any) -> None:
-    bits = np.empty(first.shape[1], dtype=np.uint32)
-    wide = bits.view(np.float32)
+    wide = np.empty(first.shape[1], dtype=np.float32)
     last = np.int64(-1)
     for p in range(len(rows)):
         if rows[p] != last:
             last = rows[p]
             stored = first[last]
             for i in range(len(stored)):
-                bits[i] = widened_bits(stored[i])
+                wide[i] = float_of_half(stored[i])
         other = second[others[p]]
         total = np.float32(0)
         for i in range(len(other)):
             total += wide[i] * other[i]
-        products[p] = total * EXPONENT
+        products[p] = total
