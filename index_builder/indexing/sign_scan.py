@@ -1,9 +1,11 @@
 """RaBitQ's codes, one bit a dimension, scanned for single queries, compiled.
 
-FAISS's estimates to float32 rounding, in half of its time: a query is rounded for a list many numbers at once, a row's
-bits are counted many words at once, and while a list is gone through the next one comes from memory.
+FAISS's estimates to float32 rounding, in a fraction of its time: a query is rounded for a list many numbers at once,
+and while a list is gone through the next one comes from memory. Codes of up to BLOCKS_BYTES are copied into blocks and
+scored sixty-four rows at a time; of more, a row's bits are counted many words at once.
 """
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,12 +15,25 @@ import numpy.typing as npt
 
 from index_builder.indexing.nearest_lists import nearest_lists, products_of_few
 from index_builder.metadata.metadata_rows import Rows
-from index_builder.numerics.compiled import address, compiled, wanted_soon
+from index_builder.numerics.compiled import address, compiled, larger_of, wanted_soon
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.pair_products import dot
 from index_builder.numerics.selection import best_first
+from index_builder.numerics.sign_blocks import (
+    BLOCK,
+    block_bytes,
+    estimate_block,
+    into_tables,
+    lay_out,
+    room_for_tables,
+    takes,
+)
 from index_builder.numerics.sign_codes import SignCodes, estimate_at, room_for_query, round_query
+from index_builder.numerics.sign_sums import into_planes, room_for_planes
 from spine.tables import Vectors
+
+BLOCKS_BYTES = 2**28
+"""What a copy of the codes in blocks may take; a larger index is scanned as FAISS has it, row by row."""
 
 _LINE = 64  # bytes that come from memory at once
 _AHEAD = 8  # row numbers, which lie here and there
@@ -50,6 +65,10 @@ class SignScan:
         self._matrix = _matrix(transforms)
         flat = isinstance(faiss.downcast_index(ivf.quantizer), faiss.IndexFlat)
         self._few = _FEW if flat and self._matrix is not None else 0
+        size_bytes = int((-(-self._lists[:, 2] // BLOCK)).sum()) * block_bytes(codes.width)
+        self._takes_blocks = takes(codes.width) and size_bytes <= BLOCKS_BYTES
+        self._blocks: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]] | None = None
+        self._lock = threading.Lock()
         squared = np.einsum("ij,ij->i", centroids, centroids)
         self._halves = squared / 2 if self._l2 else np.zeros(nlist, dtype=np.float32)
 
@@ -89,10 +108,11 @@ class SignScan:
         """
         values = np.full((len(queries), depth), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), depth), -1, dtype=np.int64)
-        lists, nprobe = (self._lists, self._centroids, self._halves), min(nprobe, len(self._lists))
+        (lists, in_blocks), nprobe = self._in_blocks(), min(nprobe, len(self._lists))
+        coarse = lists, self._centroids, self._halves
         threads = load_faiss().omp_get_max_threads()
         if len(queries) <= self._few and (threads == 1 or len(queries) == 1):
-            _search_few(queries, self._matrix, lists, nprobe, self._l2, self._codes, values, rows)
+            _search_few(queries, self._matrix, coarse, nprobe, self._l2, self._codes, in_blocks, values, rows)
         else:
             self._search_many(queries, nprobe, threads, values, rows)
         return (2 - 2 * values if self._l2 else values), rows
@@ -103,15 +123,32 @@ class SignScan:
         for transform in self._transforms:
             queries = transform.apply(queries)
         wanted = self._quantizer.search(queries, nprobe)[1]
+        lists, in_blocks = self._in_blocks()
 
         def scan(some: slice) -> None:
             asked = queries[some], wanted[some]
-            _scan(*asked, self._lists, self._centroids, self._l2, self._codes, values[some], rows[some])
+            coarse = lists, self._centroids
+            _scan(*asked, *coarse, self._l2, self._codes, in_blocks, values[some], rows[some])
 
         size = max(1, len(queries) // (_SHARES * threads))
         shares = [slice(start, start + size) for start in range(0, len(queries), size)]
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(scan, shares))
+
+    def _in_blocks(self) -> tuple[npt.NDArray[np.int64], bool | None]:
+        """The lists as `_scan` takes them, and whether they are blocks: copies, made at the first search."""
+        if not self._takes_blocks:
+            return self._lists, None
+        with self._lock:
+            if self._blocks is None:
+                places, count = self._lists.copy(), -(-self._lists[:, 2] // BLOCK)
+                ends = np.cumsum(count * block_bytes(self._codes[1]))
+                blocks = np.zeros(ends[-1] if len(ends) else 0, dtype=np.uint8)
+                places[1:, 0], places[:1, 0] = ends[:-1], 0
+                places[:, 0] += blocks.ctypes.data
+                _lay_out(self._lists, self._codes, places, blocks)
+                self._blocks = places, blocks
+            return self._blocks[0], True
 
 
 def _matrix(transforms: list[Any]) -> Vectors | None:
@@ -139,9 +176,18 @@ def _centroids(ivf: Any) -> Vectors | None:
 
 
 @compiled
+def _lay_out(lists: Any, codes: Any, places: Any, blocks: Any) -> None:
+    """Lay all lists out, each where `places` say."""
+    for number in range(len(lists)):
+        if lists[number, 2]:
+            begin = places[number, 0] - blocks.ctypes.data
+            lay_out(lists[number, 0], codes, lists[number, 2], blocks[begin:])
+
+
+@compiled
 def _scan(
-    queries: Any, wanted: Any, lists: Any, centroids: Any, l2: bool, codes: Any, values: Any, rows: Any
-) -> None:
+    queries: Any, wanted: Any, lists: Any, centroids: Any, l2: bool, codes: Any, in_blocks: Any, values: Any, rows: Any
+) -> None:  # fmt: skip
     """Find the rows with the highest estimates.
 
     Args:
@@ -151,12 +197,16 @@ def _scan(
         centroids: Shape (nlist, d).
         l2: Whether a similarity is 1 - |q - v|² / 2, not the inner product.
         codes: As `SignCodes.for_kernels` gives them.
+        in_blocks: True where lists are blocks of codes; None where they are as FAISS has them.
         values: Takes estimates, as far as there are rows; (q, depth).
         rows: Takes row numbers.
     """
     most = np.float32(1) if l2 else np.float32(np.inf)  # no distance is below zero
-    size, d, depth = codes[0], queries.shape[1], values.shape[1]
+    d, depth = queries.shape[1], values.shape[1]
+    stride = BLOCK * codes[0] if in_blocks is None else block_bytes(codes[1])
     room = room_for_query(d, codes)
+    planes, tables = room_for_planes(codes[1]), room_for_tables(room[1])
+    near = tables[2]
     found, found_at = np.empty(2 * depth + 1, dtype=np.float32), np.empty(2 * depth + 1, dtype=np.int64)
     for q in range(len(queries)):
         count, least = 0, np.float32(-np.inf)
@@ -168,23 +218,37 @@ def _scan(
             soon, end = np.int64(0), np.int64(0)
             if i + 1 < wanted.shape[1] and wanted[q, i + 1] >= 0:
                 following = lists[wanted[q, i + 1]]
-                soon, end = following[0], following[0] + following[2] * size
+                soon, end = following[0], following[0] + -(-following[2] // BLOCK) * stride
                 centroid = centroids.ctypes.data + wanted[q, i + 1] * 4 * d
                 for line in range(0, 4 * d, _LINE):
                     wanted_soon(centroid + line)
             rounded = round_query(queries[q], own, centroids[wanted[q, i]], codes, room)
-            for r in range(n):
-                if soon < end:
-                    wanted_soon(soon)
-                    wanted_soon(soon + _LINE)
-                    soon += size
-                similarity = min(estimate_at(place + r * size, codes, rounded), most)
-                if similarity >= least:
-                    found[count], found_at[count] = similarity, ids + 8 * r
-                    count += 1
-                    if count == len(found):
-                        best_first(found, found_at, count, depth)
-                        count, least = depth, found[depth - 1]
+            if in_blocks is None:
+                into_planes(room[1], planes)
+            else:
+                into_tables(room[1], tables)
+            for start in range(0, n, BLOCK):
+                for line in range(soon, min(end, soon + stride), _LINE):
+                    wanted_soon(line)
+                soon += stride
+                here = min(BLOCK, n - start)
+                if in_blocks is None:
+                    largest = np.float32(-np.inf)
+                    for r in range(here):
+                        near[r] = estimate_at(place + (start + r) * codes[0], codes, planes, rounded)
+                        largest = larger_of(largest, near[r])
+                else:
+                    largest = estimate_block(place + start // BLOCK * stride, codes[1], rounded, tables)
+                if largest < least:
+                    continue
+                for r in range(here):
+                    similarity = min(near[r], most)
+                    if similarity >= least:
+                        found[count], found_at[count] = similarity, ids + 8 * (start + r)
+                        count += 1
+                        if count == len(found):
+                            best_first(found, found_at, count, depth)
+                            count, least = depth, found[depth - 1]
         if count > depth:
             best_first(found, found_at, count, depth)
         count = min(count, depth)
@@ -197,8 +261,8 @@ def _scan(
 
 @compiled
 def _search_few(
-    queries: Any, matrix: Any, coarse: Any, nprobe: int, l2: bool, codes: Any, values: Any, rows: Any
-) -> None:
+    queries: Any, matrix: Any, coarse: Any, nprobe: int, l2: bool, codes: Any, in_blocks: Any, values: Any, rows: Any
+) -> None:  # fmt: skip
     """All of a search for a few queries.
 
     Args:
@@ -208,10 +272,11 @@ def _search_few(
         nprobe: Lists a query.
         l2: As of `_scan`, and so are the others.
         codes: Likewise.
+        in_blocks: Likewise.
         values: Likewise.
         rows: Likewise.
     """
     lists, centroids, halves = coarse
     moved = products_of_few(queries, matrix) if len(matrix) else queries
     wanted = nearest_lists(moved, centroids, halves, nprobe)
-    _scan(moved, wanted, lists, centroids, l2, codes, values, rows)
+    _scan(moved, wanted, lists, centroids, l2, codes, in_blocks, values, rows)

@@ -14,6 +14,7 @@ import numpy as np
 
 from index_builder.numerics.compiled import address, compiled
 from index_builder.numerics.sign_codes import estimate_at, room_for_query, round_query
+from index_builder.numerics.sign_sums import into_planes, room_for_planes
 
 
 @compiled
@@ -34,7 +35,7 @@ def score_signs(lists: Any, centroids: Any, pairs: Any, asked: Any, codes: Any, 
     starts, numbers, least, _ = pairs
     queries, own, most = asked
     found_pair, found_row, found_similarity = found
-    room = room_for_query(queries.shape[1], codes)
+    room, planes = room_for_query(queries.shape[1], codes), room_for_planes(codes[1])
     count = 0
     for t in range(len(lists)):
         n, place = lists[t, 2], lists[t, 0]
@@ -43,8 +44,9 @@ def score_signs(lists: Any, centroids: Any, pairs: Any, asked: Any, codes: Any, 
             q = numbers[p]
             limit = least[q]
             rounded = round_query(queries[q], own[q], centroids[t], codes, room)
+            into_planes(room[1], planes)
             for r in range(n):
-                similarity = min(estimate_at(place + r * codes[0], codes, rounded), most)
+                similarity = min(estimate_at(place + r * codes[0], codes, planes, rounded), most)
                 if similarity >= limit:
                     found_pair[count], found_row[count], found_similarity[count] = p, rows[r], similarity
                     count += 1

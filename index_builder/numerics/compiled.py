@@ -111,6 +111,49 @@ def float_of_half(_: Any, bits: Any) -> Any:
 
 
 @generated
+def whole_of(_: Any, number: Any) -> Any:
+    """A float32 cut off to a whole number of 32 bits, many at once, which Python's way to 64 bits isn't."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.fptosi(arguments[0], ir.IntType(32))
+
+    return types.int32(number), generate
+
+
+@generated
+def byte_of(_: Any, number: Any) -> Any:
+    """The lowest 8 bits of a whole number."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.trunc(arguments[0], ir.IntType(8))
+
+    return types.int8(number), generate
+
+
+@generated
+def smaller_of(_: Any, first: Any, second: Any) -> Any:
+    """The smaller of two float32, of which loops find that of many at once; no NaN."""
+    return types.float32(first, second), _either("llvm.minnum")
+
+
+@generated
+def larger_of(_: Any, first: Any, second: Any) -> Any:
+    """The larger one, likewise."""
+    return types.float32(first, second), _either("llvm.maxnum")
+
+
+def _either(instruction: str) -> Callable[..., Any]:
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        number = ir.FloatType()
+        function = builder.module.declare_intrinsic(
+            instruction, (number,), ir.FunctionType(number, [number] * 2)
+        )
+        return builder.call(function, arguments, fastmath=("nnan", "nsz"))
+
+    return generate
+
+
+@generated
 def bits_of(_: Any, number: Any) -> Any:
     """The 32 bits of a float32."""
 

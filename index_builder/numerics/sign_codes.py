@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from index_builder.numerics.compiled import compiled, compiled_exactly, compiled_sums, float_at
+from index_builder.numerics.compiled import (
+    byte_of,
+    compiled,
+    compiled_exactly,
+    compiled_sums,
+    float_at,
+    larger_of,
+    smaller_of,
+    whole_of,
+)
 from index_builder.numerics.faiss_library import load_faiss
-from index_builder.numerics.pair_products import dot
-from index_builder.numerics.sign_sums import PLANES, TOGETHER, into_planes, row_sum
+from index_builder.numerics.sign_sums import PLANES, TOGETHER, row_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,82 +59,88 @@ class SignCodes:
 
 @compiled
 def room_for_query(d: int, codes: Any) -> Any:
-    """What `round_query` writes to: of a query what is beyond a centroid, the numbers, and their planes.
+    """What a query is rounded in: what it has beyond a centroid, and the numbers, as many as there are bits in words.
 
     Args:
         d: Dimensions.
         codes: As `SignCodes.for_kernels` gives them.
     """
-    width = codes[1]
-    words = -(-width // 8)
-    planes = np.zeros((PLANES + 1, words), dtype=np.uint64)
-    planes[PLANES] = ~np.uint64(0)
-    if width % 8:
-        planes[PLANES, words - 1] = (np.uint64(1) << np.uint64(8 * (width % 8))) - np.uint64(1)
-    return np.empty(d, dtype=np.float32), np.zeros(64 * words, dtype=np.int8), planes
+    return np.empty(d, dtype=np.float32), np.zeros(64 * -(-codes[1] // 8), dtype=np.int8)
 
 
 @compiled
 def round_query(query: Any, own: Any, centroid: Any, codes: Any, room: Any) -> Any:
-    """Round what a query has beyond a centroid, and give what `estimate_at` takes of it.
+    """Round what a query has beyond a centroid, and give what `estimated` takes of it.
 
     Args:
         query: Shape (d,).
         own: 2 if similarities are 1 - |q - v|² / 2, the query's squared norm if they are inner products.
         centroid: Shape (d,).
         codes: As `SignCodes.for_kernels` gives them.
-        room: As `room_for_query` makes it.
+        room: As `room_for_query` makes it; the numbers are left in it.
     """
-    beyond, numbers, planes = room
+    beyond, numbers = room
     d = len(query)
     unit = np.float32(1 / math.sqrt(d))
-    lowest, step = _rounded(query, centroid, codes[2], beyond, numbers)
-    total = np.int32(0)
-    for j in range(d):
-        total += np.int32(numbers[j])
-    into_planes(numbers, planes)
+    lowest, highest, squared = _beyond(query, centroid, beyond)
+    step = (highest - lowest) / np.float32(codes[2])
+    total = _numbers(beyond, lowest, np.float32(1) / max(step, np.float32(1e-30)), numbers)
     # A query's value is lowest + step * number.
-    constant = (own - dot(beyond, beyond)) / np.float32(2)
+    constant = (own - squared) / np.float32(2)
     alone = -unit * (step * np.float32(total) + np.float32(d) * lowest)
     by_bits, by_sum = np.float32(2) * unit * lowest, np.float32(2) * unit * step
-    return planes.ctypes.data, planes.shape[1], constant, alone, by_bits, by_sum
-
-
-@compiled_exactly  # halves must round as FAISS rounds them
-def _rounded(query: Any, centroid: Any, levels: int, beyond: Any, numbers: Any) -> Any:
-    """What a query has beyond a centroid, and the same as whole numbers: lowest + step * number."""
-    for j in range(len(query)):
-        beyond[j] = query[j] - centroid[j]
-    # As whole numbers in the order of what they stand for: of these the ends are found many at once.
-    bits, ends = beyond.view(np.int32), np.empty(2, dtype=np.int32)
-    least, most = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
-    for j in range(len(query)):
-        ordered = bits[j] ^ ((bits[j] >> np.int32(31)) & np.int32(0x7FFFFFFF))
-        least, most = min(least, ordered), max(most, ordered)
-    ends[0] = least ^ ((least >> np.int32(31)) & np.int32(0x7FFFFFFF))
-    ends[1] = most ^ ((most >> np.int32(31)) & np.int32(0x7FFFFFFF))
-    lowest, highest = ends.view(np.float32)
-    step = (highest - lowest) / np.float32(levels)
-    scale = np.float32(1) / max(step, np.float32(1e-30))
-    for j in range(len(query)):
-        # None is below zero: cutting off then rounds, halves up, as FAISS does.
-        numbers[j] = np.int8(np.int32((beyond[j] - lowest) * scale + np.float32(0.5)))
-    return lowest, step
+    return constant, alone, by_bits, by_sum
 
 
 @compiled_sums
-def estimate_at(place: int, codes: Any, rounded: Any) -> Any:
+def _beyond(query: Any, centroid: Any, beyond: Any) -> Any:
+    """What a query has beyond a centroid; of that the least, the most and the squared norm."""
+    lowest, highest, squared = np.float32(np.inf), np.float32(-np.inf), np.float32(0)
+    for j in range(len(query)):
+        value = query[j] - centroid[j]
+        beyond[j] = value
+        lowest, highest = smaller_of(lowest, value), larger_of(highest, value)
+        squared += value * value
+    return lowest, highest, squared
+
+
+@compiled_exactly  # halves must round as FAISS rounds them
+def _numbers(beyond: Any, lowest: Any, scale: Any, numbers: Any) -> Any:
+    """The same as whole numbers of steps above the least, and their sum."""
+    total = np.int32(0)
+    for j in range(len(beyond)):
+        # None is below zero: cutting off then rounds, halves up, as FAISS does.
+        number = whole_of((beyond[j] - lowest) * scale + np.float32(0.5))
+        numbers[j] = byte_of(number)
+        total = np.int32(total + number)
+    return total
+
+
+@compiled_sums
+def estimated(rounded: Any, apart: Any, factor: Any, bits: Any, total: Any) -> Any:
     """The similarity of a row to a query.
 
     Args:
-        place: The row's address.
+        rounded: The query, as `round_query` gives it.
+        apart: The row's squared distance to the centroid, by inner product less its squared norm.
+        factor: What turns the inner product with its bits, as ±1/√d, into one with what it has beyond the centroid.
+        bits: How many of its bits are set.
+        total: The sum of the query's numbers where they are.
+    """
+    constant, alone, by_bits, by_sum = rounded
+    return constant - apart / np.float32(2) + factor * (alone + by_bits * bits + by_sum * total)
+
+
+@compiled
+def estimate_at(place: int, codes: Any, planes: Any, rounded: Any) -> Any:
+    """The similarity of the row at an address to a query.
+
+    Args:
+        place: The address.
         codes: As `SignCodes.for_kernels` gives them.
+        planes: Of the query's numbers, as `into_planes` leaves them.
         rounded: The query, as `round_query` gives it.
     """
-    planes, words, constant, alone, by_bits, by_sum = rounded
-    total = row_sum(place, planes, words, codes[3])
-    # The row's squared distance to the centroid, by inner product less its squared norm; and what turns the inner
-    # product with its bits, as ±1/√d, into one with what it has beyond the centroid.
+    total = row_sum(place, planes.ctypes.data, planes.shape[1], codes[3])
     apart, factor = float_at(place + codes[1]), float_at(place + codes[1] + 4)
-    bits, numbers = np.float32(total >> 32), np.float32(total & 0xFFFFFFFF)
-    return constant - apart / np.float32(2) + factor * (alone + by_bits * bits + by_sum * numbers)
+    return estimated(rounded, apart, factor, np.float32(total >> 32), np.float32(total & 0xFFFFFFFF))

@@ -23,12 +23,27 @@ _WORDS, _BYTES = ir.VectorType(_I64, TOGETHER), ir.VectorType(ir.IntType(8), 64)
 
 
 @compiled
+def room_for_planes(width: int) -> Any:
+    """What `into_planes` writes to, and a last plane that stays: what bits there are.
+
+    Args:
+        width: Bytes of a row's bits.
+    """
+    words = -(-width // 8)
+    planes = np.zeros((PLANES + 1, words), dtype=np.uint64)
+    planes[PLANES] = ~np.uint64(0)
+    if width % 8:
+        planes[PLANES, words - 1] = (np.uint64(1) << np.uint64(8 * (width % 8))) - np.uint64(1)
+    return planes
+
+
+@compiled
 def into_planes(numbers: Any, planes: Any) -> None:
     """Lay out a query's numbers.
 
     Args:
         numbers: 0 to 15, shape (64 · words,), int8; those beyond d are 0.
-        planes: Takes them, shape (PLANES, words), uint64; bit j of word w of a plane is that of number 64 w + j.
+        planes: Takes them, see `room_for_planes`; bit j of word w of a plane is that of number 64 w + j.
     """
     _split(numbers.ctypes.data, planes.ctypes.data, planes.shape[1])
 
@@ -39,8 +54,7 @@ def row_sum(place: int, planes: int, words: int, groups: Any) -> Any:
 
     Args:
         place: Address of the row's bits. Up to 7 bytes after them are read.
-        planes: Address of planes as `into_planes` leaves them, and one more of what bits there are; shape
-            (PLANES + 1, words).
+        planes: Address of planes as `into_planes` leaves them, (PLANES + 1, words).
         words: Of a plane.
         groups: A tuple of as many places as there are TOGETHER whole words of bits.
     """
@@ -50,8 +64,8 @@ def row_sum(place: int, planes: int, words: int, groups: Any) -> Any:
         masks = numba.carray(address(planes), (PLANES + 1, words), np.uint64)
         for w in range(len(groups) * TOGETHER, words):
             for bit in range(PLANES):
-                total += _bits_set(row[w] & masks[bit, w]) << bit
-            total += _bits_set(row[w] & masks[PLANES, w]) << 32
+                total += bits_set(row[w] & masks[bit, w]) << bit
+            total += bits_set(row[w] & masks[PLANES, w]) << 32
     return total
 
 
@@ -111,7 +125,7 @@ def _common(_: Any, row: Any, planes: Any, words: Any, groups: Any) -> Any:
 
 
 @generated
-def _bits_set(_: Any, word: Any) -> Any:
+def bits_set(_: Any, word: Any) -> Any:
     """How many bits of a word are set."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:

@@ -5,11 +5,20 @@ import faiss
 import numpy as np
 import pytest
 
+from index_builder.indexing import sign_scan
 from index_builder.indexing.sign_scan import SignScan
 from tests.unit.index_builder.scattered import near, scattered
 
 N = 1_500
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+
+
+@pytest.fixture(params=["in blocks", "row by row"], autouse=True)
+def way(request, monkeypatch):
+    """Codes copied into blocks, and as FAISS has them."""
+    if request.param == "row by row":
+        monkeypatch.setattr(sign_scan, "BLOCKS_BYTES", 0)
+    return request.param
 
 
 @cache
@@ -74,6 +83,38 @@ def test_transforms_before_the_lists_and_a_graph_that_finds_them(kind):
     vectors, index = built(48, kind=kind)
 
     assert_as_faiss(SignScan.of(index), index, near(vectors, 40, noise=0.3), 30, 6)
+
+
+def test_codes_are_copied_where_they_may_be(way):
+    _, index = built(48)
+    scan = SignScan.of(index)
+
+    lists, in_blocks = scan._in_blocks()
+
+    assert in_blocks is (True if way == "in blocks" else None)
+    assert (lists[:, 1:] == scan._lists[:, 1:]).all(), "row numbers stay where they are"
+    assert np.array_equal(lists[:, 0], scan._lists[:, 0]) is (way == "row by row")
+
+
+@pytest.mark.parametrize("d", [5, 70, 768])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_copy_in_blocks_gives_what_the_codes_themselves_give(metric, d, way, monkeypatch):
+    vectors, index = built(d, metric)
+    queries = near(vectors, 100, noise=0.3)
+    found, rows = SignScan.of(index).search(queries, N, 12)
+    monkeypatch.setattr(sign_scan, "BLOCKS_BYTES", 0)
+
+    other, other_rows = SignScan.of(index).search(queries, N, 12)
+
+    order, other_order = np.argsort(rows), np.argsort(other_rows)
+    np.testing.assert_array_equal(
+        np.take_along_axis(rows, order, axis=1), np.take_along_axis(other_rows, other_order, axis=1)
+    )
+    np.testing.assert_allclose(
+        np.take_along_axis(found, order, axis=1),
+        np.take_along_axis(other, other_order, axis=1),
+        atol=2e-6 * np.abs(found).max(),
+    )
 
 
 def test_lists_that_stay_on_disk(tmp_path):
