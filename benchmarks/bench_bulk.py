@@ -83,6 +83,12 @@ def one_thread() -> Iterator[None]:
     load_faiss().omp_set_num_threads(threads)
 
 
+def by_faiss_ranked(index: IndexFolder, one: Floats, depth: int, k: int, parameters: Any) -> object:
+    """FAISS's candidates of one query, ranked as ours are."""
+    near, rows = index.faiss_index().search(one, depth, params=parameters)
+    return ranked_exactly(one, rows, near, index.exact_vectors, k)
+
+
 def warm(pool: Pool, kind: str, k: int) -> None:
     """CPU time of a query by each way, the better of two; one query at a time 300 stand for all."""
     with pool.open(kind) as index:
@@ -104,15 +110,7 @@ def warm(pool: Pool, kind: str, k: int) -> None:
             depth = index.depth(k)
             ways["faiss_ranked"] = (
                 some,
-                lambda asked: [
-                    ranked_exactly(
-                        one[None],
-                        raw.search(one[None], depth, params=single)[1],
-                        index.exact_vectors,
-                        k,
-                    )
-                    for one in asked
-                ],
+                lambda asked: [by_faiss_ranked(index, one[None], depth, k, single) for one in asked],
             )
         micro = {name: spent_us(ask, asked) for name, (asked, ask) in ways.items()}
         base = "faiss_single" if index.exact_vectors is None else "faiss_ranked"

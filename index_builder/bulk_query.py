@@ -42,6 +42,7 @@ _TOGETHER = 1_024  # queries of one table's blocks: FAISS's threads wait for eac
 _TABLES = 2  # blocks whose metadata is brought while others are used
 
 _KEPT_AFTER_S = 60.0  # of a search for candidates
+_KEY = np.array([2])  # of what this version keeps of one, which another one doesn't go on from
 
 RESULTS = pa.schema(
     [
@@ -299,15 +300,17 @@ def _ranked(
         asked = queries[first : first + size]
         lists: Numbers | None
         if codes is not None:
-            _, rows, lists = codes.search(asked, depth, nprobe or index.nprobe, mask, progress, keep, depth)
-        elif mask is not None:
-            _, rows, lists = search_by_depth(index, asked, depth, nprobe or index.nprobe, mask, depth)
-        else:
-            rows, lists = _candidates(index, asked, k, nprobe, block, keep), _fixed(index, nprobe, len(asked))
-        if _in_memory(index.exact_vectors):
-            yield from _in_blocks(
-                first, *ranked_together(asked, rows, index.exact_vectors, min(k, depth)), lists, block
+            near, rows, lists = codes.search(
+                asked, depth, nprobe or index.nprobe, mask, progress, keep, depth
             )
+        elif mask is not None:
+            near, rows, lists = search_by_depth(index, asked, depth, nprobe or index.nprobe, mask, depth)
+        else:
+            near, rows = _candidates(index, asked, k, nprobe, block, keep)
+            lists = _fixed(index, nprobe, len(asked))
+        if _in_memory(index.exact_vectors):
+            ranked = ranked_together(asked, rows, near, index.exact_vectors, min(k, depth))
+            yield from _in_blocks(first, *ranked, lists, block)
             continue
         similarities = exact_similarities(asked, rows, index.exact_vectors)
         for found in _in_blocks(first, similarities, rows, lists, block):
@@ -316,23 +319,27 @@ def _ranked(
 
 def _candidates(
     index: IndexFolder, asked: Vectors, k: int, nprobe: int, block: int, keep: Path | None
-) -> Rows:
+) -> tuple[Similarities, Rows]:
     """Candidates of each query (q, depth), block by block; kept every _KEPT_AFTER_S, so that a stop costs no more."""
     kept = None
-    found: list[Rows] = []
+    found: list[tuple[Similarities, Rows]] = []
     if keep is not None:
-        kept = KeptArrays(
-            keep, search_key([asked, np.array([index.depth(k), nprobe or index.nprobe, block, index.n])])
-        )
-        found = [*(kept.read() or {}).values()]
+        sizes = np.array([index.depth(k), nprobe or index.nprobe, block, index.n])
+        kept = KeptArrays(keep, search_key([_KEY, asked, sizes]))
+        before = kept.read()
+        found = [(before["similarities"], before["rows"])] if before is not None else []
     written = time.monotonic()
-    for start in range(sum(map(len, found)), len(asked), block):
-        found.append(index.candidates(asked[start : start + block], k, nprobe=nprobe, ordered=False))
+    for start in range(sum(len(rows) for _, rows in found), len(asked), block):
+        found.append(index.candidates(asked[start : start + block], k, nprobe=nprobe))
         if kept is not None and time.monotonic() - written > _KEPT_AFTER_S:
-            found = [np.concatenate(found)]
-            kept.write(rows=found[0])
+            found = [_together(found)]
+            kept.write(similarities=found[0][0], rows=found[0][1])
             written = time.monotonic()
-    return np.concatenate(found)
+    return _together(found)
+
+
+def _together(found: list[tuple[Similarities, Rows]]) -> tuple[Similarities, Rows]:
+    return np.concatenate([near for near, _ in found]), np.concatenate([rows for _, rows in found])
 
 
 def _in_blocks(

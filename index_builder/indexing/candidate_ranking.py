@@ -40,12 +40,18 @@ def in_order(
     return similarities, flat.reshape(rows.shape)
 
 
-def ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any, k: int) -> tuple[Vectors, Rows]:
+def ranked_exactly(
+    queries: Vectors, candidates: Rows, estimates: Vectors, vectors: Any, k: int
+) -> tuple[Vectors, Rows]:
     """The k nearest of candidates by the vectors themselves, highest first, equals by row; -1, for none, comes last.
+
+    Vectors are read only of candidates that may be among the k nearest: what an estimate stands for is told by the best
+    ones and a sample of the others, four standard deviations more or less.
 
     Args:
         queries: Shape (q, d), float32, contiguous.
         candidates: Rows, shape (q, depth); -1 for none.
+        estimates: Their similarities by their codes, (q, depth).
         vectors: Shape (n, d), float16, contiguous; may be memory-mapped.
         k: At most depth.
 
@@ -56,5 +62,5 @@ def ranked_exactly(queries: Vectors, candidates: Rows, vectors: Any, k: int) -> 
 
     similarities = np.empty((len(queries), k), dtype=np.float32)
     rows = np.empty((len(queries), k), dtype=np.int64)
-    rank_halves(queries, candidates, vectors.view(np.uint16), similarities, rows)
+    rank_halves(queries, candidates, estimates, vectors.view(np.uint16), similarities, rows)
     return similarities, rows

@@ -159,11 +159,11 @@ class IndexFolder:
         if len(queries) and self.n:
             depth = min(self.n, self.depth(k, over_fetch))
             found, numbers = search.search(queries, depth, nprobe)
+            if self.metric == "l2":
+                found = np.subtract(1, found / 2, dtype=np.float32)
             if vectors is not None:
-                found, numbers = ranked_exactly(queries, numbers, vectors, min(k, depth))
+                found, numbers = ranked_exactly(queries, numbers, found, vectors, min(k, depth))
             else:
-                if self.metric == "l2":
-                    found = np.subtract(1, found / 2, dtype=np.float32)
                 found, numbers = in_order(found, numbers)
             width = min(k, depth)
             rows[:, :width] = numbers[:, :width]
@@ -227,27 +227,26 @@ class IndexFolder:
         return candidates_for(k, over_fetch or self.over_fetch) if self.over_fetch else k
 
     def candidates(
-        self, queries: Vectors, k: int, *, nprobe: int = 0, over_fetch: float = 0, ordered: bool = True
-    ) -> npt.NDArray[np.int64]:
-        """The rows that `search` ranks on the vectors themselves.
+        self, queries: Vectors, k: int, *, nprobe: int = 0, over_fetch: float = 0
+    ) -> tuple[npt.NDArray[np.float32], Rows]:
+        """What `search` ranks on the vectors themselves, in any order.
 
         Args:
             queries: As `search` has them.
             k: Neighbours wanted in the end.
             nprobe: Lists searched a query; 0 for the index's own.
             over_fetch: Candidates a neighbour; 0 for the index's own.
-            ordered: The nearest by their codes first; else in any order, which costs less.
 
         Returns:
-            Shape (q, depth(k)), or fewer columns where the index is smaller; -1 for none.
+            Similarities by their codes, and rows, -1 for none; (q, depth(k)), or fewer columns where the index is
+            smaller.
 
         Raises:
             DataError: As `search`.
         """
         search, queries = self._open_search(), self.checked(queries, k, nprobe)
-        depth = min(self.n, self.depth(k, over_fetch))
-        found, rows = search.search(queries, depth, nprobe)
-        return in_order(-found if self.metric == "l2" else found, rows)[1] if ordered else rows
+        found, rows = search.search(queries, min(self.n, self.depth(k, over_fetch)), nprobe)
+        return (np.subtract(1, found / 2, dtype=np.float32) if self.metric == "l2" else found), rows
 
     def reconstruct(self, rows: Rows) -> Vectors:
         """The vectors of these rows, as far as the index's codes keep them, scaled to L2 norm 1.

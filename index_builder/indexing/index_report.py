@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.indexing.candidate_ranking import candidates_for
+from index_builder.indexing.candidate_ranking import candidates_for, in_order
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.gpu import nearest
@@ -164,7 +164,7 @@ def _over_fetch(index: IndexFolder, queries: Vectors, exact: Rows, wanted: float
     if not index.over_fetch:
         return 0.0
     k = exact.shape[1] + 1  # each query finds itself
-    candidates = index.candidates(queries, k, nprobe=nprobe, over_fetch=_OVER_FETCHES[-1])
+    candidates = in_order(*index.candidates(queries, k, nprobe=nprobe, over_fetch=_OVER_FETCHES[-1]))[1]
     right = np.stack([np.isin(found, known) for found, known in zip(candidates, exact, strict=True)])
     recalls = right.sum(axis=0).cumsum() / exact.size  # by the number of candidates
     held = [float(recalls[min(candidates_for(k, each), len(recalls)) - 1]) for each in _OVER_FETCHES]

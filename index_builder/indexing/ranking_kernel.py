@@ -3,14 +3,22 @@
 What takes the time is waiting for rows from memory. While one is multiplied, the CPU is told which come next.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from index_builder.numerics.compiled import compiled, compiled_sums, float_of_half, wanted_soon
+from index_builder.numerics.selection import best_first
 
 _AHEAD = 4  # rows
 _LINE = 64  # bytes that come from memory at once
+_BEST, _SAMPLE = (
+    32,
+    32,
+)  # of the best candidates beyond k, and of the others, that are multiplied whatever they are
+_DEVIATIONS = 4  # standard ones that a product may be off what its estimate stands for
+_ROUNDED = 1e-5  # what float32 rounds away, and more
 
 
 @compiled_sums
@@ -43,26 +51,70 @@ def products_with_halves(query: Any, rows: Any, vectors: Any, products: Any) -> 
 
 
 @compiled
-def rank_halves(queries: Any, candidates: Any, vectors: Any, similarities: Any, rows: Any) -> None:
+def rank_halves(
+    queries: Any, candidates: Any, estimates: Any, vectors: Any, similarities: Any, rows: Any
+) -> None:
     """The nearest of each query's candidates, highest similarity first, equals by row.
+
+    First those with the highest estimates are multiplied, and a sample of the others. These tell what
+    an estimate may stand for; those that even so are below the k-th best are left alone.
 
     Args:
         queries: Shape (q, d), float32.
         candidates: Row numbers, shape (q, m); below 0 for none.
+        estimates: Of their similarities, shape (q, m).
         vectors: As of `products_with_halves`.
         similarities: Takes as many as it has room for, m at most; shape (q, k).
         rows: Takes theirs, shape (q, k).
     """
-    k = rows.shape[1]
+    k, m = rows.shape[1], candidates.shape[1]
+    best, first = min(m, k + _BEST), min(m, k + _BEST + _SAMPLE)
+    exact = np.empty(m, dtype=np.float32)
     for q in range(len(queries)):
-        numbers = candidates[q]
-        exact = np.empty(len(numbers), dtype=np.float32)
-        products_with_halves(queries[q], numbers, vectors, exact)
-        near = np.arange(len(exact))
-        if k < len(exact):
-            near = np.flatnonzero(exact >= np.partition(exact, len(exact) - k)[len(exact) - k])
+        numbers, guessed = candidates[q].copy(), np.empty(m, dtype=np.float32)
+        for i in range(m):
+            guessed[i] = estimates[q, i] if numbers[i] >= 0 else -np.inf
+        count = first
+        if first < m:
+            best_first(guessed, numbers, m, best)
+            for i in range(best, first):
+                other = best + (i - best) * (m - best) // _SAMPLE
+                guessed[i], guessed[other] = guessed[other], guessed[i]
+                numbers[i], numbers[other] = numbers[other], numbers[i]
+        products_with_halves(queries[q], numbers[:first], vectors, exact)
+        if first < m:
+            slope, start, most = _line(guessed[:first], exact)
+            kth = np.partition(exact[:first], first - k)[first - k]
+            for i in range(first, m):
+                if numbers[i] >= 0 and start + slope * guessed[i] + most >= kth:
+                    numbers[count] = numbers[i]
+                    count += 1
+            products_with_halves(queries[q], numbers[first:count], vectors, exact[first:])
+        near = np.arange(count)
+        if k < count:
+            near = np.flatnonzero(exact[:count] >= np.partition(exact[:count], count - k)[count - k])
         near = near[np.argsort(numbers[near])]
-        numbers, exact = numbers[near], exact[near]
-        order = np.argsort(-exact, kind="mergesort")  # which leaves equals in the order of their rows
+        own, nearest = numbers[near], exact[near]
+        order = np.argsort(-nearest, kind="mergesort")  # which leaves equals in the order of their rows
         for i in range(k):
-            similarities[q, i], rows[q, i] = exact[order[i]], numbers[order[i]]
+            similarities[q, i], rows[q, i] = nearest[order[i]], own[order[i]]
+
+
+@compiled
+def _line(guessed: Any, exact: Any) -> Any:
+    """The straight line through products by their estimates, its slope and where it starts, and how far one is off it.
+
+    Estimates that are high are too high as a rule, the more so the coarser they are.
+    """
+    count, x, y, xx, xy, yy = 0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(len(guessed)):
+        if guessed[i] > -np.inf:
+            g, e = float(guessed[i]), float(exact[i])
+            count, x, y, xx, xy, yy = count + 1, x + g, y + e, xx + g * g, xy + g * e, yy + e * e
+    if not count:
+        return 0.0, 0.0, np.inf
+    x, y = x / count, y / count
+    wide, both, high = xx / count - x * x, xy / count - x * y, yy / count - y * y
+    slope = both / wide if wide > 1e-12 else 0.0
+    left = max(0.0, high - slope * both)
+    return slope, y - slope * x, _DEVIATIONS * math.sqrt(left) + _ROUNDED

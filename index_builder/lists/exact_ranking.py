@@ -63,7 +63,7 @@ def exact_similarities(queries: Vectors, candidates: Rows, vectors: Any) -> npt.
 
 
 def ranked_together(
-    queries: Vectors, candidates: Rows, vectors: Any, k: int
+    queries: Vectors, candidates: Rows, estimates: Vectors, vectors: Any, k: int
 ) -> tuple[npt.NDArray[np.float32], Rows]:
     """`index_builder.indexing.candidate_ranking.ranked_exactly` of many queries, in as many threads as FAISS has.
 
@@ -72,7 +72,7 @@ def ranked_together(
 
     def rank(start: int) -> tuple[Vectors, Rows]:
         some = slice(start, start + _QUERIES)
-        return ranked_exactly(queries[some], candidates[some], vectors, k)
+        return ranked_exactly(queries[some], candidates[some], estimates[some], vectors, k)
 
     faiss = load_faiss()
     starts = iter(range(0, len(queries), _QUERIES))

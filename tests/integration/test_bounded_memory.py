@@ -49,7 +49,8 @@ pyarrow.set_io_thread_count(1)
 faiss.omp_set_num_threads(1)
 torch.set_num_threads(1)
 torch._int_mm(torch.ones(32, 64, dtype=torch.int8), torch.ones(64, 64, dtype=torch.int8))
-ranked_exactly(numpy.ones((1, 4), "f4"), numpy.zeros((1, 1), "i8"), numpy.ones((1, 4), "f2"), 1)
+one = numpy.ones((1, 1), "f4")
+ranked_exactly(numpy.ones((1, 4), "f4"), numpy.zeros((1, 1), "i8"), one, numpy.ones((1, 4), "f2"), 1)
 
 
 def anonymous():

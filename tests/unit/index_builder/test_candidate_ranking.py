@@ -48,7 +48,8 @@ def test_candidates_are_ranked_on_the_vectors_themselves_and_equals_by_row(depth
     candidates[:, depth - depth // 20 :] = -1
     exact = vectors.astype(np.float64) @ queries.T
 
-    similarities, rows = ranked_exactly(queries, candidates, vectors, k)
+    estimates = random.standard_normal(candidates.shape, dtype=np.float32)  # which say nothing
+    similarities, rows = ranked_exactly(queries, candidates, estimates, vectors, k)
 
     for query, numbers in enumerate(candidates):
         there = numbers[numbers >= 0]
@@ -56,3 +57,55 @@ def test_candidates_are_ranked_on_the_vectors_themselves_and_equals_by_row(depth
         assert rows[query].tolist() == expected + [-1] * (k - len(expected))
         assert similarities[query, : len(expected)] == pytest.approx(exact[expected, query], abs=1e-5 * d)
         assert (similarities[query, len(expected) :] == -np.inf).all()
+
+
+def pool_with_estimates(error, depth=600, d=64):
+    """Unit vectors, queries, candidates of each, and estimates that are off by `error` times what numbers say."""
+    random = np.random.default_rng(7)
+    vectors = random.standard_normal((2_000, d))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    queries = vectors[:50].astype(np.float32)
+    candidates = np.stack([random.permutation(2_000)[:depth] for _ in queries])
+    exact = np.take_along_axis(queries @ vectors.T.astype(np.float32), candidates, axis=1)
+    off = random.standard_normal(candidates.shape) - 0.5  # as RaBitQ's best ones, too high as a rule
+    return vectors, queries, candidates, exact, (exact - error * off).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [1, 10, 400, 600])
+@pytest.mark.parametrize("error", [0, 0.01, 0.1, 1])
+def test_what_estimates_leave_out_is_not_among_the_nearest(k, error):
+    vectors, queries, candidates, exact, estimates = pool_with_estimates(error)
+
+    similarities, rows = ranked_exactly(queries, candidates, estimates, vectors, k)
+
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+    np.testing.assert_allclose(similarities, np.take_along_axis(exact, order, axis=1), atol=1e-6)
+    assert (rows == np.take_along_axis(candidates, order, axis=1)).mean() > 0.99, "but for equals"
+
+
+def test_vectors_that_cannot_be_among_the_nearest_are_not_read():
+    vectors, queries, candidates, exact, estimates = pool_with_estimates(0.01)
+    k = 10
+    kth = np.sort(exact, axis=1)[:, -k]
+    far = exact < kth[:, None] - 0.1  # ten times as far as estimates are off
+    first = np.argsort(np.argsort(-estimates, axis=1), axis=1) < k + 64
+    poisoned, queries, candidates = vectors.copy(), queries[:1], candidates[:1]
+    poisoned[candidates[0][far[0] & ~first[0]]] = 100  # would be the best, were they looked at
+    assert np.count_nonzero(far[0] & ~first[0]) > 300
+
+    known = ranked_exactly(queries, candidates, estimates[:1], vectors, k)
+
+    found = ranked_exactly(queries, candidates, estimates[:1], poisoned, k)
+    np.testing.assert_array_equal(found[1], known[1])
+    np.testing.assert_array_equal(found[0], known[0])
+
+
+def test_rows_that_are_none_are_left_out_whatever_is_said_of_them():
+    vectors, queries, candidates, exact, estimates = pool_with_estimates(0.01)
+    candidates[:, ::2], estimates[:, ::2] = -1, 50
+
+    similarities, rows = ranked_exactly(queries, candidates, estimates, vectors, 310)
+
+    assert (np.count_nonzero(rows >= 0, axis=1) == 300).all()
+    assert (similarities[:, 300:] == -np.inf).all() and np.isfinite(similarities[:, :300]).all()
+    np.testing.assert_allclose(similarities[:, 0], exact[:, 1::2].max(axis=1), atol=1e-6)

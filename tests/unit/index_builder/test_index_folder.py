@@ -191,7 +191,7 @@ def test_as_many_candidates_are_ranked_as_the_index_says_one_by_one_and_in_bulk(
 
     for folder, over_fetch, depth in ((index, 1.5, 255), (before, 4, 280), (index, 2, 260)):
         asked = 0 if over_fetch == folder.over_fetch else over_fetch
-        candidates = folder.candidates(queries, 10, over_fetch=asked)
+        _, candidates = folder.candidates(queries, 10, over_fetch=asked)
         assert candidates.shape == (len(queries), depth)
         near = (queries[:, None] * stored[candidates]).sum(2)
         known = np.take_along_axis(candidates, np.argsort(-near, axis=1), axis=1)[:, :10]
