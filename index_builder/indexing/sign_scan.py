@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from index_builder.indexing.nearest_lists import nearest_lists, products_of_few
 from index_builder.metadata.metadata_rows import Rows
-from index_builder.numerics.compiled import address, compiled, larger_of, wanted_soon
+from index_builder.numerics.compiled import address, compiled, wanted_soon
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.pair_products import dot
 from index_builder.numerics.selection import best_first
@@ -28,7 +28,7 @@ from index_builder.numerics.sign_blocks import (
     room_for_tables,
     takes,
 )
-from index_builder.numerics.sign_codes import SignCodes, estimate_at, room_for_query, round_query
+from index_builder.numerics.sign_codes import SignCodes, estimate_rows, room_for_query, round_query
 from index_builder.numerics.sign_sums import into_planes, room_for_planes
 from spine.tables import Vectors
 
@@ -233,12 +233,11 @@ def _scan(
                 soon += stride
                 here = min(BLOCK, n - start)
                 if in_blocks is None:
-                    largest = np.float32(-np.inf)
-                    for r in range(here):
-                        near[r] = estimate_at(place + (start + r) * codes[0], codes, planes, rounded)
-                        largest = larger_of(largest, near[r])
+                    first = place + start * codes[0]
+                    largest = estimate_rows(first, here, codes, planes, rounded, near)
                 else:
-                    largest = estimate_block(place + start // BLOCK * stride, codes[1], rounded, tables)
+                    block = place + start // BLOCK * stride
+                    largest = estimate_block(block, codes[1], rounded, tables)
                 if largest < least:
                     continue
                 for r in range(here):

@@ -12,9 +12,10 @@ from index_builder.lists.best_k import Similarities
 from index_builder.lists.inverted_lists import Codes, Numbers
 from index_builder.lists.list_codes import ListDecoder, ProductGrid
 from index_builder.lists.list_kernel import LEVELS, PLAIN, PRODUCT, by_pair, round_queries, score_lists
-from index_builder.lists.sign_kernel import score_signs
+from index_builder.lists.sign_kernel import SHARED, score_signs
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.panel_products import LANES, QUERIES, ROWS, room
+from index_builder.numerics.sign_blocks import BLOCK, block_bytes, takes
 from index_builder.numerics.sign_codes import SignCodes
 from spine.tables import Vectors
 
@@ -147,19 +148,28 @@ class SignScorer:
         # An estimate of a distance may be below zero, which none is.
         self._asked = (np.ascontiguousarray(queries), own, np.float32(1 if l2 else np.inf))
         self._codes = codes.for_kernels
-        self._room = _FoundRoom()
+        self._in_blocks = takes(codes.width)
+        self._room = _SignRoom(codes.width)
 
     def score(self, pieces: Sequence[Piece], least: Similarities) -> Found:
         """As a `ListScorer`."""
-        if not pieces:
-            return _nothing()
+        shared = [piece for piece in pieces if self._in_blocks and len(piece.queries) >= SHARED]
+        others = [piece for piece in pieces if not self._in_blocks or len(piece.queries) < SHARED]
+        parts = [self._score(some, least, some is shared) for some in (shared, others) if some]
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(np.concatenate(each) for each in zip(_nothing(), *parts, strict=True))  # type: ignore[return-value]
+
+    def _score(self, pieces: Sequence[Piece], least: Similarities, in_blocks: bool) -> Found:
+        """The same of some pieces, one at least, in blocks or row by row."""
         lists = np.array(
             [(p.codes.ctypes.data, p.rows.ctypes.data, len(p.rows)) for p in pieces], dtype=np.int64
         )
         centroids = np.stack([self._ivf.quantizer.reconstruct(piece.number) for piece in pieces])
         nothing = np.zeros(0, dtype=np.float32)
         found, pairs = self._room.found(pieces), _pairs(pieces, least, nothing)
-        count = score_signs(lists, centroids, pairs, self._asked, self._codes, found)
+        blocks = self._room.blocks(max(len(piece.rows) for piece in pieces)) if in_blocks else None
+        count = score_signs(lists, centroids, pairs, self._asked, self._codes, blocks, found)
         return _taken(found, count, pairs[1])
 
 
@@ -210,6 +220,22 @@ class _FoundRoom(threading.local):
                 np.empty(needed, dtype=np.float32),
             )
         return self._found
+
+
+class _SignRoom(_FoundRoom):
+    """Of a `SignScorer`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._width = width
+        self._blocks = np.zeros(0, dtype=np.uint8)
+
+    def blocks(self, rows: int) -> npt.NDArray[np.uint8]:
+        """Room for so many rows in blocks."""
+        needed = -(-rows // BLOCK) * block_bytes(self._width)
+        if len(self._blocks) < needed:
+            self._blocks = np.zeros(needed, dtype=np.uint8)  # what rows a last block lacks must be numbers
+        return self._blocks
 
 
 class _Room(_FoundRoom):

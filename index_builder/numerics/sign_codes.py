@@ -132,15 +132,23 @@ def estimated(rounded: Any, apart: Any, factor: Any, bits: Any, total: Any) -> A
 
 
 @compiled
-def estimate_at(place: int, codes: Any, planes: Any, rounded: Any) -> Any:
-    """The similarity of the row at an address to a query.
+def estimate_rows(place: int, count: int, codes: Any, planes: Any, rounded: Any, similarities: Any) -> Any:
+    """The largest similarity of some rows to a query; all of them are written down.
 
     Args:
-        place: The address.
+        place: Address of the first row.
+        count: How many.
         codes: As `SignCodes.for_kernels` gives them.
         planes: Of the query's numbers, as `into_planes` leaves them.
         rounded: The query, as `round_query` gives it.
+        similarities: Takes them.
     """
-    total = row_sum(place, planes.ctypes.data, planes.shape[1], codes[3])
-    apart, factor = float_at(place + codes[1]), float_at(place + codes[1] + 4)
-    return estimated(rounded, apart, factor, np.float32(total >> 32), np.float32(total & 0xFFFFFFFF))
+    largest = np.float32(-np.inf)
+    for r in range(count):
+        row = place + r * codes[0]
+        total = row_sum(row, planes.ctypes.data, planes.shape[1], codes[3])
+        apart, factor = float_at(row + codes[1]), float_at(row + codes[1] + 4)
+        bits, numbers = np.float32(total >> 32), np.float32(total & 0xFFFFFFFF)
+        similarities[r] = estimated(rounded, apart, factor, bits, numbers)
+        largest = larger_of(largest, similarities[r])
+    return largest
