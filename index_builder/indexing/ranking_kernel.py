@@ -1,53 +1,18 @@
-"""Candidates of a query multiplied with the vectors themselves, float16 rows here and there in a file, compiled.
-
-What takes the time is waiting for rows from memory. While one is multiplied, the CPU is told which come next.
-"""
+"""Candidates of a query ranked on the vectors themselves, as few as will do, compiled."""
 
 import math
 from typing import Any
 
 import numpy as np
 
-from index_builder.numerics.compiled import compiled, compiled_sums, float_of_half, wanted_soon
+from index_builder.numerics.compiled import compiled
+from index_builder.numerics.half_rows import products_with_halves
 from index_builder.numerics.selection import best_first
 
-_AHEAD = 4  # rows
-_LINE = 64  # bytes that come from memory at once
-_BEST, _SAMPLE = (
-    32,
-    32,
-)  # of the best candidates beyond k, and of the others, that are multiplied whatever they are
+_BEST = 32  # candidates beyond k that are multiplied whatever they are, those with the highest estimates
+_SAMPLE = 32  # of the others
 _DEVIATIONS = 4  # standard ones that a product may be off what its estimate stands for
 _ROUNDED = 1e-5  # what float32 rounds away, and more
-
-
-@compiled_sums
-def products_with_halves(query: Any, rows: Any, vectors: Any, products: Any) -> None:
-    """Inner products of a query with rows of float16 vectors; equal rows get equal ones.
-
-    Args:
-        query: Shape (d,), float32.
-        rows: Row numbers, shape (m,); below 0 for none.
-        vectors: Shape (n, d), float16, finite, as uint16; contiguous.
-        products: Takes them, shape (m,), float32; -inf where there is no row.
-    """
-    d = vectors.shape[1]
-    begin, size = vectors.ctypes.data, 2 * d
-    for place in range(-_AHEAD, len(rows)):
-        if place + _AHEAD < len(rows) and rows[place + _AHEAD] >= 0:
-            soon = begin + rows[place + _AHEAD] * size
-            for line in range(0, size, _LINE):
-                wanted_soon(soon + line)
-        if place < 0:
-            continue
-        if rows[place] < 0:
-            products[place] = -np.inf
-            continue
-        stored = vectors[rows[place]]
-        total = np.float32(0)
-        for i in range(d):
-            total += float_of_half(stored[i]) * query[i]
-        products[place] = total
 
 
 @compiled
@@ -56,8 +21,8 @@ def rank_halves(
 ) -> None:
     """The nearest of each query's candidates, highest similarity first, equals by row.
 
-    First those with the highest estimates are multiplied, and a sample of the others. These tell what
-    an estimate may stand for; those that even so are below the k-th best are left alone.
+    First those with the highest estimates are multiplied, and a sample of the others. These tell what an estimate may
+    stand for; those that even so are below the k-th best are left alone.
 
     Args:
         queries: Shape (q, d), float32.

@@ -5,13 +5,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.numerics.half_floats import widened
 from spine.errors import ConfigError, DataError
 from spine.tables import Vectors
 
 _TOLERANCE = 1e-3  # of a norm; float16 storage moves it by a tenth of that
 _CANCELLED = 1e-3  # norm below which nothing of a direction is left
-_CACHED = 256  # float16 vectors widened and scaled at once: they stay in the CPU's cache
 
 
 def unit_rows(embeddings: Vectors) -> Vectors:
@@ -49,11 +47,11 @@ def scaled_rows(vectors: Vectors) -> Vectors:
 
 
 def scaled_rows_of(stored: Any, rows: npt.NDArray[np.int64]) -> Vectors:
-    """Some rows of float16 vectors (n, d) as float32, scaled to L2 norm 1; shape (m, d)."""
+    """Some rows of float16 vectors (n, d), finite, as float32, scaled to L2 norm 1; shape (m, d)."""
+    from index_builder.numerics.half_rows import scale_halves
+
     vectors = np.empty((len(rows), stored.shape[1]), dtype=np.float32)
-    for start in range(0, len(rows), _CACHED):
-        some = slice(start, start + _CACHED)
-        vectors[some] = scaled_rows(widened(np.take(stored, rows[some], axis=0)))
+    scale_halves(stored.view(np.uint16), rows, vectors)
     return vectors
 
 
