@@ -25,7 +25,8 @@ Rows = npt.NDArray[np.int64]
 METADATA_ROWS = 2**19
 """Rows of one file of ours: some 300 bytes each as a rule."""
 
-_FEW = 1_000
+_TOGETHER = 2**16  # rows brought in one piece
+_ROWS_A_TAKE = 10  # slices of one row that cost as much as a take from a batch
 
 
 class MetadataRows:
@@ -88,7 +89,7 @@ class MetadataRows:
         if rows.size and (rows.min() < 0 or rows.max() >= self.n):
             wrong = rows[(rows < 0) | (rows >= self.n)][0]
             raise DataError(f"there is no row {wrong:,}; they go from 0 to {self.n - 1:,}")
-        if not rows.size:
+        if not rows.size or not wanted.names:
             table = wanted.empty_table()
         elif len(self._batches) == 1:
             batch = self._batches[0] if columns is None else self._batches[0].select(wanted.names)
@@ -144,17 +145,39 @@ class MetadataRows:
         return pa.schema([self.schema.field(name) for name in columns])
 
     def _take_from_many(self, rows: Rows, names: list[str]) -> pa.Table:
-        """Slices of one row each, put together: a take from each batch costs ten times as much."""
-        numbers = np.searchsorted(self._ends, rows, side="right")
-        places = rows - self._starts[numbers]
-        batches = self._batches
-        slices = [
-            batches[number].slice(place, 1)
-            for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
+        """From each batch what is wanted of it, where that is many rows each; else slices of one row."""
+        parts = []
+        for start in range(0, len(rows), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
+            numbers = np.searchsorted(self._ends, some, side="right")
+            places = some - self._starts[numbers]
+            touched = np.unique(numbers)
+            if len(touched) * _ROWS_A_TAKE <= len(some):
+                parts.append(self._by_batch(numbers, places, touched, names))
+            else:
+                parts.append(self._row_by_row(numbers, places, names))
+        # In one copy; many rows' text may be more than one array holds.
+        return (
+            pa.Table.from_batches(parts) if len(parts) == 1 else pa.Table.from_batches(parts).combine_chunks()
+        )
+
+    def _by_batch(self, numbers: Rows, places: Rows, touched: Rows, names: list[str]) -> pa.RecordBatch:
+        order = np.argsort(numbers, kind="stable")
+        bounds = np.searchsorted(numbers[order], touched)
+        taken = [
+            self._batches[number].select(names).take(pa.array(places[inside]))
+            for number, inside in zip(touched.tolist(), np.split(order, bounds[1:]), strict=True)
         ]
-        if len(slices) <= _FEW:  # in one copy; many rows' text may be more than one array holds
-            return pa.Table.from_batches([pa.concat_batches(slices)]).select(names)
-        return pa.Table.from_batches(slices, self.schema).select(names).combine_chunks()
+        if len(taken) == 1:
+            return taken[0]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return pa.concat_batches(taken).take(pa.array(back))
+
+    def _row_by_row(self, numbers: Rows, places: Rows, names: list[str]) -> pa.RecordBatch:
+        batches = self._batches
+        pairs = zip(numbers.tolist(), places.tolist(), strict=True)
+        return pa.concat_batches([batches[number].slice(place, 1) for number, place in pairs]).select(names)
 
 
 def metadata_paths(folder: Path, n: int) -> list[Path]:

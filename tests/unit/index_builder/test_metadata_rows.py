@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from index_builder.metadata import metadata_rows
 from index_builder.metadata.metadata_rows import MetadataRows
 from spine.errors import DataError
 
@@ -41,6 +42,28 @@ def test_rows_of_many_batches_come_in_the_order_asked(rows, table):
         assert all(column.num_chunks <= 1 for column in found.columns)
     edges = np.array([N - 1, 0, 0, 699, 700, 1499, 1500, 6, 7])
     assert rows.take(edges)["width"].to_pylist() == edges.tolist()
+
+
+@pytest.mark.parametrize("size", [300, 700, 1_999])
+@pytest.mark.parametrize("together", [64, 100_000])
+def test_rows_of_a_few_large_batches_come_in_the_order_asked(size, together, table, monkeypatch):
+    monkeypatch.setattr(metadata_rows, "_TOGETHER", together)
+    rows, generator = (
+        MetadataRows(table.to_batches(max_chunksize=size), table.schema),
+        np.random.default_rng(2),
+    )
+    for asked in (
+        generator.integers(N, size=1_000),
+        generator.integers(N, size=3),
+        generator.integers(200, size=90),  # all of the first batch
+        np.repeat([N - 1, 0, size, size - 1], 30),
+    ):
+        found = rows.take(asked)
+        assert found.to_pylist() == table.take(pa.array(asked)).to_pylist()
+        assert all(column.num_chunks <= 1 for column in found.columns)
+        few = rows.take(asked, ["width"])
+        assert few.column_names == ["width"]
+        assert few["width"].to_pylist() == asked.tolist()
 
 
 def test_columns_come_in_the_order_asked_and_no_others(rows):
