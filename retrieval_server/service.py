@@ -188,7 +188,7 @@ class Service:
         elif query.image_url:
             vectors = await self._pictures.embed_address(clip, query.image_url)
         else:
-            vectors = np.asarray([query.embedding_input], dtype=np.float32)
+            vectors = np.asarray(query.embedding_input, dtype=np.float32)[None]
         vector: Vectors = vectors[0]
         return vector
 

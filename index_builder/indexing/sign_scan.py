@@ -5,6 +5,7 @@ and while a list is gone through the next one comes from memory. Codes of up to 
 scored sixty-four rows at a time; of more, a row's bits are counted many words at once.
 """
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +18,7 @@ from index_builder.indexing.nearest_lists import nearest_lists, products_of_few
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.compiled import address, compiled, wanted_soon
 from index_builder.numerics.faiss_library import load_faiss
+from index_builder.numerics.half_floats import widened
 from index_builder.numerics.pair_products import dot
 from index_builder.numerics.selection import best_first
 from index_builder.numerics.sign_blocks import (
@@ -34,6 +36,9 @@ from spine.tables import Vectors
 
 BLOCKS_BYTES = 2**28
 """What a copy of the codes in blocks may take; a larger index is scanned as FAISS has it, row by row."""
+
+HALVES_BYTES = 2**25
+"""What a copy of the centroids in float16 may take; more are read as they are."""
 
 _LINE = 64  # bytes that come from memory at once
 _AHEAD = 8  # row numbers, which lie here and there
@@ -70,7 +75,8 @@ class SignScan:
         self._blocks: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]] | None = None
         self._lock = threading.Lock()
         squared = np.einsum("ij,ij->i", centroids, centroids)
-        self._halves = squared / 2 if self._l2 else np.zeros(nlist, dtype=np.float32)
+        halves = squared / 2 if self._l2 else np.zeros(nlist, dtype=np.float32)
+        self._coarse = *_rounded(centroids if self._few else centroids[:0]), halves
 
     @classmethod
     def of(cls, index: Any) -> "SignScan | None":
@@ -109,7 +115,7 @@ class SignScan:
         values = np.full((len(queries), depth), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), depth), -1, dtype=np.int64)
         (lists, in_blocks), nprobe = self._in_blocks(), min(nprobe, len(self._lists))
-        coarse = lists, self._centroids, self._halves
+        coarse = lists, self._centroids, self._coarse
         threads = load_faiss().omp_get_max_threads()
         if len(queries) <= self._few and (threads == 1 or len(queries) == 1):
             _search_few(queries, self._matrix, coarse, nprobe, self._l2, self._codes, in_blocks, values, rows)
@@ -161,6 +167,21 @@ def _matrix(transforms: list[Any]) -> Vectors | None:
         return None
     matrix: Vectors = faiss.vector_to_array(first.A).reshape(first.d_out, first.d_in)
     return matrix
+
+
+def _rounded(centroids: Vectors) -> tuple[npt.NDArray[Any], float]:
+    """Centroids as `nearest_lists` reads them all, and the longest of what that leaves of one."""
+    if not centroids.size or centroids.nbytes // 2 > HALVES_BYTES:
+        return centroids, 0.0
+    if not np.abs(centroids).max() < np.finfo(np.float16).max:
+        return centroids, 0.0
+    halves = centroids.astype(np.float16)
+    left = centroids - widened(halves)
+    # What sums of float32 round away is less by far than a float16, but not nothing.
+    longest = math.sqrt(np.einsum("ij,ij->i", left, left).max())
+    return halves.view(np.uint16), longest + 1e-5 * math.sqrt(
+        np.einsum("ij,ij->i", centroids, centroids).max()
+    )
 
 
 def _centroids(ivf: Any) -> Vectors | None:
@@ -267,7 +288,7 @@ def _search_few(
     Args:
         queries: Shape (q, d), as they are asked.
         matrix: What they are multiplied with first, (d, d); no rows for nothing.
-        coarse: Lists and centroids, as `_scan` has them, and halves, as `nearest_lists` does.
+        coarse: Lists and centroids, as `_scan` has them, and what `nearest_lists` has of these.
         nprobe: Lists a query.
         l2: As of `_scan`, and so are the others.
         codes: Likewise.
@@ -275,7 +296,7 @@ def _search_few(
         values: Likewise.
         rows: Likewise.
     """
-    lists, centroids, halves = coarse
+    lists, centroids, rounded = coarse
     moved = products_of_few(queries, matrix) if len(matrix) else queries
-    wanted = nearest_lists(moved, centroids, halves, nprobe)
+    wanted = nearest_lists(moved, centroids, rounded, nprobe)
     _scan(moved, wanted, lists, centroids, l2, codes, in_blocks, values, rows)

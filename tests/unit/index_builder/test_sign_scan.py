@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from index_builder.indexing import sign_scan
+from index_builder.indexing.nearest_lists import nearest_lists
 from index_builder.indexing.sign_scan import SignScan
 from tests.unit.index_builder.scattered import near, scattered
 
@@ -189,3 +190,29 @@ def test_other_kinds_are_left_to_faiss():
 
     for other in (index, more, faiss.index_factory(48, "IVF4,SQ8"), faiss.IndexFlatIP(48)):
         assert SignScan.of(other) is None
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_lists_that_float16_cannot_tell_apart_are_told_apart(metric):
+    random = np.random.default_rng(1)
+    query = scattered(1, 40)
+    centroids = query / np.linalg.norm(query) * 0.5 + 1e-5 * random.standard_normal((300, 40))
+    centroids = centroids.astype(np.float32)
+    exact = centroids.astype(np.float64) @ query[0]
+    halves = (centroids**2).sum(axis=1) / 2 if metric == "l2" else np.zeros(300, np.float32)
+    rounded, left = sign_scan._rounded(centroids)
+    assert rounded.dtype == np.uint16 and left > 0
+    assert np.ptp(exact) < 1e-3
+
+    found = nearest_lists(query, centroids, (rounded, left, halves), 20)[0]
+
+    values = exact - halves
+    assert np.sort(values[found])[0] >= np.sort(values)[-20] - 1e-7
+    assert len(set(found.tolist())) == 20
+
+
+def test_centroids_beyond_float16_or_too_many_are_read_as_they_are(monkeypatch):
+    centroids = scattered(9, 8)
+    assert sign_scan._rounded(centroids * 1e6)[0].dtype == np.float32
+    monkeypatch.setattr(sign_scan, "HALVES_BYTES", 0)
+    assert sign_scan._rounded(centroids)[0] is centroids
