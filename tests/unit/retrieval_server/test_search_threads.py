@@ -1,10 +1,12 @@
 import asyncio
 import threading
+import time
 
 import faiss
 import pytest
 
-from retrieval_server.search_threads import MOST_TOGETHER, SearchThreads
+from retrieval_server import search_threads
+from retrieval_server.search_threads import MOST_TOGETHER, SHORT_S, SHORT_THREADS, SearchThreads
 
 
 class Asked:
@@ -138,3 +140,107 @@ def test_a_thread_has_one_faiss_thread_and_work_of_other_kinds_goes_there_too():
     found = asyncio.run(run())
 
     assert found == [1, 1, 1, 1]
+
+
+class Counted:
+    """Answers after a while, for so much CPU a question; counts how many threads are at it."""
+
+    def __init__(self, cpu_s):
+        self.cpu_s, self.lock, self.at_work, self.most, self.together = cpu_s, threading.Lock(), 0, 0, []
+
+    def __call__(self, numbers):
+        with self.lock:
+            self.at_work += 1
+            self.most = max(self.most, self.at_work)
+            self.together.append(len(numbers))
+        end = time.thread_time() + self.cpu_s * len(numbers)
+        while time.thread_time() < end:
+            pass
+        time.sleep(0.02)
+        with self.lock:
+            self.at_work -= 1
+        return numbers
+
+
+def asked_twice(counted):
+    """Sixty questions of a kind, after three that tell how long they take; others of another kind come with them."""
+
+    async def ask():
+        searches = SearchThreads(4, counted)
+        for number in range(3):
+            await searches.ask("a", number)
+        counted.together.clear()
+        counted.most = 0
+        found = await asyncio.gather(*(searches.ask("a", number) for number in range(60)))
+        searches.close()
+        return found
+
+    assert asyncio.run(ask()) == list(range(60))
+    assert sum(counted.together) == 60
+
+
+def test_two_threads_take_short_questions_and_as_many_at_once_as_may_be():
+    counted = Counted(0)
+
+    asked_twice(counted)
+
+    assert counted.most == SHORT_THREADS
+    assert max(counted.together) == MOST_TOGETHER and len(counted.together) < 14
+
+
+def test_all_threads_take_long_questions():
+    counted = Counted(2 * SHORT_S)
+
+    asked_twice(counted)
+
+    assert counted.most == 4
+
+
+def test_a_question_behind_short_ones_is_answered_and_so_are_those_behind_it():
+    counted = Counted(0)
+
+    async def ask():
+        searches = SearchThreads(3, counted)
+        for kind in ("a", "b"):
+            await searches.ask(kind, 0)
+        kinds = ["a"] * 20 + ["b"] * 3 + ["a"] * 20
+        found = await asyncio.gather(*(searches.ask(kind, number) for number, kind in enumerate(kinds)))
+        searches.close()
+        return found
+
+    assert asyncio.run(asyncio.wait_for(ask(), 30)) == list(range(43))
+    assert counted.most == SHORT_THREADS
+
+
+@pytest.mark.parametrize("cpu_s", [0, SHORT_S])
+def test_other_work_has_its_turn_while_questions_never_end(cpu_s):
+    counted = Counted(cpu_s)
+
+    async def ask():
+        searches, goes_on = SearchThreads(1, counted), True
+
+        async def keep_asking():
+            while goes_on:
+                await searches.ask("a", 0)
+
+        clients = [asyncio.create_task(keep_asking()) for _ in range(20)]
+        await asyncio.sleep(0.1)
+        await asyncio.wait_for(searches.run(lambda: None), 10)
+        goes_on = False
+        await asyncio.gather(*clients)
+        searches.close()
+
+    asyncio.run(ask())
+
+
+def test_times_of_kinds_are_not_kept_for_ever(monkeypatch):
+    monkeypatch.setattr(search_threads, "_KINDS", 5)
+
+    async def ask():
+        searches = SearchThreads(2, list)
+        for kind in range(40):
+            assert await searches.ask(kind, kind) == kind
+        searches.close()
+        return searches
+
+    assert len(asyncio.run(ask())._seconds) <= 5
