@@ -7,12 +7,14 @@ folder without one is unfinished and nobody reads it.
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ MANIFEST = "manifest.json"
 _PLAN = "plan.json"
 _CHECKSUM = "checksum"  # in manifest.json: SHA-256 over all else in it
 _ADVICE = "take it away with `popfactory verify RUN --remove-damaged` and run the stage again"
+_HASHED_AT_ONCE = min(4, os.cpu_count() or 1)  # files: one thread hashes less than a disk gives
 _PACKAGES = (
     "popfactory",
     "numpy",
@@ -175,16 +178,18 @@ def _damaged(folder: Path) -> dict[Path, str]:
     except DataError as error:
         return {folder / MANIFEST: str(error)}
     problems: dict[Path, str] = {}
-    for record in manifest.files:
-        problem = _damage(folder, record)
-        if problem is not None:
-            problems[folder / record.path] = problem
-    for name, count in manifest.named_by_hash.items():
-        there = _named_by_hash(folder / name)
-        wrong = [path for path in there if sha256_of(path) != path.stem]
-        problems |= {path: f"{path}: content differs from what its name says" for path in wrong}
-        if len(there) != count:
-            problems[folder / name] = f"{folder / name}: {len(there):,} files, published with {count:,}"
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
+        found = pool.map(partial(_damage, folder), manifest.files)
+        for record, problem in zip(manifest.files, found, strict=True):
+            if problem is not None:
+                problems[folder / record.path] = problem
+        for name, count in manifest.named_by_hash.items():
+            there = _named_by_hash(folder / name)
+            for path, digest in zip(there, pool.map(sha256_of, there), strict=True):
+                if digest != path.stem:
+                    problems[path] = f"{path}: content differs from what its name says"
+            if len(there) != count:
+                problems[folder / name] = f"{folder / name}: {len(there):,} files, published with {count:,}"
     return problems
 
 
