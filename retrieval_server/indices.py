@@ -177,7 +177,13 @@ def _kind(folder: IndexFolder) -> str:
 def _folders(settings: IndexSettings, rows: MetadataRows) -> dict[str, IndexFolder]:
     there = {modality: file for modality, file in INDEX_FILES.items() if (settings.folder / file).exists()}
     folders = {
-        modality: IndexFolder.open(settings.folder, file=file, rows=rows, memory_map=settings.memory_map)
+        modality: IndexFolder.open(
+            settings.folder,
+            file=file,
+            rows=rows,
+            memory_map=settings.memory_map,
+            copies_bytes=settings.copies_bytes,
+        )
         for modality, file in (there or {"image": INDEX_FILE}).items()
     }
     for folder in folders.values():  # or the first query waits for what is compiled and loaded

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from index_builder.indexing.index_file import COPIES_BYTES
 from spine.config import load_config
 from spine.errors import ConfigError
 from spine.run import Run
@@ -68,6 +69,8 @@ class IndexSettings:
     """Ids on the wire are places in the inverted lists laid end to end: reorder_metadata_by_ivf_index."""
     memory_map: bool = True
     """Leave the index on disk and let the system bring in what is read."""
+    copies_bytes: int = COPIES_BYTES
+    """Memory that copies which make its search faster may take."""
     columns: tuple[str, ...] | None = None
     """Metadata that answers carry; None is all there is."""
     picture_folder: Path | None = None

@@ -13,9 +13,6 @@ from index_builder.numerics.compiled import compiled
 from index_builder.numerics.faiss_library import load_faiss
 from spine.tables import Vectors
 
-CODES_BYTES = 2**28
-"""What the codes of an index may take; a larger one is left to FAISS."""
-
 _BLOCK = 8  # queries that a thread takes at once
 
 
@@ -43,19 +40,20 @@ class GraphSearch:
     """Those that no search is using."""
 
     @classmethod
-    def of(cls, index: Any) -> "GraphSearch | None":
+    def of(cls, index: Any, most_bytes: int) -> "GraphSearch | None":
         """What searches this index; about 1 s a GB of vectors.
 
         Args:
             index: Any FAISS index.
+            most_bytes: What the codes may take.
 
         Returns:
             None where it isn't an IndexHNSWFlat of finite float32 vectors in memory with FAISS's defaults but
-            for efSearch, holds none, or more than CODES_BYTES.
+            for efSearch, holds none, or its codes would take more.
         """
         faiss = load_faiss()
         graph = faiss.downcast_index(index)  # a name of it that keeps nothing alive
-        if type(graph) is not faiss.IndexHNSWFlat or not 0 < graph.ntotal * graph.d <= CODES_BYTES:
+        if type(graph) is not faiss.IndexHNSWFlat or not 0 < graph.ntotal * graph.d <= most_bytes:
             return None
         hnsw, storage = graph.hnsw, faiss.downcast_index(graph.storage)
         inner = graph.metric_type == faiss.METRIC_INNER_PRODUCT

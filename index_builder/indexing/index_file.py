@@ -12,6 +12,9 @@ import numpy as np
 from index_builder.numerics.faiss_library import load_faiss
 from spine.errors import DataError
 
+COPIES_BYTES = 256_000_000
+"""Memory that copies which make a search faster may take by default: a graph's codes, RaBitQ's in blocks."""
+
 INDEX_FILE = "image.index"
 """FAISS's file, or clip-retrieval's folder of one that stays on disk."""
 

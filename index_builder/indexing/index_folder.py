@@ -21,6 +21,7 @@ from index_builder.indexing.candidate_ranking import (
     ranked_exactly,
 )
 from index_builder.indexing.index_file import (
+    COPIES_BYTES,
     INDEX_FILE,
     METADATA_FOLDER,
     VECTORS_FILE,
@@ -64,7 +65,14 @@ class IndexFolder:
     """
 
     def __init__(
-        self, folder: Path, index: Any, rows: MetadataRows, manifest: Manifest | None, vectors: Any, file: str
+        self,
+        folder: Path,
+        index: Any,
+        rows: MetadataRows,
+        manifest: Manifest | None,
+        vectors: Any,
+        file: str,
+        copies_bytes: int,
     ) -> None:
         faiss = load_faiss()
         facts = manifest.facts if manifest is not None else {}
@@ -85,7 +93,9 @@ class IndexFolder:
         self.nprobe = int(facts.get("nprobe") or lists.nprobe) if lists is not None else 0
         self.over_fetch = float(facts.get("over_fetch") or OVER_FETCH) if vectors is not None else 0.0
         self._kept: dict[str, Any] = {}
-        self._search: IndexSearch | None = IndexSearch(index, self.path, self.nlist, self.nprobe)
+        self._search: IndexSearch | None = IndexSearch(
+            index, self.path, self.nlist, self.nprobe, copies_bytes
+        )
         self._map_lock = threading.Lock()
         self._mapped = False
 
@@ -99,6 +109,7 @@ class IndexFolder:
         memory_map: bool = True,
         check_digests: bool = True,
         vectors_beside: bool | None = None,
+        copies_bytes: int = COPIES_BYTES,
     ) -> "IndexFolder":
         """Open an index folder of ours or of clip-retrieval's.
 
@@ -111,6 +122,8 @@ class IndexFolder:
             check_digests: Compare every file with the manifest, where there is one. It reads all of
                 them once: FAISS itself takes a file with a wrong bit without a word.
             vectors_beside: Whether vectors.npy belongs to it; None where a manifest says so.
+            copies_bytes: Memory that a copy which makes searches faster may take; where it would take more there is
+                none.
 
         Raises:
             DataError: A file is missing, damaged or not as published, the metric is unknown, or vectors
@@ -133,7 +146,7 @@ class IndexFolder:
             check_facts(folder, index, manifest.facts)
         if not memory_map:
             index_into_huge_pages(index)
-        return cls(folder, index, rows, manifest, vectors, file)
+        return cls(folder, index, rows, manifest, vectors, file, copies_bytes)
 
     def search(
         self, queries: Vectors, k: int, *, nprobe: int = 0, over_fetch: float = 0

@@ -19,7 +19,7 @@ _ENDLESS = 2**62  # bytes of an index that is no file: no GPU holds it
 class IndexSearch:
     """Searches a FAISS index that stays as it is. Any number of threads may at once."""
 
-    def __init__(self, index: Any, path: Path, nlist: int, nprobe: int) -> None:
+    def __init__(self, index: Any, path: Path, nlist: int, nprobe: int, copies_bytes: int) -> None:
         """Get ready; an index of which a kernel keeps codes is read once.
 
         Args:
@@ -27,10 +27,11 @@ class IndexSearch:
             path: Its file, or its folder if it stays on disk.
             nlist: Its inverted lists, 0 for none.
             nprobe: Lists searched a query where a call says nothing.
+            copies_bytes: Memory that a kernel's copy of the index may take.
         """
         self._index, self._nlist, self._nprobe = index, nlist, nprobe
         self._on_gpus = GpuIndex.of(index, path.stat().st_size if path.is_file() else _ENDLESS)
-        self._scan, self._graph = SignScan.of(index), GraphSearch.of(index)
+        self._scan, self._graph = SignScan.of(index, copies_bytes), GraphSearch.of(index, copies_bytes)
         # FAISS only reads them, so that searches may share them. At each step of making them it lets go of Python's
         # lock, and another thread has it then: together they took as long as to read forty rows of metadata.
         self._usual = self._new_parameters(nprobe)

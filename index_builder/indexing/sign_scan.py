@@ -1,8 +1,8 @@
 """RaBitQ's codes, one bit a dimension, scanned for single queries, compiled.
 
 FAISS's estimates to float32 rounding, in a fraction of its time: a query is rounded for a list many numbers at once,
-and while a list is gone through the next one comes from memory. Codes of up to BLOCKS_BYTES are copied into blocks and
-scored sixty-four rows at a time; of more, a row's bits are counted many words at once.
+and while a list is gone through the next one comes from memory. Codes are copied into blocks and scored sixty-four rows
+at a time where memory may be spent on it; else a row's bits are counted many words at once.
 """
 
 import math
@@ -34,9 +34,6 @@ from index_builder.numerics.sign_codes import SignCodes, estimate_rows, room_for
 from index_builder.numerics.sign_sums import into_planes, room_for_planes
 from spine.tables import Vectors
 
-BLOCKS_BYTES = 2**28
-"""What a copy of the codes in blocks may take; a larger index is scanned as FAISS has it, row by row."""
-
 HALVES_BYTES = 2**25
 """What a copy of the centroids in float16 may take; more are read as they are."""
 
@@ -50,7 +47,13 @@ class SignScan:
     """Searches an IVF index of such codes where FAISS holds it: in memory, or mapped from a file."""
 
     def __init__(
-        self, index: Any, transforms: list[Any], ivf: Any, codes: SignCodes, centroids: Vectors
+        self,
+        index: Any,
+        transforms: list[Any],
+        ivf: Any,
+        codes: SignCodes,
+        centroids: Vectors,
+        most_bytes: int,
     ) -> None:
         """Note where each list is; see `of`."""
         faiss = load_faiss()
@@ -71,7 +74,7 @@ class SignScan:
         flat = isinstance(faiss.downcast_index(ivf.quantizer), faiss.IndexFlat)
         self._few = _FEW if flat and self._matrix is not None else 0
         size_bytes = int((-(-self._lists[:, 2] // BLOCK)).sum()) * block_bytes(codes.width)
-        self._takes_blocks = takes(codes.width) and size_bytes <= BLOCKS_BYTES
+        self._takes_blocks = takes(codes.width) and size_bytes <= most_bytes
         self._blocks: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]] | None = None
         self._lock = threading.Lock()
         squared = np.einsum("ij,ij->i", centroids, centroids)
@@ -79,11 +82,12 @@ class SignScan:
         self._coarse = *_rounded(centroids if self._few else centroids[:0]), halves
 
     @classmethod
-    def of(cls, index: Any) -> "SignScan | None":
+    def of(cls, index: Any, most_bytes: int) -> "SignScan | None":
         """The scan of an index; None for kinds that it doesn't know.
 
         Args:
             index: A FAISS index, downcast, whose lists stay as they are.
+            most_bytes: What a copy of the codes in blocks may take; larger ones are scanned as FAISS has them.
         """
         faiss, transforms, ivf = load_faiss(), [], index
         if isinstance(index, faiss.IndexPreTransform):
@@ -98,7 +102,7 @@ class SignScan:
         centroids = _centroids(ivf)
         if centroids is None or not isinstance(faiss.downcast_InvertedLists(ivf.invlists), known):
             return None
-        return cls(index, transforms, ivf, codes, centroids)
+        return cls(index, transforms, ivf, codes, centroids, most_bytes)
 
     def search(self, queries: Vectors, depth: int, nprobe: int) -> tuple[npt.NDArray[np.float32], Rows]:
         """The rows of each query's nearest lists with the highest estimates; in as many threads as FAISS has.

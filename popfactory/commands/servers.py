@@ -52,6 +52,13 @@ _TOKENS = click.Path(path_type=Path, dir_okay=False)
     type=click.IntRange(1, 64),
     help="That share the port: more small queries a second, for as many times the memory.",
 )
+@click.option(
+    "--copies",
+    default="256MB",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory an index may take for copies that make its search faster.",
+)
 def serve(
     indices: Path | None,
     run_folder: Path | None,
@@ -68,6 +75,7 @@ def serve(
     allow_origin: tuple[str, ...],
     trust_proxy: tuple[str, ...],
     processes: int,
+    copies: str,
 ) -> None:
     """Serve kNN queries over REST, as clip-retrieval does.
 
@@ -83,9 +91,13 @@ def serve(
     from popfactory.settings_file import server_settings
     from retrieval_server.serving import serve as serve_rest
     from spine.settings import ListsConfig
+    from spine.sizes import parse_size
 
+    copies_bytes = parse_size(copies)
+    settings = server_settings(indices, run_folder, ListsConfig(takedown=takedown, hash_block=hash_block))
     settings = replace(
-        server_settings(indices, run_folder, ListsConfig(takedown=takedown, hash_block=hash_block)),
+        settings,
+        indices=tuple(replace(index, copies_bytes=copies_bytes) for index in settings.indices),
         image_url=image_url,
         strict_safety=strict_safety,
         hosts=allow_host,

@@ -8,6 +8,8 @@ from index_builder.indexing import graph_search
 from index_builder.indexing.graph_search import GraphSearch
 from tests.unit.index_builder.scattered import near, scattered
 
+MOST = 10**8
+
 METRICS = {"inner product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 
 
@@ -57,7 +59,7 @@ def test_it_finds_what_faiss_finds(metric, n, d, links, ef, k):
     index = graph_of(vectors, metric, links=links, ef=ef)
     queries = near(vectors, 50)
 
-    assert_equal(GraphSearch.of(index).search(queries, k), index.search(queries, k))
+    assert_equal(GraphSearch.of(index, MOST).search(queries, k), index.search(queries, k))
 
 
 def test_it_goes_down_from_the_highest_level(metric):
@@ -66,7 +68,7 @@ def test_it_goes_down_from_the_highest_level(metric):
     assert index.hnsw.max_level >= 4
     queries = near(vectors, 100)
 
-    assert_equal(GraphSearch.of(index).search(queries, 10), index.search(queries, 10))
+    assert_equal(GraphSearch.of(index, MOST).search(queries, 10), index.search(queries, 10))
 
 
 def test_vectors_far_from_the_unit_sphere_are_found_too(metric):
@@ -77,7 +79,7 @@ def test_vectors_far_from_the_unit_sphere_are_found_too(metric):
     index = graph_of(vectors, metric)
     queries = vectors[:60] + random.standard_normal((60, 40)).astype(np.float32)
 
-    similarities, rows = GraphSearch.of(index).search(queries, 10)
+    similarities, rows = GraphSearch.of(index, MOST).search(queries, 10)
 
     expected = index.search(queries, 10)
     np.testing.assert_allclose(similarities, expected[0], rtol=1e-5)
@@ -98,7 +100,7 @@ def test_coarse_codes_change_nothing(metric, monkeypatch):
 
     monkeypatch.setattr(graph_search, "_round_all", coarse)
 
-    assert_equal(GraphSearch.of(index).search(queries, 10), index.search(queries, 10))
+    assert_equal(GraphSearch.of(index, MOST).search(queries, 10), index.search(queries, 10))
 
 
 def test_the_same_vector_many_times_is_found_as_often(metric):
@@ -106,7 +108,7 @@ def test_the_same_vector_many_times_is_found_as_often(metric):
     index = graph_of(vectors, metric, links=8, ef=64)
     queries = near(vectors, 30)
 
-    similarities, rows = GraphSearch.of(index).search(queries, 8)
+    similarities, rows = GraphSearch.of(index, MOST).search(queries, 8)
 
     expected, _ = index.search(queries, 8)
     # Which of equal ones are visited is chance: in most cases the similarities are the same.
@@ -123,12 +125,12 @@ def test_what_a_search_saw_is_forgotten_when_its_number_comes_again(metric, one_
     queries = near(vectors[[0]].repeat(2, axis=0), 600)
     queries[1:255] = -queries[0]  # far from the first; the 256th has its number
 
-    assert_equal(GraphSearch.of(index).search(queries, 5), index.search(queries, 5))
+    assert_equal(GraphSearch.of(index, MOST).search(queries, 5), index.search(queries, 5))
 
 
 def test_threads_share_one_search(metric):
     vectors = scattered(3_000, 32)
-    search = GraphSearch.of(graph_of(vectors, metric))
+    search = GraphSearch.of(graph_of(vectors, metric), MOST)
     queries = near(vectors, 200)
     similarities, rows = search.search(queries, 10)
 
@@ -143,7 +145,7 @@ def test_threads_share_one_search(metric):
 
 
 def test_no_queries_find_nothing(metric):
-    similarities, rows = GraphSearch.of(graph_of(scattered(50, 8), metric)).search(np.empty((0, 8)), 4)
+    similarities, rows = GraphSearch.of(graph_of(scattered(50, 8), metric), MOST).search(np.empty((0, 8)), 4)
 
     assert similarities.shape == rows.shape == (0, 4)
 
@@ -157,17 +159,24 @@ def test_other_indices_are_not_for_it(kind):
     index.train(vectors)
     index.add_with_ids(vectors, np.arange(800)) if kind.startswith("IDMap") else index.add(vectors)
 
-    assert GraphSearch.of(index) is None
+    assert GraphSearch.of(index, MOST) is None
 
 
 def test_what_it_does_not_follow_is_not_for_it():
     vectors = scattered(200, 8)
-    assert GraphSearch.of(faiss.IndexHNSWFlat(8, 4)) is None  # empty
-    assert GraphSearch.of(graph_of(vectors, faiss.METRIC_L1)) is None
+    assert GraphSearch.of(faiss.IndexHNSWFlat(8, 4), MOST) is None  # empty
+    assert GraphSearch.of(graph_of(vectors, faiss.METRIC_L1), MOST) is None
     for setting in ("search_bounded_queue", "check_relative_distance"):
         index = graph_of(vectors, faiss.METRIC_L2)
-        assert GraphSearch.of(index) is not None
+        assert GraphSearch.of(index, MOST) is not None
         setattr(index.hnsw, setting, False)
-        assert GraphSearch.of(index) is None
+        assert GraphSearch.of(index, MOST) is None
     vectors[7, 3] = np.nan
-    assert GraphSearch.of(graph_of(vectors, faiss.METRIC_L2)) is None
+    assert GraphSearch.of(graph_of(vectors, faiss.METRIC_L2), MOST) is None
+
+
+def test_codes_that_would_take_too_much_are_not_made():
+    index = graph_of(scattered(200, 8), faiss.METRIC_L2)
+
+    assert GraphSearch.of(index, 200 * 8) is not None
+    assert GraphSearch.of(index, 200 * 8 - 1) is None

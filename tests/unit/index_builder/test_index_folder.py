@@ -12,6 +12,7 @@ from index_builder.indexing import index_file
 from index_builder.indexing.index_file import INDEX_FILE, VECTORS_FILE
 from index_builder.indexing.index_folder import IndexFolder
 from index_builder.metadata.metadata_rows import MetadataRows, write_metadata
+from index_builder.numerics.sign_blocks import takes
 from spine.errors import DataError
 from spine.publish import publish_array
 from spine.stage import Stage
@@ -459,3 +460,20 @@ def test_memory_is_what_control_groups_leave_of_it(tmp_path, groups, limits, kno
         (tmp_path / "cgroup").write_text(groups)
 
     assert index_file._group_limits(tmp_path / "cgroup", tmp_path / "fs") == known
+
+
+@pytest.mark.parametrize("kind", ["HNSW16", "IVF16,RaBitQ"])
+def test_what_is_found_does_not_depend_on_the_memory_for_copies(tmp_path, vectors, queries, kind):
+    folder = foreign(tmp_path, vectors, kind)
+
+    with IndexFolder.open(folder) as index, IndexFolder.open(folder, copies_bytes=0) as other:
+        found, known = index.search(queries, 10), other.search(queries, 10)
+        copied, without = (
+            each._search._graph or (each._search._scan and each._search._scan._takes_blocks)
+            for each in (index, other)
+        )
+
+    assert (found[1] == known[1]).mean() > 0.99, "but for equals"
+    np.testing.assert_allclose(found[0], known[0], atol=1e-5)
+    assert copied or not takes(1)
+    assert not without
