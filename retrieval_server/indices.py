@@ -188,6 +188,8 @@ def _folders(settings: IndexSettings, rows: MetadataRows) -> dict[str, IndexFold
     }
     for folder in folders.values():  # or the first query waits for what is compiled and loaded
         folder.search(np.eye(1, folder.d, dtype=np.float32), 1)
+        if folder.exact_vectors is not None and folder.n:
+            folder.reconstruct(np.zeros(1, dtype=np.int64))
     if len({folder.d for folder in folders.values()}) > 1:
         found = ", ".join(f"{folder.d} in {INDEX_FILES[modality]}" for modality, folder in folders.items())
         raise DataError(f"{settings.folder}: d is {found}; one CLIP model's vectors were needed in both")
