@@ -262,7 +262,7 @@ def measure_metadata(pool: ServedPool, conditions: dict[str, object]) -> None:
 
 def measure_codec(conditions: dict[str, object]) -> None:
     """A batch's way in and out: 1,000 x 768 as .npy, 1,000 x 100 rows of ids and similarities as Arrow."""
-    from retrieval_server.bodies import parse_npy
+    from retrieval_server.bodies import arrow_stream, parse_npy
     from spine.protocol import npy
 
     queries = np.random.default_rng(0).random((1000, 768), dtype=np.float32)
@@ -270,10 +270,7 @@ def measure_codec(conditions: dict[str, object]) -> None:
     begin = time.process_time()
     for _ in range(50):
         parse_npy(npy(queries), 768)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        pa.ipc.open_stream(sink.getvalue()).read_all()
+        pa.ipc.open_stream(arrow_stream(table)).read_all()
     report("batch_codec", (time.process_time() - begin) / 50 * 1000, "ms", at_most=1, **conditions)
 
 

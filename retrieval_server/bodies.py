@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 from fastapi import Request
 
 from retrieval_server.admission import HeldBytes
@@ -129,6 +130,20 @@ def parse_npy(body: bytes, d: int) -> Vectors:
     if not np.isfinite(vectors).all():
         raise Refusal("the array holds NaN, infinity or a number too large; finite numbers were needed")
     return vectors
+
+
+def arrow_stream(table: pa.Table) -> memoryview:
+    """A table as an Arrow IPC stream, copied once: its size is counted before there is memory for it."""
+    counted = pa.MockOutputStream()
+    _write(counted, table)
+    stream = pa.allocate_buffer(counted.size())
+    _write(pa.FixedSizeBufferWriter(stream), table)
+    return memoryview(stream)
+
+
+def _write(sink: Any, table: pa.Table) -> None:
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
 
 
 def parse_embed(content: object) -> tuple[list[str], list[str]]:

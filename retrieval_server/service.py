@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
-import pyarrow as pa
 
 from index_builder.encoding.clip import clip_name
 from retrieval_server import bodies, search
@@ -135,7 +134,9 @@ class Service:
             ids = bodies.parse_metadata_query(content, index.n)
             return await self._searches.run(lambda: self._rows_answer(index, ids))
 
-    async def batch(self, body: bytes, name: str | None, question: BatchQuestion) -> tuple[bytes, list[str]]:
+    async def batch(
+        self, body: bytes, name: str | None, question: BatchQuestion
+    ) -> tuple[memoryview, list[str]]:
         """Answer POST /knn-batch: an Arrow IPC stream, and warnings.
 
         Raises:
@@ -147,14 +148,10 @@ class Service:
         if not 0 <= question.nprobe <= _MAX_NPROBE:
             raise Refusal(f"nprobe is not in 0 to {_MAX_NPROBE:,}")
 
-        def work() -> bytes:
+        def work() -> memoryview:
             vectors = bodies.parse_npy(body, index.d)
             lists = self.takedowns.current()
-            table = search.answer_batch(index, vectors, question, lists)
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table)
-            return bytes(sink.getvalue())
+            return bodies.arrow_stream(search.answer_batch(index, vectors, question, lists))
 
         with self.admission.request():
             content = await asyncio.get_running_loop().run_in_executor(self._batches, work)
