@@ -19,7 +19,7 @@ SHORT_S = 0.003
 """Questions that take less CPU are short: half of that is Python's, of which one thread runs at a time."""
 
 SHORT_THREADS = 2
-"""That are at short questions at once: more of them only wait for each other, with fewer questions each."""
+"""That are at short questions at once, or half of all: more only wait for each other, with fewer questions each."""
 
 _KINDS = 1_000  # whose times are known
 
@@ -49,6 +49,7 @@ class SearchThreads(Generic[Question, Answer]):
         """
         cores = os.cpu_count() or 1
         self._threads = threads or min(cores, max(2, cores - 1))
+        self._at_short_most = max(SHORT_THREADS, self._threads // 2)
         self._answer = answer
         self._pool = ThreadPoolExecutor(self._threads, "search", initializer=_one_faiss_thread)
         self._waiting: deque[_Waiting[Question, Answer]] = deque()
@@ -110,7 +111,7 @@ class SearchThreads(Generic[Question, Answer]):
             return False, taken
         kind, most = self._waiting[0].kind, self._waiting[0].most
         short = self._seconds.get(kind, SHORT_S) < SHORT_S
-        if short and self._at_short >= SHORT_THREADS:
+        if short and self._at_short >= self._at_short_most:
             return False, taken
         share = MOST_TOGETHER if short else -(-len(self._waiting) // self._threads)
         while (
