@@ -21,17 +21,9 @@ from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.half_floats import widened
 from index_builder.numerics.pair_products import dot
 from index_builder.numerics.selection import best_first
-from index_builder.numerics.sign_blocks import (
-    BLOCK,
-    block_bytes,
-    estimate_block,
-    into_tables,
-    lay_out,
-    room_for_tables,
-    takes,
-)
-from index_builder.numerics.sign_codes import SignCodes, estimate_rows, room_for_query, round_query
-from index_builder.numerics.sign_sums import into_planes, room_for_planes
+from index_builder.numerics.sign_blocks import BLOCK, block_bytes, lay_out, takes
+from index_builder.numerics.sign_codes import SignCodes
+from index_builder.numerics.sign_scores import room_for_scores, round_for, scored
 from spine.tables import Vectors
 
 HALVES_BYTES = 2**25
@@ -136,9 +128,8 @@ class SignScan:
         lists, in_blocks = self._in_blocks()
 
         def scan(some: slice) -> None:
-            asked = queries[some], wanted[some]
-            coarse = lists, self._centroids
-            _scan(*asked, *coarse, self._l2, self._codes, in_blocks, values[some], rows[some])
+            whose, coarse = (queries[some], wanted[some]), (lists, self._centroids)
+            _scan(*whose, *coarse, self._l2, self._codes, in_blocks, values[some], rows[some])
 
         size = max(1, len(queries) // (_SHARES * threads))
         shares = [slice(start, start + size) for start in range(0, len(queries), size)]
@@ -229,9 +220,8 @@ def _scan(
     most = np.float32(1) if l2 else np.float32(np.inf)  # no distance is below zero
     d, depth = queries.shape[1], values.shape[1]
     stride = BLOCK * codes[0] if in_blocks is None else block_bytes(codes[1])
-    room = room_for_query(d, codes)
-    planes, tables = room_for_planes(codes[1]), room_for_tables(room[1])
-    near = tables[2]
+    room = room_for_scores(d, codes)
+    near = room[2][2]
     found, found_at = np.empty(2 * depth + 1, dtype=np.float32), np.empty(2 * depth + 1, dtype=np.int64)
     for q in range(len(queries)):
         count, least = 0, np.float32(-np.inf)
@@ -240,30 +230,14 @@ def _scan(
             if wanted[q, i] < 0:
                 continue
             place, ids, n = lists[wanted[q, i]]
-            soon, end = np.int64(0), np.int64(0)
-            if i + 1 < wanted.shape[1] and wanted[q, i + 1] >= 0:
-                following = lists[wanted[q, i + 1]]
-                soon, end = following[0], following[0] + -(-following[2] // BLOCK) * stride
-                centroid = centroids.ctypes.data + wanted[q, i + 1] * 4 * d
-                for line in range(0, 4 * d, _LINE):
-                    wanted_soon(centroid + line)
-            rounded = round_query(queries[q], own, centroids[wanted[q, i]], codes, room)
-            if in_blocks is None:
-                into_planes(room[1], planes)
-            else:
-                into_tables(room[1], tables)
+            soon, end = _announce(wanted[q], i + 1, lists, stride, centroids)
+            rounded = round_for(queries[q], own, centroids[wanted[q, i]], codes, in_blocks, room)
             for start in range(0, n, BLOCK):
                 for line in range(soon, min(end, soon + stride), _LINE):
                     wanted_soon(line)
                 soon += stride
                 here = min(BLOCK, n - start)
-                if in_blocks is None:
-                    first = place + start * codes[0]
-                    largest = estimate_rows(first, here, codes, planes, rounded, near)
-                else:
-                    block = place + start // BLOCK * stride
-                    largest = estimate_block(block, codes[1], rounded, tables)
-                if largest < least:
+                if scored(place, start, here, codes, in_blocks, rounded, room) < least:
                     continue
                 for r in range(here):
                     similarity = min(near[r], most)
@@ -275,12 +249,30 @@ def _scan(
                             count, least = depth, found[depth - 1]
         if count > depth:
             best_first(found, found_at, count, depth)
-        count = min(count, depth)
-        for i in range(count):
-            if i + _AHEAD < count:
-                wanted_soon(found_at[i + _AHEAD])
-            values[q, i] = found[i]
-            rows[q, i] = numba.carray(address(found_at[i]), (1,), np.int64)[0]
+        _give(found, found_at, min(count, depth), values[q], rows[q])
+
+
+@compiled
+def _announce(wanted: Any, i: int, lists: Any, stride: int, centroids: Any) -> Any:
+    """Have the centroid of a query's i-th list brought from memory; from where to where the list lies, 0 for none."""
+    if i >= len(wanted) or wanted[i] < 0:
+        return np.int64(0), np.int64(0)
+    size = 4 * centroids.shape[1]
+    centroid = centroids.ctypes.data + wanted[i] * size
+    for line in range(0, size, _LINE):
+        wanted_soon(centroid + line)
+    begin = lists[wanted[i], 0]
+    return begin, begin + -(-lists[wanted[i], 2] // BLOCK) * stride
+
+
+@compiled
+def _give(found: Any, found_at: Any, count: int, values: Any, rows: Any) -> None:
+    """Write down what was found, with the row numbers from where they are."""
+    for i in range(count):
+        if i + _AHEAD < count:
+            wanted_soon(found_at[i + _AHEAD])
+        values[i] = found[i]
+        rows[i] = numba.carray(address(found_at[i]), (1,), np.int64)[0]
 
 
 @compiled

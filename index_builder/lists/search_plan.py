@@ -8,8 +8,8 @@ two on others; what is compared is their ratio.
                whole numbers rule most of it out, a product of those and little else; where few queries share a
                list, a product of each pair of a query and a row by itself
 
-Signs, RaBitQ's bits, are scored one by one either way, and a query that goes through its own lists, the nearest first,
-has less to write down: there only reading is a reason to share.
+Signs, RaBitQ's bits, cost about as much to score either way, and a query that goes through its own lists, the nearest
+first, has less to write down: there only reading is a reason to share.
 
 Lists on disk are read at 2 GB/s, by the pass once; by FAISS once too where they fit into half of the memory, else
 once for each query that wants them. Assigning queries to lists is the same for both and left out.

@@ -13,16 +13,8 @@ import numba
 import numpy as np
 
 from index_builder.numerics.compiled import address, compiled
-from index_builder.numerics.sign_blocks import (
-    BLOCK,
-    block_bytes,
-    estimate_block,
-    into_tables,
-    lay_out,
-    room_for_tables,
-)
-from index_builder.numerics.sign_codes import estimate_rows, room_for_query, round_query
-from index_builder.numerics.sign_sums import into_planes, room_for_planes
+from index_builder.numerics.sign_blocks import BLOCK, lay_out
+from index_builder.numerics.sign_scores import room_for_scores, round_for, scored
 
 SHARED = 8
 """Queries of a list from which it is worth laying its rows out in blocks: that takes as long as scoring for four."""
@@ -49,32 +41,22 @@ def score_signs(
     starts, numbers, least, _ = pairs
     queries, own, most = asked
     found_pair, found_row, found_similarity = found
-    room, planes = room_for_query(queries.shape[1], codes), room_for_planes(codes[1])
-    tables = room_for_tables(room[1])
-    near, size_bytes = tables[2], block_bytes(codes[1])
+    room = room_for_scores(queries.shape[1], codes)
+    near = room[2][2]
     count = 0
     for t in range(len(lists)):
         n, place = lists[t, 2], lists[t, 0]
         rows = numba.carray(address(lists[t, 1]), (n,), np.int64)
         if blocks is not None:
             lay_out(place, codes, n, blocks)
+            place = np.int64(blocks.ctypes.data)
         for p in range(starts[t], starts[t + 1]):
             q = numbers[p]
             limit = least[q]
-            rounded = round_query(queries[q], own[q], centroids[t], codes, room)
-            if blocks is None:
-                into_planes(room[1], planes)
-            else:
-                into_tables(room[1], tables)
+            rounded = round_for(queries[q], own[q], centroids[t], codes, blocks, room)
             for start in range(0, n, BLOCK):
                 here = min(BLOCK, n - start)
-                if blocks is None:
-                    first = place + start * codes[0]
-                    largest = estimate_rows(first, here, codes, planes, rounded, near)
-                else:
-                    block = blocks.ctypes.data + start // BLOCK * size_bytes
-                    largest = estimate_block(block, codes[1], rounded, tables)
-                if largest < limit:
+                if scored(place, start, here, codes, blocks, rounded, room) < limit:
                     continue
                 for r in range(here):
                     similarity = min(near[r], most)

@@ -77,7 +77,7 @@ class MetadataRows:
 
         Args:
             rows: Shape (m,), each from 0 to n - 1; one may come twice.
-            columns: Those wanted, in this order; None for all.
+            columns: Those wanted, in this order; None for all. Of none the table has no rows either.
 
         Raises:
             DataError: A row or a column doesn't exist.

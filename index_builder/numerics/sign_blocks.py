@@ -54,7 +54,8 @@ def lay_out(place: int, codes: Any, n: int, blocks: Any) -> None:
         place: Address of the first row.
         codes: As `SignCodes.for_kernels` gives them.
         n: How many rows.
-        blocks: Takes them, bytes; `block_bytes` for each BLOCK rows. Rows that a last block lacks aren't defined.
+        blocks: Takes them, bytes; `block_bytes` for each BLOCK rows. Of rows that a last block lacks there stays what
+            was there, which must be numbers.
     """
     size, width = codes[0], codes[1]
     even = -(-width // 2) * 2

@@ -225,12 +225,14 @@ def test_other_work_has_its_turn_while_questions_never_end(cpu_s):
 
         clients = [asyncio.create_task(keep_asking()) for _ in range(20)]
         await asyncio.sleep(0.1)
-        await asyncio.wait_for(searches.run(lambda: None), 10)
+        done = await asyncio.wait_for(searches.run(lambda: "done"), 10)
+        waiting = sum(not client.done() for client in clients)
         goes_on = False
         await asyncio.gather(*clients)
         searches.close()
+        return done, waiting
 
-    asyncio.run(ask())
+    assert asyncio.run(ask()) == ("done", 20)
 
 
 def test_times_of_kinds_are_not_kept_for_ever(monkeypatch):
