@@ -101,7 +101,11 @@ def _add(
     for i in range(len(queries)):
         q = queries[i]
         if first <= q < last and scores[i] >= least[q]:
-            _collected(values[q], kept[q], counts, least, k, q, rows[i], scores[i])
+            place = counts[q]
+            values[q, place], kept[q, place] = scores[i], rows[i]
+            counts[q] = place + 1
+            if place + 1 == values.shape[1]:
+                _let_go(values, kept, counts, least, k, q)
 
 
 @compiled
@@ -112,19 +116,17 @@ def _add_all(
         q = first + i
         for j in range(len(rows)):
             if scores[i, j] >= least[q]:
-                _collected(values[q], kept[q], counts, least, k, q, rows[j], scores[i, j])
+                place = counts[q]
+                values[q, place], kept[q, place] = scores[i, j], rows[j]
+                counts[q] = place + 1
+                if place + 1 == values.shape[1]:
+                    _let_go(values, kept, counts, least, k, q)
 
 
 @compiled
-def _collected(
-    values: Any, kept: Any, counts: Any, least: Any, k: int, q: int, row: int, score: float
-) -> None:
-    count = counts[q]
-    values[count], kept[count] = score, row
-    counts[q] = count + 1
-    if count + 1 == len(values):
-        best_first(values, kept, count + 1, k)
-        counts[q], least[q] = k, values[k - 1]
+def _let_go(values: Any, kept: Any, counts: Any, least: Any, k: int, q: int) -> None:
+    best_first(values[q], kept[q], counts[q], k)
+    counts[q], least[q] = k, values[q, k - 1]
 
 
 @compiled

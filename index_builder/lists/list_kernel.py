@@ -13,77 +13,24 @@ from typing import Any
 import numba
 import numpy as np
 
-from index_builder.numerics.compiled import address, compiled, compiled_sums
+from index_builder.numerics.compiled import (
+    address,
+    compiled,
+    compiled_sums,
+    larger_of,
+    lowest_bit,
+    smaller_of,
+    whole_of,
+)
 from index_builder.numerics.pair_products import dot
-from index_builder.numerics.panel_products import QUERIES, ROWS, laid_out, multiplied
+from index_builder.numerics.panel_products import QUERIES, ROWS, laid_out, multiplied, reaching
+from index_builder.numerics.rounded_vectors import round_rows
 
 PLAIN, LEVELS, PRODUCT = 0, 1, 2
 """Kinds of codes: float32, one byte a dimension, one byte a part of the dimensions."""
 
-_LEVELS = 127
 _SLACK = 1e-5  # of the largest similarity there can be: what float32 rounds away, and more
-_LIMIT = 2.0**30  # no product of 8-bit numbers with d up to 65,536 is beyond
-
-
-@compiled_sums
-def _rounded(rows: Any, bits: Any, count: int, numbers: Any) -> Any:
-    """Rows in 8-bit numbers, 128 added; of all of them the step, the longest after rounding, the largest error.
-
-    `bits` are the rows as whole numbers: without their sign these are in the order of what they stand for, and their
-    largest is found many at once, which that of floats is not.
-    """
-    d = rows.shape[1]
-    largest = np.int32(0x0DA24260)  # 1e-30
-    for i in range(count):
-        row = bits[i]
-        for j in range(d):
-            largest = max(largest, row[j] & np.int32(0x7FFFFFFF))
-    kept = np.empty(1, dtype=np.int32)
-    kept[0] = largest
-    step = kept.view(np.float32)[0] / np.float32(_LEVELS)
-    scale = np.float32(1) / step
-    longest, worst = np.float32(0), np.float32(0)
-    for i in range(count):
-        row, eights = rows[i], numbers[i]
-        length, error = np.float32(0), np.float32(0)
-        for j in range(d):
-            whole = np.rint(row[j] * scale)
-            eights[j] = np.uint8(np.int32(whole) + 128)
-            left = whole * step - row[j]
-            length += whole * whole
-            error += left * left
-        longest, worst = max(longest, length), max(worst, error)
-    return step, step * math.sqrt(longest), math.sqrt(worst)
-
-
-@compiled_sums
-def round_queries(queries: Any, numbers: Any, steps: Any, errors: Any, norms: Any, sums: Any) -> None:
-    """Round queries to 8-bit numbers.
-
-    Args:
-        queries: Shape (q, d), float32.
-        numbers: Takes the numbers, shape (q, d) or wider, zero where wider.
-        steps: Takes the length of one level of each query, and so do the others; (q,).
-        errors: The norm of what rounding left over.
-        norms: The norm of the query.
-        sums: 128 times the sum of the numbers.
-    """
-    for q in range(len(queries)):
-        query, eights = queries[q], numbers[q]
-        largest = np.float32(1e-30)
-        for j in range(len(query)):
-            largest = max(largest, abs(query[j]))
-        step = largest / np.float32(_LEVELS)
-        scale = np.float32(1) / step
-        length, error, total = np.float32(0), np.float32(0), np.int32(0)
-        for j in range(len(query)):
-            whole = np.rint(query[j] * scale)
-            eights[j] = np.int8(whole)
-            left = whole * step - query[j]
-            length += query[j] * query[j]
-            error += left * left
-            total += np.int32(whole)
-        steps[q], errors[q], norms[q], sums[q] = step, math.sqrt(error), math.sqrt(length), 128 * total
+_LIMIT = np.float32(2**30)  # no product of 8-bit numbers with d up to 65,536 is beyond
 
 
 @compiled
@@ -126,36 +73,49 @@ def _decoded(code: Any, weights: Any, base: Any, row: Any) -> None:
 
 
 @compiled
-def _screened(
-    pairs: Any, asked: Any, room: Any, first: int, stop: int, here: int, step: Any, length: Any, error: Any
-) -> int:
-    """Write down which rows of a panel may be of use to which pairs, and return how many there are."""
+def _brought_together(pairs: Any, asked: Any, first: int, stop: int, of_pairs: Any, sums: Any) -> None:
+    """What `_bounded` needs of a list's pairs, one after the other: it is read for each of the list's panels."""
     _, numbers, least, added = pairs
-    _, rounded, steps, errors, norms, sums, base = asked
-    _, _, panel, products, addresses, bounds, may_pair, may_row, _, _, _ = room
+    _, _, steps, errors, norms, own_sums, base = asked
+    for p in range(first, stop):
+        q, place = numbers[p], p - first
+        offset = base[q] + added[p]
+        of_pairs[0, place] = least[q] - offset - _SLACK * abs(offset)
+        of_pairs[1, place] = errors[q] + _SLACK * norms[q]
+        of_pairs[2, place] = norms[q] + _SLACK * norms[q]
+        of_pairs[3, place] = 1 / steps[q]
+        sums[place] = own_sums[q]
+
+
+@compiled_sums
+def _bounded(of_pairs: Any, sums: Any, count: int, step: Any, length: Any, error: Any, bounds: Any) -> None:
+    """What a product with a row of a panel must reach at least to be of use to each pair."""
+    long, off, scale = np.float32(length), np.float32(error), np.float32(1 / step)
+    for place in range(count):
+        margin = of_pairs[1, place] * long + of_pairs[2, place] * off
+        bound = (of_pairs[0, place] - margin) * of_pairs[3, place] * scale
+        bound = larger_of(-_LIMIT, smaller_of(_LIMIT, bound))
+        bounds[place] = np.int32(whole_of(bound) + sums[place])
+
+
+@compiled
+def _screened(pairs: Any, asked: Any, room: Any, first: int, stop: int, here: int) -> int:
+    """Write down which rows of a panel may be of use to which pairs, and return how many there are."""
+    numbers, rounded = pairs[1], asked[1]
+    _, _, panel, products, addresses, (_, _, bounds), may_pair, may_row, _, _, _ = room
     whole, stride = rounded.ctypes.data, rounded.shape[1]
-    maybe = 0
+    there, maybe = (np.int64(1) << here) - 1, 0
     for start in range(first, stop, QUERIES):
         some = min(QUERIES, stop - start)
         for i in range(QUERIES):
-            p = start + min(i, some - 1)
-            q = numbers[p]
-            addresses[i] = whole + q * stride
-            offset = base[q] + added[p]
-            margin = errors[q] * length + norms[q] * error
-            margin += _SLACK * (abs(offset) + norms[q] * (length + error))
-            bound = math.ceil((least[q] - offset - margin) / (steps[q] * step))
-            bounds[i] = np.int32(max(-_LIMIT, min(_LIMIT, bound))) + sums[q]
+            addresses[i] = whole + numbers[start + min(i, some - 1)] * stride
         multiplied(panel, addresses, stride // 4, products)
         for i in range(some):
-            bound, largest = bounds[i], products[i, 0]
-            for r in range(ROWS):
-                largest = max(largest, products[i, r])
-            if largest >= bound:
-                for r in range(here):
-                    if products[i, r] >= bound:
-                        may_pair[maybe], may_row[maybe] = start + i, r
-                        maybe += 1
+            bits = reaching(products.ctypes.data + 4 * ROWS * i, bounds[start + i - first]) & there
+            while bits:
+                may_pair[maybe], may_row[maybe] = start + i, lowest_bit(bits)
+                maybe += 1
+                bits &= bits - 1
     return maybe
 
 
@@ -181,6 +141,7 @@ def score_lists(lists: Any, pairs: Any, asked: Any, codes: Any, room: Any, found
     starts, queries = pairs[0], asked[0]
     kind, size, _, _, _, entries, grid_error = codes
     eights, panel, may_pair, may_row, eight_words = room[1], room[2], room[6], room[7], room[9]
+    of_pairs, sums, bounds = room[5]
     d = queries.shape[1]
     count = 0
     for t in range(len(lists)):
@@ -189,6 +150,7 @@ def score_lists(lists: Any, pairs: Any, asked: Any, codes: Any, room: Any, found
         stored = numba.carray(address(lists[t, 0]), (n, size), np.uint8)
         plain = numba.carray(address(lists[t, 0]), (n if kind == PLAIN else 0, d), np.float32)
         bits = numba.carray(address(lists[t, 0]), (n if kind == PLAIN else 0, d), np.int32)
+        _brought_together(pairs, asked, first, stop, of_pairs, sums)
         for start in range(0, n, ROWS):
             here = min(ROWS, n - start)
             some = slice(start, start + here)
@@ -201,7 +163,7 @@ def score_lists(lists: Any, pairs: Any, asked: Any, codes: Any, room: Any, found
                         maybe += 1
             else:
                 if kind == PLAIN:
-                    step, length, error = _rounded(plain[some], bits[some], here, eights)
+                    step, length, error = round_rows(plain[some], bits[some], here, eights)
                 else:
                     if kind == LEVELS:
                         eights[:here, :d] = stored[some]
@@ -210,7 +172,8 @@ def score_lists(lists: Any, pairs: Any, asked: Any, codes: Any, room: Any, found
                             _looked_up(stored[start + r], entries, eight_words[r])
                     step, length, error = 1.0, _longest(eights, here, d), grid_error
                 laid_out(eights, panel, here)
-                maybe = _screened(pairs, asked, room, first, stop, here, step, length, error)
+                _bounded(of_pairs, sums, stop - first, step, length, error, bounds)
+                maybe = _screened(pairs, asked, room, first, stop, here)
             count = _scored(
                 pairs, queries, codes, room, plain[some], stored[some], rows[some], maybe, found, count
             )

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from index_builder.lists.best_k import Similarities
 from index_builder.lists.inverted_lists import Codes, Numbers
 from index_builder.lists.list_codes import ListDecoder, ProductGrid
-from index_builder.lists.list_kernel import LEVELS, PLAIN, PRODUCT, by_pair, round_queries, score_lists
+from index_builder.lists.list_kernel import LEVELS, PLAIN, PRODUCT, by_pair, score_lists
 from index_builder.lists.sign_kernel import SHARED, score_signs
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.panel_products import LANES, QUERIES, ROWS, room
+from index_builder.numerics.rounded_vectors import round_queries
 from index_builder.numerics.sign_blocks import BLOCK, block_bytes, takes
 from index_builder.numerics.sign_codes import SignCodes
 from spine.tables import Vectors
@@ -252,7 +253,6 @@ class _Room(_FoundRoom):
             room(2 * (padded // 4) * LANES),
             room(QUERIES, ROWS),
             np.zeros(QUERIES, dtype=np.int64),
-            np.zeros(QUERIES, dtype=np.int32),
         )
         self._decoded = np.zeros(ROWS, dtype=np.bool_)
 
@@ -260,5 +260,7 @@ class _Room(_FoundRoom):
         """What `score_lists` works in; `queries` is how many want a list at most."""
         if queries > self._most:
             self._most = queries
-            self._may = (np.empty(queries * ROWS, dtype=np.int64), np.empty(queries * ROWS, dtype=np.int64))
-        return (*self._fixed, *self._may, self._decoded, *self._words)
+            of_pairs = np.empty((4, queries), dtype=np.float32), *np.empty((2, queries), dtype=np.int32)
+            may = np.empty((2, queries * ROWS), dtype=np.int64)
+            self._of_pairs = of_pairs, *may
+        return (*self._fixed, *self._of_pairs, self._decoded, *self._words)

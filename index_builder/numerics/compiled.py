@@ -166,6 +166,16 @@ def bits_of(_: Any, number: Any) -> Any:
 
 
 @generated
+def lowest_bit(_: Any, number: Any) -> Any:
+    """Which bit of a whole number is the lowest that is set, from 0; one is."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate
+
+
+@generated
 def wanted_soon(_: Any, place: Any) -> Any:
     """Have the bytes at an address brought into the CPU's second cache, which takes in more at once than the first."""
 

@@ -173,6 +173,28 @@ Args:
 """
 
 
+@generated
+def reaching(_: Any, products: Any, bound: Any) -> Any:
+    """Which of one vector's products with a panel's rows are at least `bound`: of each row a bit.
+
+    Args:
+        products: Address of ROWS products, 32 bits each.
+        bound: int32.
+    """
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        products, bound = arguments
+        first, least, found = _pointer(builder, products, _VECTOR), _everywhere(builder, bound), _I64(0)
+        for g in range(2):
+            some = builder.load(builder.gep(first, [_I64(g)]))
+            some.align = 4
+            bits = builder.bitcast(builder.icmp_signed(">=", some, least), ir.IntType(LANES))
+            found = builder.or_(found, builder.shl(builder.zext(bits, _I64), _I64(g * LANES)))
+        return found
+
+    return types.int64(products, types.int32), generate
+
+
 @compiled
 def laid_out(rows: Any, panel: Any, count: int) -> None:
     """Lay rows out as a panel.
