@@ -25,6 +25,7 @@ from index_builder.numerics.matrix_threads import one_matrix_thread
 from retrieval_server.app import build_app
 from retrieval_server.bodies import MAX_BODY_BYTES
 from retrieval_server.connections import IDLE_S, BoundedConnection
+from retrieval_server.footprint import give_back_large, leave_out_the_unused
 from retrieval_server.guard import LOOPBACK
 from retrieval_server.processes import orphaned, run_together
 from retrieval_server.service import Service
@@ -96,6 +97,9 @@ def _serve_on(
     mounted: Mapping[str, FastAPI],
     started: Callable[[], None] | None = None,
 ) -> None:
+    if not mounted:  # the board works with pandas
+        leave_out_the_unused()
+    give_back_large()
     # OpenBLAS starts a thread a core for each product and lets them spin; with several requests at once they
     # mostly wait for each other: 571 ms of CPU to deduplicate 1,800 results, 33 ms with one thread, were measured
     # on 4 busy cores, and 13 s to open an index. It is NumPy's own OpenBLAS: FAISS's, which serves batches, keeps
