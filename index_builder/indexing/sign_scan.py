@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from index_builder.indexing.nearest_lists import nearest_lists, products_of_few
 from index_builder.metadata.metadata_rows import Rows
-from index_builder.numerics.compiled import address, compiled, wanted_soon
+from index_builder.numerics.compiled import address, compiled, compiled_within, wanted_soon
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.half_floats import widened
 from index_builder.numerics.pair_products import dot
@@ -217,6 +217,9 @@ def _scan(
         values: Takes estimates, as far as there are rows; (q, depth).
         rows: Takes row numbers.
     """
+    # Views of these, a row each for every list, are counted by no one: it is the caller who holds them.
+    queries = numba.carray(address(queries.ctypes.data), queries.shape, np.float32)
+    centroids = numba.carray(address(centroids.ctypes.data), centroids.shape, np.float32)
     most = np.float32(1) if l2 else np.float32(np.inf)  # no distance is below zero
     d, depth = queries.shape[1], values.shape[1]
     stride = BLOCK * codes[0] if in_blocks is None else block_bytes(codes[1])
@@ -227,11 +230,13 @@ def _scan(
         count, least = 0, np.float32(-np.inf)
         own = np.float32(2) if l2 else dot(queries[q], queries[q])
         for i in range(wanted.shape[1]):
-            if wanted[q, i] < 0:
+            number = wanted[q, i]
+            if number < 0:
                 continue
-            place, ids, n = lists[wanted[q, i]]
-            soon, end = _announce(wanted[q], i + 1, lists, stride, centroids)
-            rounded = round_for(queries[q], own, centroids[wanted[q, i]], codes, in_blocks, room)
+            place, ids, n = lists[number, 0], lists[number, 1], lists[number, 2]
+            coming = wanted[q, i + 1] if i + 1 < wanted.shape[1] else -1
+            soon, end = _announce(coming, lists, stride, centroids)
+            rounded = round_for(queries[q], own, centroids[number], codes, in_blocks, room)
             for start in range(0, n, BLOCK):
                 for line in range(soon, min(end, soon + stride), _LINE):
                     wanted_soon(line)
@@ -252,17 +257,17 @@ def _scan(
         _give(found, found_at, min(count, depth), values[q], rows[q])
 
 
-@compiled
-def _announce(wanted: Any, i: int, lists: Any, stride: int, centroids: Any) -> Any:
-    """Have the centroid of a query's i-th list brought from memory; from where to where the list lies, 0 for none."""
-    if i >= len(wanted) or wanted[i] < 0:
+@compiled_within
+def _announce(number: int, lists: Any, stride: int, centroids: Any) -> Any:
+    """Have a list's centroid brought from memory; from where to where the list lies, 0 for none, below 0."""
+    if number < 0:
         return np.int64(0), np.int64(0)
     size = 4 * centroids.shape[1]
-    centroid = centroids.ctypes.data + wanted[i] * size
+    centroid = centroids.ctypes.data + number * size
     for line in range(0, size, _LINE):
         wanted_soon(centroid + line)
-    begin = lists[wanted[i], 0]
-    return begin, begin + -(-lists[wanted[i], 2] // BLOCK) * stride
+    begin = lists[number, 0]
+    return begin, begin + -(-lists[number, 2] // BLOCK) * stride
 
 
 @compiled

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from index_builder.numerics.compiled import compiled_sums, float_of_half, wanted_soon
+from index_builder.numerics.compiled import compiled_sums, compiled_within, float_of_half, wanted_soon
 
 _AHEAD = 4  # rows
 _LINE = 64  # bytes that come from memory at once
@@ -63,7 +63,7 @@ def scale_halves(vectors: Any, rows: Any, scaled: Any) -> None:
                 row[i] *= scale
 
 
-@compiled_sums
+@compiled_within
 def _announce(rows: Any, place: int, vectors: Any) -> None:
     """Have the row at a place of `rows` brought from memory, if there is one."""
     if place < len(rows) and rows[place] >= 0:

@@ -16,7 +16,15 @@ from numba import types
 from numba.core import cgutils
 
 from index_builder.numerics.blas import cpu_flags
-from index_builder.numerics.compiled import address, compiled, compiled_sums, float_at, generated, larger_of
+from index_builder.numerics.compiled import (
+    address,
+    compiled,
+    compiled_sums,
+    compiled_within,
+    float_at,
+    generated,
+    larger_of,
+)
 from index_builder.numerics.sign_codes import estimated
 from index_builder.numerics.sign_sums import bits_set
 
@@ -91,7 +99,7 @@ def room_for_tables(numbers: Any) -> Any:
     return np.empty(4 * len(numbers), dtype=np.uint8), np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.float32)
 
 
-@compiled
+@compiled_within
 def into_tables(numbers: Any, room: Any) -> None:
     """Add up a query's numbers, four by four, for each four bits that a row can have.
 
@@ -102,7 +110,7 @@ def into_tables(numbers: Any, room: Any) -> None:
     _add_up(numbers.ctypes.data, room[0].ctypes.data, 4 * len(numbers) // _LANES)
 
 
-@compiled
+@compiled_within
 def estimate_block(block: int, width: int, rounded: Any, room: Any) -> Any:
     """The largest similarity of a block's rows to a query; all of them are left in the room.
 

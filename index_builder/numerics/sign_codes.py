@@ -14,6 +14,7 @@ from index_builder.numerics.compiled import (
     compiled,
     compiled_exactly,
     compiled_sums,
+    compiled_within,
     float_at,
     larger_of,
     smaller_of,
@@ -68,7 +69,7 @@ def room_for_query(d: int, codes: Any) -> Any:
     return np.empty(d, dtype=np.float32), np.zeros(64 * -(-codes[1] // 8), dtype=np.int8)
 
 
-@compiled
+@compiled_within
 def round_query(query: Any, own: Any, centroid: Any, codes: Any, room: Any) -> Any:
     """Round what a query has beyond a centroid, and give what `estimated` takes of it.
 
@@ -116,7 +117,7 @@ def _numbers(beyond: Any, lowest: Any, scale: Any, numbers: Any) -> Any:
     return total
 
 
-@compiled_sums
+@compiled_exactly  # alike wherever it is made part of a loop
 def estimated(rounded: Any, apart: Any, factor: Any, bits: Any, total: Any) -> Any:
     """The similarity of a row to a query.
 
@@ -131,7 +132,7 @@ def estimated(rounded: Any, apart: Any, factor: Any, bits: Any, total: Any) -> A
     return constant - apart / np.float32(2) + factor * (alone + by_bits * bits + by_sum * total)
 
 
-@compiled
+@compiled_within
 def estimate_rows(place: int, count: int, codes: Any, planes: Any, rounded: Any, similarities: Any) -> Any:
     """The largest similarity of some rows to a query; all of them are written down.
 

@@ -6,7 +6,7 @@ instruction that the CPU may lack.
 
 from typing import Any
 
-from index_builder.numerics.compiled import compiled
+from index_builder.numerics.compiled import compiled, compiled_within
 from index_builder.numerics.sign_blocks import (
     BLOCK,
     block_bytes,
@@ -30,7 +30,7 @@ def room_for_scores(d: int, codes: Any) -> Any:
     return rounding, room_for_planes(codes[1]), room_for_tables(rounding[1])
 
 
-@compiled
+@compiled_within
 def round_for(query: Any, own: Any, centroid: Any, codes: Any, in_blocks: Any, room: Any) -> Any:
     """Round a query for a list, and give what `scored` takes of it.
 
@@ -51,7 +51,7 @@ def round_for(query: Any, own: Any, centroid: Any, codes: Any, in_blocks: Any, r
     return rounded
 
 
-@compiled
+@compiled_within
 def scored(place: int, start: int, count: int, codes: Any, in_blocks: Any, rounded: Any, room: Any) -> Any:
     """The largest similarity of some of a list's rows; that of each is left in the last of the room's tables.
 
