@@ -39,6 +39,8 @@ PASS_RESULTS = 32 * 2**20
 
 _TOGETHER = 1_024  # queries of one table's blocks: FAISS's threads wait for each other at the end of each
 
+_CANDIDATES = 2**22  # found at once
+
 _TABLES = 2  # blocks whose metadata is brought while others are used
 
 _KEPT_AFTER_S = 60.0  # of a search for candidates
@@ -323,6 +325,8 @@ def _candidates(
     """Candidates of each query (q, depth), block by block; kept every _KEPT_AFTER_S, so that a stop costs no more."""
     kept = None
     found: list[tuple[Similarities, Rows]] = []
+    # Of many queries those that are alike are searched together.
+    block *= max(1, _CANDIDATES // (index.depth(k) * block))
     if keep is not None:
         sizes = np.array([index.depth(k), nprobe or index.nprobe, block, index.n])
         kept = KeptArrays(keep, search_key([_KEY, asked, sizes]))

@@ -10,7 +10,8 @@ from index_builder.numerics.half_rows import products_with_halves
 from index_builder.numerics.selection import best_first
 
 _BEST = 32  # candidates beyond k that are multiplied whatever they are, those with the highest estimates
-_SAMPLE = 32  # of the others
+_SAMPLE = 32  # of the others, more or less
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: its products with row numbers spread out
 _DEVIATIONS = 4  # standard ones that a product may be off what its estimate stands for
 _ROUNDED = 1e-5  # what float32 rounds away, and more
 
@@ -33,19 +34,23 @@ def rank_halves(
         rows: Takes theirs, shape (q, k).
     """
     k, m = rows.shape[1], candidates.shape[1]
-    best, first = min(m, k + _BEST), min(m, k + _BEST + _SAMPLE)
+    best = min(m, k + _BEST)
+    # Those whose numbers, multiplied, are below this: the same in whatever order candidates come.
+    limit = np.uint64(2**32 * min(1.0, _SAMPLE / max(1, m - best)))
     exact = np.empty(m, dtype=np.float32)
     for q in range(len(queries)):
         numbers, guessed = candidates[q].copy(), np.empty(m, dtype=np.float32)
         for i in range(m):
             guessed[i] = estimates[q, i] if numbers[i] >= 0 else -np.inf
-        count = first
-        if first < m:
+        first = best
+        if best < m:
             best_first(guessed, numbers, m, best)
-            for i in range(best, first):
-                other = best + (i - best) * (m - best) // _SAMPLE
-                guessed[i], guessed[other] = guessed[other], guessed[i]
-                numbers[i], numbers[other] = numbers[other], numbers[i]
+            for i in range(best, m):
+                if (np.uint64(numbers[i]) * _SPREAD) >> np.uint64(32) < limit:
+                    guessed[i], guessed[first] = guessed[first], guessed[i]
+                    numbers[i], numbers[first] = numbers[first], numbers[i]
+                    first += 1
+        count = first
         products_with_halves(queries[q], numbers[:first], vectors, exact)
         if first < m:
             slope, start, most = _line(guessed[:first], exact)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from index_builder.indexing.nearest_lists import nearest_lists, products_of_few
 from index_builder.metadata.metadata_rows import Rows
-from index_builder.numerics.compiled import address, compiled, compiled_within, wanted_soon
+from index_builder.numerics.compiled import address, compiled, compiled_within, lowest_bit, wanted_soon
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.half_floats import widened
 from index_builder.numerics.pair_products import dot
@@ -32,6 +32,7 @@ HALVES_BYTES = 2**25
 _LINE = 64  # bytes that come from memory at once
 _AHEAD = 8  # row numbers, which lie here and there
 _FEW = 16  # queries that are given their lists here; more share FAISS's products of matrices
+_TOGETHER = 32  # queries, as a number has bits: a list comes from memory once for all that want it
 _SHARES = 4  # of many queries that a thread is given, one after the other
 
 
@@ -126,10 +127,14 @@ class SignScan:
             queries = transform.apply(queries)
         wanted = self._quantizer.search(queries, nprobe)[1]
         lists, in_blocks = self._in_blocks()
+        alike = np.lexsort((wanted[:, 1 % nprobe], wanted[:, 0]))  # by their nearest lists
 
         def scan(some: slice) -> None:
-            whose, coarse = (queries[some], wanted[some]), (lists, self._centroids)
-            _scan(*whose, *coarse, self._l2, self._codes, in_blocks, values[some], rows[some])
+            whose = alike[some]
+            near, numbers = values[whose], rows[whose]
+            asked = queries[whose], wanted[whose], lists, self._centroids
+            _scan(*asked, self._l2, self._codes, in_blocks, near, numbers)
+            values[whose], rows[whose] = near, numbers
 
         size = max(1, len(queries) // (_SHARES * threads))
         shares = [slice(start, start + size) for start in range(0, len(queries), size)]
@@ -207,7 +212,7 @@ def _scan(
     """Find the rows with the highest estimates.
 
     Args:
-        queries: Shape (q, d), as the lists have them.
+        queries: Shape (q, d), as the lists have them; those that are alike one after the other.
         wanted: Numbers of lists, the nearest first; below 0 for none; (q, nprobe).
         lists: Of each list the addresses of its codes and of its row numbers, and how many rows; (nlist, 3), int64.
         centroids: Shape (nlist, d).
@@ -221,40 +226,82 @@ def _scan(
     queries = numba.carray(address(queries.ctypes.data), queries.shape, np.float32)
     centroids = numba.carray(address(centroids.ctypes.data), centroids.shape, np.float32)
     most = np.float32(1) if l2 else np.float32(np.inf)  # no distance is below zero
-    d, depth = queries.shape[1], values.shape[1]
+    d, depth, together = queries.shape[1], values.shape[1], min(_TOGETHER, len(queries))
     stride = BLOCK * codes[0] if in_blocks is None else block_bytes(codes[1])
     room = room_for_scores(d, codes)
     near = room[2][2]
-    found, found_at = np.empty(2 * depth + 1, dtype=np.float32), np.empty(2 * depth + 1, dtype=np.int64)
-    for q in range(len(queries)):
-        count, least = 0, np.float32(-np.inf)
-        own = np.float32(2) if l2 else dot(queries[q], queries[q])
-        for i in range(wanted.shape[1]):
-            number = wanted[q, i]
+    found = np.empty((together, 2 * depth + 1), dtype=np.float32)
+    found_at = np.empty((together, 2 * depth + 1), dtype=np.int64)
+    counts, least, own = (
+        np.empty(together, np.int64),
+        np.empty(together, np.float32),
+        np.empty(together, np.float32),
+    )
+    turns = np.empty(together * wanted.shape[1] + 1, dtype=np.int64)
+    whose = np.zeros(len(lists) if together > 1 else 1, dtype=np.uint32)  # a query alone wants them all
+    for first in range(0, len(queries), together):
+        here = min(together, len(queries) - first)
+        for j in range(here):
+            counts[j], least[j] = 0, np.float32(-np.inf)
+            own[j] = np.float32(2) if l2 else dot(queries[first + j], queries[first + j])
+        _take_turns(wanted, first, here, turns, whose)
+        turn = 0
+        while turns[turn] >= 0:
+            number, turn = turns[turn], turn + 1
+            place, ids, n = lists[number, 0], lists[number, 1], lists[number, 2]
+            soon, end = _announce(turns[turn], lists, stride, centroids)
+            asking = np.int64(whose[number]) if together > 1 else 1
+            while asking:
+                j = lowest_bit(asking)
+                asking &= asking - 1
+                rounded = round_for(queries[first + j], own[j], centroids[number], codes, in_blocks, room)
+                for start in range(0, n, BLOCK):
+                    for line in range(soon, min(end, soon + stride), _LINE):
+                        wanted_soon(line)
+                    soon += stride
+                    count = min(BLOCK, n - start)
+                    if scored(place, start, count, codes, in_blocks, rounded, room) < least[j]:
+                        continue
+                    for r in range(count):
+                        similarity = min(near[r], most)
+                        if similarity >= least[j]:
+                            at = counts[j]
+                            found[j, at], found_at[j, at] = similarity, ids + 8 * (start + r)
+                            counts[j] = at + 1
+                            if at + 1 == found.shape[1]:
+                                best_first(found[j], found_at[j], at + 1, depth)
+                                counts[j], least[j] = depth, found[j, depth - 1]
+            if together > 1:
+                whose[number] = 0
+        for j in range(here):
+            if counts[j] > depth:
+                best_first(found[j], found_at[j], counts[j], depth)
+            _give(found[j], found_at[j], min(counts[j], depth), values[first + j], rows[first + j])
+
+
+@compiled
+def _take_turns(wanted: Any, first: int, count: int, turns: Any, whose: Any) -> None:
+    """The lists that some queries want, those that one of them has nearest first, and who wants each.
+
+    Args:
+        wanted: As of `_scan`.
+        first: The first of the queries.
+        count: How many, _TOGETHER at most.
+        turns: Takes the lists' numbers, and -1 after them.
+        whose: Takes a bit for each query that wants a list; zeros, of each list, or one where there is but one query.
+    """
+    turn, alone = 0, len(whose) == 1
+    for i in range(wanted.shape[1]):
+        for j in range(count):
+            number = wanted[first + j, i]
             if number < 0:
                 continue
-            place, ids, n = lists[number, 0], lists[number, 1], lists[number, 2]
-            coming = wanted[q, i + 1] if i + 1 < wanted.shape[1] else -1
-            soon, end = _announce(coming, lists, stride, centroids)
-            rounded = round_for(queries[q], own, centroids[number], codes, in_blocks, room)
-            for start in range(0, n, BLOCK):
-                for line in range(soon, min(end, soon + stride), _LINE):
-                    wanted_soon(line)
-                soon += stride
-                here = min(BLOCK, n - start)
-                if scored(place, start, here, codes, in_blocks, rounded, room) < least:
-                    continue
-                for r in range(here):
-                    similarity = min(near[r], most)
-                    if similarity >= least:
-                        found[count], found_at[count] = similarity, ids + 8 * (start + r)
-                        count += 1
-                        if count == len(found):
-                            best_first(found, found_at, count, depth)
-                            count, least = depth, found[depth - 1]
-        if count > depth:
-            best_first(found, found_at, count, depth)
-        _give(found, found_at, min(count, depth), values[q], rows[q])
+            place = 0 if alone else number
+            if alone or not whose[place]:
+                turns[turn] = number
+                turn += 1
+            whose[place] |= np.uint32(1 << j)
+    turns[turn] = -1
 
 
 @compiled_within

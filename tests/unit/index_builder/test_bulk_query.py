@@ -108,6 +108,7 @@ def test_a_search_for_candidates_that_was_stopped_goes_on_where_it_was(
     tmp_path, vectors, queries, monkeypatch
 ):
     monkeypatch.setattr(bulk_query_module, "_KEPT_AFTER_S", 0)
+    monkeypatch.setattr(bulk_query_module, "_CANDIDATES", 1)
     folder = tmp_path / "index"
     stage = Stage.open("index", folder, {}, {})
     opened(folder, vectors, "IVF16,RaBitQfs").close()
