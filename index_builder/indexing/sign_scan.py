@@ -10,29 +10,21 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from index_builder.indexing.nearest_lists import nearest_lists, products_of_few
+from index_builder.indexing.sign_scan_kernel import lay_out_lists, scan_lists, search_few
 from index_builder.metadata.metadata_rows import Rows
-from index_builder.numerics.compiled import address, compiled, compiled_within, lowest_bit, wanted_soon
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.half_floats import widened
-from index_builder.numerics.pair_products import dot
-from index_builder.numerics.selection import best_first
-from index_builder.numerics.sign_blocks import BLOCK, block_bytes, lay_out, takes
+from index_builder.numerics.sign_blocks import BLOCK, block_bytes, takes
 from index_builder.numerics.sign_codes import SignCodes
-from index_builder.numerics.sign_scores import room_for_scores, round_for, scored
 from spine.tables import Vectors
 
 HALVES_BYTES = 2**25
 """What a copy of the centroids in float16 may take; more are read as they are."""
 
-_LINE = 64  # bytes that come from memory at once
-_AHEAD = 8  # row numbers, which lie here and there
 _FEW = 16  # queries that are given their lists here; more share FAISS's products of matrices
-_TOGETHER = 32  # queries, as a number has bits: a list comes from memory once for all that want it
 _SHARES = 4  # of many queries that a thread is given, one after the other
 
 
@@ -115,7 +107,7 @@ class SignScan:
         coarse = lists, self._centroids, self._coarse
         threads = load_faiss().omp_get_max_threads()
         if len(queries) <= self._few and (threads == 1 or len(queries) == 1):
-            _search_few(queries, self._matrix, coarse, nprobe, self._l2, self._codes, in_blocks, values, rows)
+            search_few(queries, self._matrix, coarse, nprobe, self._l2, self._codes, in_blocks, values, rows)
         else:
             self._search_many(queries, nprobe, threads, values, rows)
         return (2 - 2 * values if self._l2 else values), rows
@@ -133,7 +125,7 @@ class SignScan:
             whose = alike[some]
             near, numbers = values[whose], rows[whose]
             asked = queries[whose], wanted[whose], lists, self._centroids
-            _scan(*asked, self._l2, self._codes, in_blocks, near, numbers)
+            scan_lists(*asked, self._l2, self._codes, in_blocks, near, numbers)
             values[whose], rows[whose] = near, numbers
 
         size = max(1, len(queries) // (_SHARES * threads))
@@ -142,7 +134,7 @@ class SignScan:
             list(pool.map(scan, shares))
 
     def _in_blocks(self) -> tuple[npt.NDArray[np.int64], bool | None]:
-        """The lists as `_scan` takes them, and whether they are blocks: copies, made at the first search."""
+        """The lists as `scan_lists` takes them, and whether they are blocks: copies, made at the first search."""
         if not self._takes_blocks:
             return self._lists, None
         with self._lock:
@@ -152,7 +144,7 @@ class SignScan:
                 blocks = np.zeros(ends[-1] if len(ends) else 0, dtype=np.uint8)
                 places[1:, 0], places[:1, 0] = ends[:-1], 0
                 places[:, 0] += blocks.ctypes.data
-                _lay_out(self._lists, self._codes, places, blocks)
+                lay_out_lists(self._lists, self._codes, places, blocks)
                 self._blocks = places, blocks
             return self._blocks[0], True
 
@@ -194,157 +186,3 @@ def _centroids(ivf: Any) -> Vectors | None:
         return None
     vectors: Vectors = faiss.rev_swig_ptr(quantizer.get_xb(), int(ivf.nlist) * int(ivf.d))
     return vectors.reshape(int(ivf.nlist), int(ivf.d))
-
-
-@compiled
-def _lay_out(lists: Any, codes: Any, places: Any, blocks: Any) -> None:
-    """Lay all lists out, each where `places` say."""
-    for number in range(len(lists)):
-        if lists[number, 2]:
-            begin = places[number, 0] - blocks.ctypes.data
-            lay_out(lists[number, 0], codes, lists[number, 2], blocks[begin:])
-
-
-@compiled
-def _scan(
-    queries: Any, wanted: Any, lists: Any, centroids: Any, l2: bool, codes: Any, in_blocks: Any, values: Any, rows: Any
-) -> None:  # fmt: skip
-    """Find the rows with the highest estimates.
-
-    Args:
-        queries: Shape (q, d), as the lists have them; those that are alike one after the other.
-        wanted: Numbers of lists, the nearest first; below 0 for none; (q, nprobe).
-        lists: Of each list the addresses of its codes and of its row numbers, and how many rows; (nlist, 3), int64.
-        centroids: Shape (nlist, d).
-        l2: Whether a similarity is 1 - |q - v|² / 2, not the inner product.
-        codes: As `SignCodes.for_kernels` gives them.
-        in_blocks: True where lists are blocks of codes; None where they are as FAISS has them.
-        values: Takes estimates, as far as there are rows; (q, depth).
-        rows: Takes row numbers.
-    """
-    # Views of these, a row each for every list, are counted by no one: it is the caller who holds them.
-    queries = numba.carray(address(queries.ctypes.data), queries.shape, np.float32)
-    centroids = numba.carray(address(centroids.ctypes.data), centroids.shape, np.float32)
-    most = np.float32(1) if l2 else np.float32(np.inf)  # no distance is below zero
-    d, depth, together = queries.shape[1], values.shape[1], min(_TOGETHER, len(queries))
-    stride = BLOCK * codes[0] if in_blocks is None else block_bytes(codes[1])
-    room = room_for_scores(d, codes)
-    near = room[2][2]
-    found = np.empty((together, 2 * depth + 1), dtype=np.float32)
-    found_at = np.empty((together, 2 * depth + 1), dtype=np.int64)
-    counts, least, own = (
-        np.empty(together, np.int64),
-        np.empty(together, np.float32),
-        np.empty(together, np.float32),
-    )
-    turns = np.empty(together * wanted.shape[1] + 1, dtype=np.int64)
-    whose = np.zeros(len(lists) if together > 1 else 1, dtype=np.uint32)  # a query alone wants them all
-    for first in range(0, len(queries), together):
-        here = min(together, len(queries) - first)
-        for j in range(here):
-            counts[j], least[j] = 0, np.float32(-np.inf)
-            own[j] = np.float32(2) if l2 else dot(queries[first + j], queries[first + j])
-        _take_turns(wanted, first, here, turns, whose)
-        turn = 0
-        while turns[turn] >= 0:
-            number, turn = turns[turn], turn + 1
-            place, ids, n = lists[number, 0], lists[number, 1], lists[number, 2]
-            soon, end = _announce(turns[turn], lists, stride, centroids)
-            asking = np.int64(whose[number]) if together > 1 else 1
-            while asking:
-                j = lowest_bit(asking)
-                asking &= asking - 1
-                rounded = round_for(queries[first + j], own[j], centroids[number], codes, in_blocks, room)
-                for start in range(0, n, BLOCK):
-                    for line in range(soon, min(end, soon + stride), _LINE):
-                        wanted_soon(line)
-                    soon += stride
-                    count = min(BLOCK, n - start)
-                    if scored(place, start, count, codes, in_blocks, rounded, room) < least[j]:
-                        continue
-                    for r in range(count):
-                        similarity = min(near[r], most)
-                        if similarity >= least[j]:
-                            at = counts[j]
-                            found[j, at], found_at[j, at] = similarity, ids + 8 * (start + r)
-                            counts[j] = at + 1
-                            if at + 1 == found.shape[1]:
-                                best_first(found[j], found_at[j], at + 1, depth)
-                                counts[j], least[j] = depth, found[j, depth - 1]
-            if together > 1:
-                whose[number] = 0
-        for j in range(here):
-            if counts[j] > depth:
-                best_first(found[j], found_at[j], counts[j], depth)
-            _give(found[j], found_at[j], min(counts[j], depth), values[first + j], rows[first + j])
-
-
-@compiled
-def _take_turns(wanted: Any, first: int, count: int, turns: Any, whose: Any) -> None:
-    """The lists that some queries want, those that one of them has nearest first, and who wants each.
-
-    Args:
-        wanted: As of `_scan`.
-        first: The first of the queries.
-        count: How many, _TOGETHER at most.
-        turns: Takes the lists' numbers, and -1 after them.
-        whose: Takes a bit for each query that wants a list; zeros, of each list, or one where there is but one query.
-    """
-    turn, alone = 0, len(whose) == 1
-    for i in range(wanted.shape[1]):
-        for j in range(count):
-            number = wanted[first + j, i]
-            if number < 0:
-                continue
-            place = 0 if alone else number
-            if alone or not whose[place]:
-                turns[turn] = number
-                turn += 1
-            whose[place] |= np.uint32(1 << j)
-    turns[turn] = -1
-
-
-@compiled_within
-def _announce(number: int, lists: Any, stride: int, centroids: Any) -> Any:
-    """Have a list's centroid brought from memory; from where to where the list lies, 0 for none, below 0."""
-    if number < 0:
-        return np.int64(0), np.int64(0)
-    size = 4 * centroids.shape[1]
-    centroid = centroids.ctypes.data + number * size
-    for line in range(0, size, _LINE):
-        wanted_soon(centroid + line)
-    begin = lists[number, 0]
-    return begin, begin + -(-lists[number, 2] // BLOCK) * stride
-
-
-@compiled
-def _give(found: Any, found_at: Any, count: int, values: Any, rows: Any) -> None:
-    """Write down what was found, with the row numbers from where they are."""
-    for i in range(count):
-        if i + _AHEAD < count:
-            wanted_soon(found_at[i + _AHEAD])
-        values[i] = found[i]
-        rows[i] = numba.carray(address(found_at[i]), (1,), np.int64)[0]
-
-
-@compiled
-def _search_few(
-    queries: Any, matrix: Any, coarse: Any, nprobe: int, l2: bool, codes: Any, in_blocks: Any, values: Any, rows: Any
-) -> None:  # fmt: skip
-    """All of a search for a few queries.
-
-    Args:
-        queries: Shape (q, d), as they are asked.
-        matrix: What they are multiplied with first, (d, d); no rows for nothing.
-        coarse: Lists and centroids, as `_scan` has them, and what `nearest_lists` has of these.
-        nprobe: Lists a query.
-        l2: As of `_scan`, and so are the others.
-        codes: Likewise.
-        in_blocks: Likewise.
-        values: Likewise.
-        rows: Likewise.
-    """
-    lists, centroids, rounded = coarse
-    moved = products_of_few(queries, matrix) if len(matrix) else queries
-    wanted = nearest_lists(moved, centroids, rounded, nprobe)
-    _scan(moved, wanted, lists, centroids, l2, codes, in_blocks, values, rows)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from index_builder.indexing import ranking_kernel
 from index_builder.indexing.candidate_ranking import in_order, ranked_exactly
 
 
@@ -88,10 +89,13 @@ def test_vectors_that_cannot_be_among_the_nearest_are_not_read():
     k = 10
     kth = np.sort(exact, axis=1)[:, -k]
     far = exact < kth[:, None] - 0.1  # ten times as far as estimates are off
-    first = np.argsort(np.argsort(-estimates, axis=1), axis=1) < k + 64
+    best = np.argsort(np.argsort(-estimates, axis=1), axis=1) < k + ranking_kernel._BEST
+    spread = (candidates.astype(np.uint64) * ranking_kernel._SPREAD) >> np.uint64(32)
+    sampled = spread < 2**32 * ranking_kernel._SAMPLE / (candidates.shape[1] - k - ranking_kernel._BEST)
+    left = (far & ~best & ~sampled)[0]
+    assert np.count_nonzero(left) > 300
     poisoned, queries, candidates = vectors.copy(), queries[:1], candidates[:1]
-    poisoned[candidates[0][far[0] & ~first[0]]] = 100  # would be the best, were they looked at
-    assert np.count_nonzero(far[0] & ~first[0]) > 300
+    poisoned[candidates[0][left]] = 50 * vectors[0]  # would be the best, were they looked at
 
     known = ranked_exactly(queries, candidates, estimates[:1], vectors, k)
 
@@ -109,3 +113,17 @@ def test_rows_that_are_none_are_left_out_whatever_is_said_of_them():
     assert (np.count_nonzero(rows >= 0, axis=1) == 300).all()
     assert (similarities[:, 300:] == -np.inf).all() and np.isfinite(similarities[:, :300]).all()
     np.testing.assert_allclose(similarities[:, 0], exact[:, 1::2].max(axis=1), atol=1e-6)
+
+
+def test_what_is_left_out_does_not_depend_on_the_order_of_candidates():
+    vectors, queries, candidates, _, estimates = pool_with_estimates(0.05)
+    known = ranked_exactly(queries, candidates, estimates, vectors, 20)
+
+    random = np.random.default_rng(5)
+    for _ in range(10):
+        order = random.permutation(candidates.shape[1])
+        shuffled = np.ascontiguousarray(candidates[:, order]), np.ascontiguousarray(estimates[:, order])
+        again = ranked_exactly(queries, *shuffled, vectors, 20)
+
+        np.testing.assert_array_equal(again[1], known[1])
+        np.testing.assert_array_equal(again[0], known[0])
