@@ -74,14 +74,19 @@ export const undo = () => {
 };
 export const redo = () => { if (!readsOnly()) record({ action: "redo", ids: [] }); };
 
+/* What answers said while further undos were on their way: each says only what it changed itself. */
+let held = {};
+
 on("answered", (answer) => {
   const pending = new Set(queue.events.flatMap((event) => event.ids || []));
   const guessing = queue.events.some((event) => event.action === "undo" || event.action === "redo");
   state.lastEvent = Math.max(state.lastEvent, answer.last_event);
+  const known = { ...held, ...answer.captions };
+  held = guessing ? known : {};
   for (const card of state.cards) {
     let touched = false;
     for (const caption of card.captions) {
-      const now = (answer.captions || {})[caption.caption_id];
+      const now = known[caption.caption_id];
       if (!now || pending.has(caption.caption_id) || guessing) continue;
       const same = caption.decision === now.decision && caption.edited === (now.text ?? null) && caption.said === (now.reason ?? null) && caption.curator === now.curator;
       if (same) continue;
