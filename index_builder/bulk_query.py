@@ -39,7 +39,7 @@ PASS_RESULTS = 32 * 2**20
 
 _TOGETHER = 1_024  # queries of one table's blocks: FAISS's threads wait for each other at the end of each
 
-_CANDIDATES = 2**22  # found at once
+_CANDIDATES = 2**19  # found at once
 
 _TABLES = 2  # blocks whose metadata is brought while others are used
 

@@ -30,7 +30,7 @@ def leave_out_the_unused() -> None:
 
     Where these are installed pyarrow loads pandas before its first array, to see whether it is one of its columns, and
     numba looks for products of matrices before its first kernel; no array is, and no kernel asks for one. Together
-    they are 60 MB and half a second.
+    they are some 50 MB and half a second of the start and the first answer.
     """
     if "pandas" not in sys.modules:
         with _absent("pandas"):

@@ -43,12 +43,12 @@ def scan_lists(
         values: Takes estimates, as far as there are rows; (q, depth).
         rows: Takes row numbers.
     """
-    depth, together = values.shape[1], min(_TOGETHER, len(queries))
+    depth, together = values.shape[1], max(1, min(_TOGETHER, len(queries)))
     room = room_for_scores(queries.shape[1], codes)
     found = np.empty((together, 2 * depth + 1), dtype=np.float32)
     found_at, counts = np.empty(found.shape, dtype=np.int64), np.empty(together, dtype=np.int64)
     turns = np.empty(together * wanted.shape[1] + 1, dtype=np.int64)
-    whose = np.zeros(len(lists) if together > 1 else 1, dtype=np.uint32)  # a query alone wants them all
+    whose = np.zeros(len(lists) if together > 1 else 0, dtype=np.uint32)  # a query alone wants them all
     for first in range(0, len(queries), together):
         some = slice(first, min(first + together, len(queries)))
         _take_turns(wanted[some], turns, whose)
@@ -97,7 +97,7 @@ def _go_through(
         number, turn = turns[turn], turn + 1
         place, ids, n = lists[number, 0], lists[number, 1], lists[number, 2]
         soon, end = _announce(turns[turn], lists, stride, centroids)
-        asking = np.int64(whose[number]) if len(whose) > 1 else 1
+        asking = np.int64(whose[number]) if len(whose) else 1
         while asking:
             j = lowest_bit(asking)
             asking &= asking - 1
@@ -118,7 +118,7 @@ def _go_through(
                         if at + 1 == found.shape[1]:
                             best_first(found[j], found_at[j], at + 1, depth)
                             counts[j], least[j] = depth, found[j, depth - 1]
-        if len(whose) > 1:
+        if len(whose):
             whose[number] = 0
 
 
@@ -129,9 +129,9 @@ def _take_turns(wanted: Any, turns: Any, whose: Any) -> None:
     Args:
         wanted: As of `scan_lists`, of these queries.
         turns: Takes the lists' numbers, and -1 after them.
-        whose: Takes a bit for each query that wants a list; zeros, of each list, or one where there is but one query.
+        whose: Takes a bit for each query that wants a list; zeros, of each list; no place where there is but one query.
     """
-    turn, alone = 0, len(whose) == 1
+    turn, alone = 0, not len(whose)
     for i in range(wanted.shape[1]):
         for j in range(len(wanted)):
             number = wanted[j, i]

@@ -52,7 +52,7 @@ def compiled_sums(function: Function) -> Function:
 def compiled_within(function: Function) -> Function:
     """Compile what is called often: it is made part of whatever calls it.
 
-    A call costs more than a jump: numba counts who holds each array that is handed over, five nanoseconds each time.
+    A call costs more than a jump: numba counts who holds each array that is handed over, atomically each time.
     """
     return cast("Function", _compiled(function, forceinline=True))
 

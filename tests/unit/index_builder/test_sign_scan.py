@@ -86,6 +86,21 @@ def test_few_or_more_than_there_are(depth, nprobe, most):
     assert_as_faiss(SignScan.of(index, most), index, near(vectors, 40, noise=0.3), depth, min(nprobe, 12))
 
 
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_one_list_for_all_queries(count, most):
+    vectors, index = built(48, kind="IVF1,RaBitQ")
+
+    assert_as_faiss(SignScan.of(index, most), index, near(vectors, count, noise=0.3), 30, 1)
+
+
+def test_no_query_finds_nothing(most):
+    _, index = built(48)
+
+    found, rows = SignScan.of(index, most).search(np.empty((0, 48), dtype=np.float32), 30, 6)
+
+    assert found.shape == rows.shape == (0, 30)
+
+
 @pytest.mark.parametrize("kind", ["RR48,IVF12,RaBitQ", "OPQ8_48,IVF12,RaBitQ", "IVF12_HNSW8,RaBitQ"])
 def test_transforms_before_the_lists_and_a_graph_that_finds_them(kind, most):
     vectors, index = built(48, kind=kind)

@@ -17,7 +17,7 @@ assert pa.array(np.arange(3)).to_pylist() == [0, 1, 2]
 assert dot(np.ones(5, np.float32), np.ones(5, np.float32)) == 5
 assert not {"pandas", "scipy.linalg"} & set(sys.modules), sorted(sys.modules)
 import pandas, scipy.linalg
-assert pandas.DataFrame({"a": [1]})["a"].tolist() == [1]
+print(pandas.DataFrame({"a": [1]})["a"].tolist())
 """
 
 KEPT = """
@@ -54,7 +54,7 @@ def run(code, *arguments):
 
 
 def test_neither_pandas_nor_linear_algebra_is_loaded_and_both_can_be_afterwards():
-    run(LEFT_OUT)
+    assert run(LEFT_OUT) == "[1]\n"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
