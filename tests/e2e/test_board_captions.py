@@ -3,9 +3,10 @@
 import json
 import random
 import re
+import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -45,6 +46,14 @@ def verdicts(server: Server) -> dict[str, Verdict]:
 def cursor(page: Page, server: Server) -> int:
     """Number of the picture under the cursor."""
     return server.planted.ids.index(int(page.locator(".pf-cap-here").get_attribute("data-id") or 0))
+
+
+def within(page: Page, holds: Callable[[], bool]) -> None:
+    """Wait until something holds, while the page goes on."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(20)
 
 
 def saved(page: Page) -> None:
@@ -91,8 +100,14 @@ def test_keys_keep_edit_reject_choose_and_undo_and_what_counts_is_what_is_releas
     expect(page.locator(".pf-cap").nth(1).locator(".pf-cap-text").first).to_have_text(
         "mine <b>and</b> mine alone"
     )
-    for _ in range(3):
-        page.keyboard.press("u")
+    held = []  # a slow server: each answer comes when the next undo waits already
+    page.route("**/api/decisions", lambda route, _: held.append(route))
+    page.keyboard.press("u")
+    for last in (False, False, True):
+        within(page, lambda: len(held) == 1)
+        if not last:
+            page.keyboard.press("u")
+        held.pop().continue_()
     eventually(lambda: set(verdicts(server)) == {names[0], names[1]}, "three undos")
     expect(page.locator(".pf-cap").nth(3)).to_have_attribute("data-state", "new")
     assert seen.errors == []
