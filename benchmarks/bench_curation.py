@@ -41,10 +41,11 @@ from spine.config import load_config, with_demo_models, write_config
 from spine.errors import FactoryError
 from spine.ids import laion_id
 from spine.images import open_picture
+from spine.manifest import MANIFEST
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import TWO_STEP, Config, FetchConfig, FiltersConfig, SelectConfig
-from spine.stage import MANIFEST, Stage
+from spine.stage import Stage
 from spine.table_files import read_parts, read_table
 from spine.tables import IMAGES, NEIGHBOURS, SELECTION, Vectors
 from spine.web import Web

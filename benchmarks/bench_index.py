@@ -28,10 +28,11 @@ from index_builder.numerics.blas import VARIABLE
 from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.stored_vectors import StoredVectors
 from spine.config import write_config
+from spine.manifest import read_manifest
 from spine.run import Run
 from spine.settings import Config, IndexConfig
 from spine.shards import write_shard
-from spine.stage import Stage, read_manifest
+from spine.stage import Stage
 from spine.tables import METADATA
 
 D, K, QUERIES = 768, 100, 300

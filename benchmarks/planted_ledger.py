@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from spine.config import write_config
 from spine.lists import BlockLists
+from spine.manifest import read_manifest
 from spine.publish import publish_json, publish_table
 from spine.run import Run, part_path
 from spine.settings import Config, ListsConfig
-from spine.stage import Stage, read_manifest
+from spine.stage import Stage
 from spine.tables import GROUPS, IMAGES, NEIGHBOURS, centroids_schema, list_column, scores_schema
 
 DEPTH = 100

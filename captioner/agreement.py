@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.cleaning import sentences
+from spine.manifest import find_manifest
 from spine.publish import publish_table
 from spine.run import Run
-from spine.stage import find_manifest
 from spine.table_files import read_parts, read_table
 from spine.tables import AGREEMENT, Vectors, scores_schema, vectors_of
 

@@ -31,10 +31,11 @@ from captioner.shelves import bring_forward
 from captioner.tally import COUNTED, tally
 from captioner.worklist import Unit, narrowed, read_done, read_units
 from spine.listed import Listed
+from spine.manifest import MANIFEST, Manifest, find_manifest, read_manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
-from spine.stage import MANIFEST, Manifest, Stage, find_manifest, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_parts
 from spine.tables import CAPTIONS
 

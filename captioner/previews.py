@@ -21,10 +21,11 @@ from captioner.preview_page import publish_page
 from captioner.worklist import Unit, narrowed, read_units
 from spine.config import load_config
 from spine.listed import Listed
+from spine.manifest import Manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path
-from spine.stage import Manifest, Stage
+from spine.stage import Stage
 from spine.tables import CAPTIONS
 
 

@@ -20,10 +20,11 @@ from captioner.worklist import Unit, narrowed, read_units
 from spine.errors import DataError
 from spine.ids import caption_id
 from spine.listed import Listed
+from spine.manifest import MANIFEST, Manifest, find_manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
-from spine.stage import MANIFEST, Manifest, Stage, find_manifest
+from spine.stage import Stage
 from spine.table_files import read_table
 from spine.tables import CAPTIONS
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from spine.config import load_config
 from spine.errors import DataError
+from spine.manifest import MANIFEST, find_manifest, read_manifest, verify
 from spine.progress import SILENT, Progress
 from spine.publish import publish_bytes, sync_folder
 from spine.run import SIDE_FOLDERS, STAGES, Run
-from spine.stage import MANIFEST, find_manifest, read_manifest, verify
 
 _PAGES = 256  # of the database copied at a time; between two, writers go on
 

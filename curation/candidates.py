@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from curation.verdicts import Verdicts
 from spine.errors import DataError
+from spine.manifest import Manifest, read_manifest
 from spine.run import Run, part_paths
-from spine.stage import Manifest, read_manifest
 from spine.table_files import read_table
 from spine.tables import NEIGHBOURS
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 from curation.candidates import Ints, column, read_candidates
 from curation.verdicts import Verdicts
 from spine.errors import DataError
+from spine.manifest import find_manifest, read_manifest
 from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
-from spine.stage import find_manifest, read_manifest
 from spine.table_files import read_table
 from spine.tables import METADATA, Vectors, scores_schema, vectors_of
 

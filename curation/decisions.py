@@ -17,8 +17,8 @@ from pathlib import Path
 from curation.events import Conflict, Event, Outcome, check
 from curation.verdicts import Verdicts, fold
 from spine.errors import DataError
+from spine.manifest import find_manifest
 from spine.run import Run
-from spine.stage import find_manifest
 
 MAX_BATCH = 500
 """Events in one batch at most."""

@@ -16,10 +16,10 @@ from curation.refill import asked_depths, first_depths
 from curation.verdicts import Verdicts
 from spine.added_centroids import read_centroids
 from spine.config import load_config
+from spine.manifest import Manifest
 from spine.publish import publish_json, publish_table
 from spine.run import Run
 from spine.settings import TWO_STEP, Config
-from spine.stage import Manifest
 from spine.table_files import read_table
 from spine.tables import FULL_SIZE, SELECTION
 

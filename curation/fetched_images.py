@@ -23,10 +23,11 @@ from spine import web as web_access
 from spine.config import load_config
 from spine.filters import RULES
 from spine.lists import ON_LISTS, BlockLists, ListsInForce
+from spine.manifest import MANIFEST, Manifest, read_manifest
 from spine.progress import SILENT, Progress
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import MANIFEST, Manifest, Stage, read_manifest
+from spine.stage import Stage
 from spine.web import Web
 
 REASONS: dict[str, str] = {

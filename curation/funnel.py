@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from curation.revisions import newest
 from spine.config import load_config
+from spine.manifest import Manifest, find_manifest
 from spine.run import Run
-from spine.stage import Manifest, find_manifest
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,13 @@ from curation.opening import Openers
 from spine.config import load_config
 from spine.lists import LOOK_EVERY_S, ListsInForce
 from spine.looks import PDQ_DISTANCE, words
+from spine.manifest import Manifest, find_manifest, read_manifest
 from spine.polite_web import PoliteWeb, public_web
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.refused import Refused
 from spine.run import Run, part_path, part_paths
-from spine.stage import Manifest, Stage, find_manifest, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_parts
 from spine.tables import IMAGES, LINKS
 from spine.web import Web

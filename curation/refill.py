@@ -9,9 +9,9 @@ from curation.candidates import Ints, available, column, read_candidates
 from curation.filtering import judge_known
 from curation.passed_over import KNOWN
 from curation.verdicts import Verdicts
+from spine.manifest import read_manifest
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import read_manifest
 from spine.table_files import read_table
 from spine.tables import SELECTION
 

@@ -22,12 +22,13 @@ from curation.verdicts import Verdicts
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.lists import BlockLists
+from spine.manifest import Manifest, find_manifest, read_manifest
 from spine.progress import SILENT, Progress
 from spine.prompts import prompt_by_id
 from spine.publish import publish_json, publish_table, publish_text, sha256_of
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import Manifest, Stage, find_manifest, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_table
 from spine.tables import DATASET
 

@@ -18,8 +18,8 @@ from curation.revisions import published, release_folder
 from spine.config import load_config
 from spine.filters import RULES
 from spine.lists import BlockLists
+from spine.manifest import find_manifest, read_manifest
 from spine.run import Run
-from spine.stage import find_manifest, read_manifest
 from spine.table_files import read_table
 from spine.tables import DATASET, SELECTION
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spine.errors import DataError
+from spine.manifest import MANIFEST, Manifest, find_manifest
 from spine.run import Run
-from spine.stage import MANIFEST, Manifest, find_manifest
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,12 @@ from spine.config import load_config
 from spine.errors import DataError
 from spine.filters import FILTERS, RULES
 from spine.lists import BlockLists
+from spine.manifest import Manifest, read_manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import Manifest, Stage, read_manifest
+from spine.stage import Stage
 from spine.tables import SELECTION
 
 _RULE = {rule: np.int8(place) for place, rule in enumerate(RULES)}

@@ -19,11 +19,11 @@ from spine.config import load_config
 from spine.errors import DataError
 from spine.filters import RULES
 from spine.lists import BlockLists
+from spine.manifest import find_manifest
 from spine.places import shown_place
 from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
-from spine.stage import find_manifest
 from spine.table_files import find_rows
 from spine.tables import (
     ASKED,

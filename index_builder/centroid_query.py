@@ -21,11 +21,12 @@ from index_builder.retrieval.centroid_files import CentroidFile, read_centroids
 from index_builder.retrieval.pools import IndexPool, Pool, Question, ServerPool, folder_digest
 from index_builder.scoring.heads import load_rating_vector
 from spine.errors import DataError
+from spine.manifest import Manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table, sha256_of, sole_writer
 from spine.run import part_path
 from spine.settings import AestheticQuery
-from spine.stage import Manifest, Stage, read_plan
+from spine.stage import Stage, read_plan
 
 STAGE = "centroid-query"
 """Name in the manifest of the folder that is written."""

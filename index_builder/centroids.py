@@ -15,12 +15,13 @@ from index_builder.clustering.labels import cluster_labels, terms_of
 from index_builder.clustering.vocabulary import named_by_vocabulary, read_vocabulary
 from index_builder.numerics.stored_vectors import StoredVectors
 from spine.config import load_config
+from spine.manifest import Manifest, read_manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_json, publish_table
 from spine.run import Run
 from spine.settings import Config
 from spine.shards import shards
-from spine.stage import Manifest, Stage, read_manifest
+from spine.stage import Stage
 from spine.tables import METADATA, Vectors, centroids_schema, list_column
 
 EXEMPLARS = 9

@@ -11,10 +11,10 @@ from spine.added_centroids import add_centroid
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.images import open_picture
+from spine.manifest import find_manifest, read_manifest
 from spine.places import read_bytes
 from spine.run import Run, part_paths
 from spine.shards import read_shards
-from spine.stage import find_manifest, read_manifest
 from spine.table_files import read_table
 from spine.tables import METADATA, Vectors, scores_schema, vectors_of
 

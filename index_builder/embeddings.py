@@ -30,13 +30,14 @@ from index_builder.sources.vector_files import VectorFiles, find_vector_files
 from spine.config import DEMO, load_config
 from spine.errors import DataError
 from spine.lists import LOOK_EVERY_S, BlockLists, ListsInForce
+from spine.manifest import Manifest, find_manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config
 from spine.shards import write_shard
 from spine.sources import Survey, entries, survey
-from spine.stage import Manifest, Stage, find_manifest
+from spine.stage import Stage
 from spine.tables import METADATA, STATUSES, Vectors
 from spine.web import Web
 

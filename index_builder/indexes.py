@@ -23,13 +23,14 @@ from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.stored_vectors import StoredVectors, block_rows
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
+from spine.manifest import Manifest, package_versions, read_manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_json, publish_text, publishing
 from spine.run import Run
 from spine.settings import IndexConfig, PoolConfig
 from spine.shards import shards
 from spine.sizes import parse_size
-from spine.stage import Manifest, Stage, package_versions, read_manifest
+from spine.stage import Stage
 from spine.tables import METADATA
 
 REPORT_FILE = "index_report.json"

@@ -37,11 +37,12 @@ from spine.added_centroids import added_centroids, added_digest, read_centroids
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
 from spine.filters import judge
+from spine.manifest import Manifest, find_manifest, read_manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import Config
-from spine.stage import Manifest, Stage, find_manifest, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_table
 from spine.tables import METADATA, NEIGHBOURS, SEARCHED, Vectors, vectors_of
 

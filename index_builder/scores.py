@@ -24,11 +24,12 @@ from index_builder.scoring.scorers import Scorer, model_names, scored_by_demo_mo
 from spine.config import load_config
 from spine.errors import DataError
 from spine.listed import Listed
+from spine.manifest import Manifest, find_manifest, read_manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.shards import read_shards
-from spine.stage import Manifest, Stage, find_manifest, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_parts, read_table
 from spine.tables import (
     GROUPS,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from popfactory.readiness import require_ready
 from popfactory.sources import source_of
+from spine.manifest import MANIFEST, Manifest
 from spine.progress import SILENT, Progress
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import MANIFEST, Manifest
 
 MAX_REFILLS = 20
 """Rounds of fetch, score and select at most; depths at least double, so 20 rounds reach every neighbour."""

@@ -19,9 +19,9 @@ from spine.errors import DataError
 from spine.jobs import list_jobs
 from spine.journals import Job
 from spine.lists import BlockLists
+from spine.manifest import MANIFEST, find_manifest, read_manifest, verify
+from spine.manifest import remove_damaged as take_away
 from spine.run import SIDE_FOLDERS, STAGES, Run
-from spine.stage import MANIFEST, find_manifest, read_manifest, verify
-from spine.stage import remove_damaged as take_away
 
 _JOBS_SHOWN = 5
 _ROWS_SHOWN = 20

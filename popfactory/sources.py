@@ -1,9 +1,9 @@
 """Where the pictures of a run come from."""
 
 from spine.errors import ConfigError
+from spine.manifest import find_manifest
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import find_manifest
 
 
 def source_of(run: Run, config: Config, collection: str) -> str:

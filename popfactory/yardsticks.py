@@ -4,9 +4,9 @@ from captioner.agreement import TextEncoder
 from captioner.figures import Yardsticks
 from popfactory.demo_truth import truth_of
 from spine.config import load_config
+from spine.manifest import find_manifest
 from spine.progress import Progress
 from spine.run import Run
-from spine.stage import find_manifest
 
 
 def yardsticks_of(run: Run, progress: Progress) -> Yardsticks:

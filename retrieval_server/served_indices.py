@@ -15,7 +15,7 @@ import numpy as np
 from retrieval_server.indices import ServedIndex, describe, open_index
 from retrieval_server.settings import IndexSettings
 from spine.errors import ConfigError, DataError, FactoryError
-from spine.stage import MANIFEST
+from spine.manifest import MANIFEST
 
 _log = logging.getLogger("popfactory.server")
 

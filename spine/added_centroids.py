@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from spine.errors import DataError
+from spine.manifest import read_manifest
 from spine.publish import publish_new
 from spine.run import Run
-from spine.stage import read_manifest
 from spine.table_files import read_table
 from spine.tables import Vectors, centroids_schema, list_column, vectors_of
 

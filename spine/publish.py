@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from spine.errors import DataError
 
 _GROUP_ROWS = 32_768  # of a Parquet file: what is read to find one row
+_READ_BYTES = 2**20
 _MARK = ".part-"  # in the name of every temporary file, so that sweep knows them
 
 
@@ -113,10 +115,22 @@ def sweep(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(path: Path, start: int = 0, length: int | None = None) -> str:
+    """SHA-256 of a file's content, or of a piece of it, in hex.
+
+    Args:
+        path: The file.
+        start: Where the piece begins, in bytes.
+        length: Bytes of the piece, fewer where the file ends; None for all to the end.
+    """
+    digest, left = hashlib.sha256(), sys.maxsize if length is None else length
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        room = memoryview(bytearray(min(_READ_BYTES, os.fstat(file.fileno()).st_size)))
+        while left and (count := file.readinto(room[: min(left, _READ_BYTES)])):
+            digest.update(room[:count])
+            left -= count
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

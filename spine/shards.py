@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spine.errors import DataError
+from spine.manifest import find_manifest, read_manifest, require_published
 from spine.publish import publish_array, publish_table
-from spine.stage import find_manifest, read_manifest, require_published
 from spine.table_files import read_table
 from spine.tables import Vectors
 

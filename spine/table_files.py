@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spine.errors import DataError
+from spine.manifest import MANIFEST
 from spine.run import part_paths, written_by
-from spine.stage import MANIFEST
 
 _ANEW = "take damage away with `popfactory verify RUN --remove-damaged`, then run the stage again"
 _ADDED = frozenset(

@@ -13,9 +13,9 @@ from spine.config import DEMO, PRESETS, preset
 from spine.config_edit import digest_of
 from spine.errors import DataError
 from spine.ids import caption_id
+from spine.manifest import find_manifest
 from spine.prompts import prompts_of
 from spine.settings import CaptionConfig
-from spine.stage import find_manifest
 from spine.table_files import read_table
 from spine.tables import CAPTIONS
 from ui.board import unsafe_limit

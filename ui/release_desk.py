@@ -19,7 +19,7 @@ from curation.resemblance_report import MEANINGS
 from curation.revisions import published, revisions
 from spine.errors import DataError
 from spine.jobs import answer_of
-from spine.stage import find_manifest
+from spine.manifest import find_manifest
 from spine.table_files import read_table
 from spine.tables import DATASET
 from ui.board import funnel_rows

@@ -13,9 +13,9 @@ from spine.added_centroids import add_centroid
 from spine.answer_times import AnswerTimes, answer_times
 from spine.errors import DataError, FactoryError, ServiceError
 from spine.ids import laion_id
+from spine.manifest import read_manifest
 from spine.protocol import RetrievalClient
 from spine.run import Run
-from spine.stage import read_manifest
 from spine.tables import METADATA, NEIGHBOURS, Vectors
 from ui.snapshot import Snapshot
 

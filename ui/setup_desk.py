@@ -18,9 +18,9 @@ from spine.config_edit import settings_of
 from spine.endpoints import models_at
 from spine.errors import ConfigError, FactoryError
 from spine.lists import BlockLists
+from spine.manifest import find_manifest
 from spine.run import part_paths
 from spine.settings import Config, FiltersConfig, ListsConfig
-from spine.stage import find_manifest
 from ui.desk import Desk
 from ui.documents import documents
 

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from spine.added_centroids import read_centroids
 from spine.config import load_config
 from spine.lists import BlockLists, ListsInForce, file_state
+from spine.manifest import MANIFEST, Manifest, find_manifest
 from spine.run import Run, part_paths
 from spine.settings import Config
 from spine.shards import shards
-from spine.stage import MANIFEST, Manifest, find_manifest
 from spine.table_files import read_parts, read_table
 from spine.tables import (
     CAPTIONS,

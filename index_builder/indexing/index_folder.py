@@ -37,7 +37,7 @@ from index_builder.numerics.faiss_library import load_faiss
 from index_builder.numerics.huge_pages import index_into_huge_pages
 from index_builder.numerics.unit_vectors import scaled_rows, scaled_rows_of
 from spine.errors import DataError
-from spine.stage import Manifest, find_manifest, verify
+from spine.manifest import Manifest, find_manifest, verify
 from spine.tables import Vectors
 
 K_MAX = 1_000_000

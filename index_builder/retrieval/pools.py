@@ -28,11 +28,11 @@ from index_builder.metadata.metadata_rows import Rows
 from index_builder.metadata.predicates import Predicate, rows_that_pass
 from index_builder.metadata.row_mask import RowMask
 from spine.errors import ConfigError, DataError, ServiceError
+from spine.manifest import find_manifest, read_manifest
 from spine.progress import SILENT, Progress
 from spine.protocol import MAX_RESULTS, RetrievalClient
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import find_manifest, read_manifest
 from spine.tables import METADATA, Vectors
 
 _OURS = tuple(name for name in METADATA.names if name != "id")

@@ -14,12 +14,13 @@ from index_builder.scoring.scorers import head_sources, load_scorer, model_names
 from index_builder.scoring.watermarks import ZERO_SHOT, WatermarkClassifier
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
+from spine.manifest import Manifest, read_manifest
 from spine.progress import SILENT, Progress
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import Config
 from spine.shards import published_shards
-from spine.stage import Manifest, Stage, read_manifest
+from spine.stage import Stage
 from spine.tables import METADATA, Vectors
 
 _COLUMNS = {"aesthetic": "aesthetic", "unsafe": "punsafe", "watermark": "pwatermark", "violence": "violence"}

@@ -17,9 +17,9 @@ from index_builder.scoring.watermarks import (
     zero_shot_name,
 )
 from spine.config import DEMO
+from spine.manifest import find_manifest
 from spine.run import Run
 from spine.settings import Config, ScoreConfig
-from spine.stage import find_manifest
 from spine.tables import SCORED_BYTES, Vectors, list_column, scores_schema
 
 KINDS: tuple[Kind, ...] = ("aesthetic", "unsafe", "watermark", "violence")

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from index_builder.encoding.encoding_choice import KEPT
 from spine.errors import DataError
+from spine.manifest import MANIFEST, find_manifest
 from spine.publish import publish_json
 from spine.shards import Shard, shards
-from spine.stage import MANIFEST, find_manifest
 from spine.tables import METADATA, Vectors
 
 _PARTS = ("img_emb", "metadata", KEPT)

@@ -26,10 +26,10 @@ import pyarrow as pa
 from index_builder.encoding.clip import clip_parameters, clip_strings
 from index_builder.metadata.foreign_columns import our_columns
 from spine.errors import DataError
+from spine.manifest import find_manifest
 from spine.places import PARQUET_ERRORS, open_anywhere, parquet_file
 from spine.remote import is_remote, list_remote
 from spine.settings import ClipConfig
-from spine.stage import find_manifest
 from spine.tables import Vectors
 
 DATACOMP_ARRAYS = {

@@ -10,8 +10,8 @@ import click
 from popfactory.commands.frame import RUN, report, result_options, stage_command, working
 
 if TYPE_CHECKING:
+    from spine.manifest import Manifest
     from spine.run import Run
-    from spine.stage import Manifest
 
 
 def _select(run: "Run", **options: Any) -> "Manifest":

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from spine.manifest import Manifest
     from spine.progress import Progress
     from spine.run import Run
-    from spine.stage import Manifest
 
 RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 

@@ -9,8 +9,8 @@ from popfactory.commands.frame import RUN, report, result_options, stage_command
 from popfactory.commands.retrieval import retrieve
 
 if TYPE_CHECKING:
+    from spine.manifest import Manifest
     from spine.run import Run
-    from spine.stage import Manifest
 
 
 @click.command()

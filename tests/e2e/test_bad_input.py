@@ -6,7 +6,7 @@ import time
 
 from PIL import Image
 
-from spine.stage import read_manifest
+from spine.manifest import read_manifest
 from tests.e2e.support import small_run
 from tests.small_disk import small_disk
 

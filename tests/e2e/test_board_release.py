@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import expect
 
 from spine.added_centroids import read_centroids
+from spine.manifest import read_manifest
 from spine.run import Run
-from spine.stage import read_manifest
 from spine.table_files import read_table
 from spine.tables import DATASET
 from tests.e2e.board_server import JOB_MS, Server, eventually, free_port

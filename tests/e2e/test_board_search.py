@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 import pytest
 from playwright.sync_api import expect
 
+from spine.manifest import MANIFEST, read_manifest
 from spine.publish import publish_table
 from spine.run import Run, part_paths
-from spine.stage import MANIFEST, Stage, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_table
 from spine.tables import NEIGHBOURS, SELECTION
 from tests.e2e.board_server import WAIT_MS, free_port

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spine.config import load_config, write_config
+from spine.manifest import read_manifest, verify
 from spine.run import Run
 from spine.settings import TWO_STEP
 from spine.sources import read_bytes
-from spine.stage import read_manifest, verify
 from spine.table_files import read_parts, read_table
 from spine.tables import CAPTIONS, FULL_SIZE, IMAGES, SELECTION, STATUSES
 

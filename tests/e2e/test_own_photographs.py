@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from spine.stage import read_manifest
+from spine.manifest import read_manifest
 from spine.table_files import read_table
 from spine.tables import SELECTION
 from tests.e2e.support import small_run

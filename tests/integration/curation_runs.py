@@ -12,6 +12,7 @@ from PIL import Image
 from curation.decisions import Decisions, Event
 from spine.config import write_config
 from spine.ids import content_id, laion_id
+from spine.manifest import Manifest, read_manifest
 from spine.publish import publish_table, sha256_of
 from spine.run import Run, part_path, part_paths
 from spine.settings import (
@@ -22,7 +23,7 @@ from spine.settings import (
     ListsConfig,
     SelectConfig,
 )
-from spine.stage import Manifest, Stage, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_parts, read_table
 from spine.tables import (
     CAPTIONS,

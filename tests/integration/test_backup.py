@@ -16,9 +16,9 @@ from popfactory.cli import cli
 from spine.added_centroids import added_centroids
 from spine.config import load_config
 from spine.errors import DataError
+from spine.manifest import verify
 from spine.run import Run
 from spine.settings import CaptionConfig
-from spine.stage import verify
 from tests.integration.curation_runs import CONFIG, Planted, local, plant, with_lists
 from tests.unit.spine.test_added_centroids import add
 

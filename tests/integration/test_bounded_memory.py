@@ -11,10 +11,11 @@ import pytest
 
 from index_builder.indexing.index_folder import IndexFolder
 from spine.config import write_config
+from spine.manifest import read_manifest
 from spine.run import Run
 from spine.settings import CentroidsConfig, Config, IndexConfig
 from spine.shards import write_shard
-from spine.stage import Stage, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_table
 from spine.tables import METADATA, vectors_of
 

@@ -14,10 +14,10 @@ from captioner.checkpoint import DEMO_FOLDER
 from popfactory.demo_drawing import draw
 from popfactory.demo_world import parse_caption, random_scene
 from spine.config import write_config
+from spine.manifest import MANIFEST, read_manifest, verify
 from spine.prompts import CAPTION_PREFIX
 from spine.run import Run, part_paths
 from spine.settings import CaptionConfig, Config
-from spine.stage import MANIFEST, read_manifest, verify
 from spine.table_files import read_parts
 from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import picture_id, publish_images, publish_selection

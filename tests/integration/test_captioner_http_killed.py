@@ -15,9 +15,9 @@ from PIL import Image
 
 from captioner.captions import caption
 from spine.config import write_config
+from spine.manifest import verify
 from spine.run import Run
 from spine.settings import CaptionConfig, Config
-from spine.stage import verify
 from spine.table_files import read_parts
 from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import picture_id, publish_images, publish_selection

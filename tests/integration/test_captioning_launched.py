@@ -13,9 +13,9 @@ from popfactory.demo_drawing import draw
 from popfactory.demo_world import random_scene
 from spine.config import write_config
 from spine.jobs import read_job
+from spine.manifest import read_manifest
 from spine.run import Run
 from spine.settings import CaptionConfig, Config
-from spine.stage import read_manifest
 from spine.table_files import read_parts
 from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import publish_images, publish_selection

@@ -18,10 +18,10 @@ from popfactory.cli import cli
 from popfactory.report import verified
 from spine.config import write_config
 from spine.errors import DataError
+from spine.manifest import read_manifest
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import ReleaseConfig
-from spine.stage import read_manifest
 from spine.table_files import read_parts, read_table
 from spine.tables import CAPTIONS, IMAGES, SELECTION
 from tests.integration.curation_runs import CONFIG, Planted, caption_all, local, plant, score_all

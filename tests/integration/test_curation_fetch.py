@@ -30,13 +30,13 @@ from spine.config import write_config
 from spine.errors import DataError
 from spine.images import FORMATS
 from spine.lists import BlockLists
+from spine.manifest import find_manifest, verify
 from spine.polite_web import ATTEMPTS, PoliteWeb
 from spine.publish import sha256_of
 from spine.refused import Refused
 from spine.run import Run, part_paths
 from spine.settings import FetchConfig, ListsConfig
 from spine.sources import read_bytes
-from spine.stage import find_manifest, verify
 from spine.table_files import read_parts, read_table
 from spine.tables import IMAGES, NEIGHBOURS, SELECTION
 from spine.web import Web

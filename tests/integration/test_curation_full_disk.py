@@ -18,10 +18,10 @@ from curation.release import release
 from curation.revisions import newest
 from curation.selection import select
 from spine.config import write_config
+from spine.manifest import find_manifest
 from spine.publish import sha256_of
 from spine.run import Run
 from spine.settings import Config, ReleaseConfig
-from spine.stage import find_manifest
 from spine.table_files import read_parts
 from spine.tables import IMAGES
 from spine.web import Web

@@ -28,11 +28,11 @@ from popfactory.cli import cli
 from spine.config import load_config, write_config
 from spine.errors import ConfigError, DataError
 from spine.lists import BlockLists
+from spine.manifest import read_manifest, verify
 from spine.publish import publish_table, sha256_of
 from spine.run import Run, part_path
 from spine.settings import AestheticMin, ReleaseConfig, SelectConfig
 from spine.sources import read_bytes
-from spine.stage import read_manifest, verify
 from spine.table_files import read_parts, read_table
 from spine.tables import CAPTIONS, DATASET, SELECTION
 from spine.tar_members import key_of

@@ -15,10 +15,10 @@ from skimage import data
 
 from index_builder.embeddings import embed
 from spine.config import write_config
+from spine.manifest import find_manifest, verify
 from spine.run import Run
 from spine.settings import ClipConfig, Config
 from spine.shards import read_shards
-from spine.stage import find_manifest, verify
 from spine.table_files import read_parts
 from spine.tables import METADATA, STATUSES
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from spine.config import write_config
+from spine.manifest import read_manifest
 from spine.run import Run
 from spine.settings import ClipConfig, Config
-from spine.stage import read_manifest
 
 N, SIDE = 2_000, 224
 CROPS = N * SIDE * SIDE * 3  # 301 MB: the crops of all pictures, as bytes

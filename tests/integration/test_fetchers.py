@@ -16,7 +16,7 @@ from curation.fetched_images import fetch
 from curation.fetchers import Task, divided, fetch_divided
 from spine.config import write_config
 from spine.errors import DataError
-from spine.stage import find_manifest
+from spine.manifest import find_manifest
 from spine.web import Web
 from tests.integration.curation_runs import CONFIG, Planted, by_address, local, plant
 from tests.integration.test_curation_fetch import Site, _Server, rows_by_id

@@ -11,8 +11,8 @@ from curation.funnel import funnel
 from curation.selection import select
 from curation.story import why
 from spine.lists import BlockLists
+from spine.manifest import read_manifest
 from spine.settings import ListsConfig
-from spine.stage import read_manifest
 from spine.table_files import read_parts, read_table
 from spine.tables import CAPTIONS, IMAGES, SELECTION
 from tests.integration.curation_runs import CONFIG, Planted, caption_all, local, plant, score_all, with_lists

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 from spine.config import write_config
+from spine.manifest import read_manifest, verify
 from spine.run import Run
 from spine.settings import CentroidsConfig, Config, IndexConfig
 from spine.shards import write_shard
-from spine.stage import Stage, read_manifest, verify
+from spine.stage import Stage
 from spine.tables import METADATA
 from tests.unit.index_builder.scattered import scattered
 

@@ -21,8 +21,8 @@ from curation.links import check_links
 from curation.story import why
 from popfactory.cli import cli
 from spine.errors import DataError
+from spine.manifest import find_manifest, verify
 from spine.run import part_paths
-from spine.stage import find_manifest, verify
 from spine.table_files import read_parts, read_table
 from spine.tables import ASKED, LINKS
 from spine.web import Web

@@ -15,11 +15,11 @@ from curation.fetched_images import fetch
 from curation.opening import Opened, Openers
 from spine.errors import ConfigError, FactoryError
 from spine.lists import LOOK_EVERY_S, ListsInForce
+from spine.manifest import find_manifest
 from spine.publish import sha256_of
 from spine.refused import Refused
 from spine.run import Run
 from spine.settings import Config
-from spine.stage import find_manifest
 from spine.table_files import read_parts
 from spine.tables import IMAGES
 from spine.web import Web

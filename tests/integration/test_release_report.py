@@ -15,11 +15,12 @@ from curation.release import release
 from curation.selection import select
 from curation.verdicts import Verdicts
 from spine.config import load_config, write_config
+from spine.manifest import read_manifest
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import ReleaseConfig, SelectConfig
 from spine.shards import write_shard
-from spine.stage import Stage, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_parts, read_table
 from spine.tables import IMAGES, METADATA, SELECTION, list_column, scores_schema
 from tests.integration.curation_runs import (

@@ -15,10 +15,11 @@ from index_builder.neighbours import retrieve
 from retrieval_server.settings import IndexSettings, ServerSettings
 from spine.config import write_config
 from spine.errors import ServiceError
+from spine.manifest import read_manifest, verify
 from spine.run import Run
 from spine.settings import CentroidsConfig, Config, IndexConfig, PoolConfig, RetrieveConfig
 from spine.shards import write_shard
-from spine.stage import Stage, read_manifest, verify
+from spine.stage import Stage
 from spine.table_files import read_parts
 from spine.tables import METADATA, NEIGHBOURS
 from tests.integration.server_index import running

@@ -13,11 +13,11 @@ from curation.refill import deeper
 from curation.selection import select
 from spine.config import write_config
 from spine.errors import DataError
+from spine.manifest import find_manifest, verify
 from spine.publish import sha256_of
 from spine.run import Run, part_paths
 from spine.settings import TWO_STEP, Config
 from spine.sources import read_bytes
-from spine.stage import find_manifest, verify
 from spine.table_files import read_table
 from spine.tables import SELECTION
 from spine.web import Web

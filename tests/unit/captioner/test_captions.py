@@ -15,10 +15,10 @@ from captioner.worklist import captioner_id
 from spine.config import load_config, write_config
 from spine.errors import DataError, ModelError
 from spine.ids import caption_id
+from spine.manifest import MANIFEST, find_manifest, read_manifest, verify
 from spine.prompts import PROMPTS, Prompt
 from spine.publish import sha256_of
 from spine.settings import CaptionConfig, Config
-from spine.stage import MANIFEST, find_manifest, read_manifest, verify
 from spine.table_files import read_parts
 from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import noise, picture_id, publish_images, publish_selection

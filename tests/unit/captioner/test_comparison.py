@@ -9,8 +9,8 @@ from captioner.embedded import EmbeddedEngine
 from captioner.figures import Yardsticks
 from captioner.pictures import MEAN_COLOUR
 from spine.config import load_config, write_config
+from spine.manifest import read_manifest
 from spine.settings import Config
-from spine.stage import read_manifest
 from spine.table_files import read_parts
 from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import picture_id

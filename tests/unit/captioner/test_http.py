@@ -32,10 +32,10 @@ from captioner.takes import retake
 from spine.config import load_config, write_config
 from spine.errors import ConfigError, ServiceError
 from spine.lists import LOOK_EVERY_S
+from spine.manifest import MANIFEST
 from spine.prompts import PROMPTS
 from spine.run import part_paths
 from spine.settings import CaptionConfig, ListsConfig
-from spine.stage import MANIFEST
 from spine.table_files import read_parts, read_table
 from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import noise, picture_id

@@ -10,8 +10,8 @@ from captioner.embedded import EmbeddedEngine
 from captioner.previews import preview
 from spine.config import load_config
 from spine.errors import ConfigError, DataError
+from spine.manifest import find_manifest, verify
 from spine.prompts import PROMPTS
-from spine.stage import find_manifest, verify
 from spine.table_files import read_table
 from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import picture_id

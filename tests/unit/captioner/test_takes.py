@@ -4,8 +4,8 @@ from captioner.captions import caption
 from captioner.takes import retake
 from spine.errors import DataError
 from spine.ids import caption_id
+from spine.manifest import MANIFEST, find_manifest, read_manifest, verify
 from spine.publish import sha256_of
-from spine.stage import MANIFEST, find_manifest, read_manifest, verify
 from spine.table_files import read_parts
 from spine.tables import CAPTIONS
 from tests.unit.captioner.runs import picture_id

@@ -7,10 +7,11 @@ import pytest
 from index_builder.centroids import centroids, flat_map
 from spine.config import write_config
 from spine.errors import DataError
+from spine.manifest import verify
 from spine.run import Run
 from spine.settings import CentroidsConfig, Config
 from spine.shards import write_shard
-from spine.stage import Stage, verify
+from spine.stage import Stage
 from spine.table_files import read_table
 from spine.tables import METADATA, centroids_schema, vectors_of
 

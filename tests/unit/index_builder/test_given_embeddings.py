@@ -13,10 +13,10 @@ from index_builder.sources.given_embeddings import unit_where_needed
 from spine.config import write_config
 from spine.errors import DataError
 from spine.ids import laion_id
+from spine.manifest import verify
 from spine.run import Run
 from spine.settings import ClipConfig, Config
 from spine.shards import read_shards
-from spine.stage import verify
 from spine.table_files import read_parts
 from spine.tables import METADATA, STATUSES
 

@@ -16,10 +16,11 @@ from index_builder.indexing.index_folder import IndexFolder
 from index_builder.metadata import metadata_rows
 from spine.config import write_config
 from spine.errors import ConfigError, DataError
+from spine.manifest import verify
 from spine.run import Run
 from spine.settings import Config, IndexConfig, PoolConfig
 from spine.shards import write_shard
-from spine.stage import Stage, verify
+from spine.stage import Stage
 from spine.tables import METADATA
 from tests.unit.index_builder.scattered import near, scattered
 

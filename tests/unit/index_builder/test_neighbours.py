@@ -15,6 +15,7 @@ from spine.added_centroids import add_centroid
 from spine.config import write_config
 from spine.errors import ConfigError, DataError, ServiceError
 from spine.ids import laion_id
+from spine.manifest import verify
 from spine.publish import publish_table
 from spine.run import Run, part_paths
 from spine.settings import (
@@ -29,7 +30,7 @@ from spine.settings import (
     SelectConfig,
 )
 from spine.shards import write_shard
-from spine.stage import Stage, verify
+from spine.stage import Stage
 from spine.table_files import read_parts
 from spine.tables import METADATA, NEIGHBOURS, centroids_schema, list_column
 from tests.unit.index_builder.scattered import unit

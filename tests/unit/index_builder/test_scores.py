@@ -27,11 +27,12 @@ from spine.config import load_config, write_config
 from spine.errors import ConfigError, DataError, ModelError
 from spine.ids import content_id
 from spine.lists import LOOK_EVERY_S
+from spine.manifest import find_manifest
 from spine.publish import publish_table
 from spine.run import Run, part_path, part_paths
 from spine.settings import ClipConfig, Config, ListsConfig, ScoreConfig, SelectConfig
 from spine.shards import read_shards
-from spine.stage import Stage, find_manifest
+from spine.stage import Stage
 from spine.table_files import read_parts, read_table
 from spine.tables import GROUPS, IMAGES, METADATA, NEIGHBOURS, POOL_SIMILARITIES, scores_schema, vectors_of
 from spine.torchvision_ops import declare_missing_operators

@@ -2,8 +2,9 @@ import pyarrow as pa
 import pytest
 
 from spine.errors import DataError
+from spine.manifest import read_manifest
 from spine.run import STAGES, Run, written_by
-from spine.stage import Stage, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_table
 
 

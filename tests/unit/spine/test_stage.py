@@ -1,11 +1,14 @@
+import hashlib
 import json
+import os
 
 import pyarrow as pa
 import pytest
 
 from spine.errors import DataError
+from spine.manifest import MANIFEST, PIECE_BYTES, find_manifest, read_manifest, remove_damaged, verify
 from spine.publish import publish_bytes, publish_table
-from spine.stage import MANIFEST, Stage, find_manifest, read_manifest, remove_damaged, verify
+from spine.stage import Stage
 
 
 def _finished(folder, parameters, inputs, **options):
@@ -126,6 +129,52 @@ def test_verify_names_each_damaged_file(tmp_path):
     assert verify(tmp_path) == [f"{path}: content differs from what was published"]
     path.unlink()
     assert verify(tmp_path) == [f"{path}: missing"]
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A finished stage with a file of two whole pieces and three bytes, most of them a hole."""
+    stage = Stage.open("index", tmp_path, {}, {})
+    with (tmp_path / "vectors.npy").open("wb") as file:
+        file.write(b"begin")
+        file.seek(PIECE_BYTES)
+        file.write(b"middle")
+        file.seek(2 * PIECE_BYTES)
+        file.write(b"end")
+    stage.finish({})
+    return tmp_path
+
+
+def test_a_large_file_has_a_digest_of_each_piece(large):
+    (record,) = read_manifest(large).files
+    content = (large / "vectors.npy").read_bytes()
+
+    pieces = [content[start : start + PIECE_BYTES] for start in range(0, len(content), PIECE_BYTES)]
+    assert record.piece_sha256 == [hashlib.sha256(piece).hexdigest() for piece in pieces]
+    assert record.sha256 == hashlib.sha256(content).hexdigest()
+    assert verify(large) == []
+
+
+@pytest.mark.parametrize("place", [3, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES + 2])
+def test_a_byte_of_any_piece_is_noticed(large, place):
+    with (large / "vectors.npy").open("r+b") as file:
+        file.seek(place)
+        file.write(b"?")
+
+    assert verify(large) == [f"{large / 'vectors.npy'}: content differs from what was published"]
+
+
+def test_a_manifest_from_before_there_were_pieces_says_the_same(large):
+    published, path = read_manifest(large), large / MANIFEST
+    content = json.loads(path.read_text())
+    del content["checksum"], content["files"][0]["piece_sha256"]
+    path.write_text(json.dumps(content))
+
+    assert read_manifest(large).digest == published.digest
+    assert verify(large) == []
+    os.truncate(large / "vectors.npy", 2 * PIECE_BYTES)
+    os.truncate(large / "vectors.npy", 2 * PIECE_BYTES + 3)
+    assert len(verify(large)) == 1
 
 
 def test_what_is_damaged_is_taken_away_and_the_stage_goes_on_with_the_rest(tmp_path):

@@ -16,11 +16,12 @@ from PIL import Image
 from spine.config import Config, with_demo_models, write_config
 from spine.ids import content_id
 from spine.lists import BlockLists
+from spine.manifest import read_manifest
 from spine.publish import publish_table
 from spine.run import Run, part_path
 from spine.settings import FiltersConfig, ListsConfig
 from spine.shards import write_shard
-from spine.stage import Stage, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_table
 from spine.tables import (
     GROUPS,

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spine.ids import caption_id
+from spine.manifest import read_manifest
 from spine.publish import publish_table
 from spine.run import part_path
-from spine.stage import Stage, read_manifest
+from spine.stage import Stage
 from spine.table_files import read_table
 from spine.tables import CAPTIONS, SELECTION
 from tests.unit.ui.planted import HOSTILE, Planted

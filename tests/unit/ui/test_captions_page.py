@@ -8,10 +8,11 @@ from starlette.testclient import TestClient
 
 from curation.decisions import Decisions, Event
 from spine.jobs import Journal
+from spine.manifest import MANIFEST
 from spine.prompts import PROMPTS
 from spine.publish import publish_table
 from spine.run import part_path, part_paths
-from spine.stage import MANIFEST, Stage
+from spine.stage import Stage
 from spine.table_files import read_table
 from spine.tables import AGREEMENT, CAPTIONS, SELECTION
 from tests.unit.ui.planted import EACH, HOSTILE, plant
