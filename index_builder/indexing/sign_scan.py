@@ -128,7 +128,7 @@ class SignScan:
             scan_lists(*asked, self._l2, self._codes, in_blocks, near, numbers)
             values[whose], rows[whose] = near, numbers
 
-        size = max(1, len(queries) // (_SHARES * threads))
+        size = max(1, -(-len(queries) // (_SHARES * threads)))
         shares = [slice(start, start + size) for start in range(0, len(queries), size)]
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(scan, shares))

@@ -8,7 +8,7 @@ import numpy as np
 from index_builder.indexing.nearest_lists import nearest_lists, products_of_few
 from index_builder.numerics.compiled import address, compiled, compiled_within, lowest_bit, wanted_soon
 from index_builder.numerics.pair_products import dot
-from index_builder.numerics.selection import best_first
+from index_builder.numerics.selection import best_first, thin_out
 from index_builder.numerics.sign_blocks import BLOCK, block_bytes, lay_out
 from index_builder.numerics.sign_scores import room_for_scores, round_for, scored
 
@@ -45,7 +45,7 @@ def scan_lists(
     """
     depth, together = values.shape[1], max(1, min(_TOGETHER, len(queries)))
     room = room_for_scores(queries.shape[1], codes)
-    found = np.empty((together, 2 * depth + 1), dtype=np.float32)
+    found = np.empty((together, 2 * depth + BLOCK), dtype=np.float32)
     found_at, counts = np.empty(found.shape, dtype=np.int64), np.empty(together, dtype=np.int64)
     turns = np.empty(together * wanted.shape[1] + 1, dtype=np.int64)
     whose = np.zeros(len(lists) if together > 1 else 0, dtype=np.uint32)  # a query alone wants them all
@@ -56,7 +56,8 @@ def scan_lists(
         _go_through(queries[some], turns, whose, lists, centroids, l2, codes, in_blocks, room, kept)
         for j in range(some.stop - first):
             if counts[j] > depth:
-                best_first(found[j], found_at[j], counts[j], depth)
+                left, _ = thin_out(found[j], found_at[j], counts[j], depth)
+                best_first(found[j], found_at[j], left, depth)
             _give(found[j], found_at[j], min(counts[j], depth), values[first + j], rows[first + j])
 
 
@@ -109,15 +110,14 @@ def _go_through(
                 here = min(BLOCK, n - start)
                 if scored(place, start, here, codes, in_blocks, rounded, room) < least[j]:
                     continue
-                for r in range(here):
+                at, bar = counts[j], least[j]
+                for r in range(here):  # without a branch, which the CPU would often guess wrong
                     similarity = min(near[r], most)
-                    if similarity >= least[j]:
-                        at = counts[j]
-                        found[j, at], found_at[j, at] = similarity, ids + 8 * (start + r)
-                        counts[j] = at + 1
-                        if at + 1 == found.shape[1]:
-                            best_first(found[j], found_at[j], at + 1, depth)
-                            counts[j], least[j] = depth, found[j, depth - 1]
+                    found[j, at], found_at[j, at] = similarity, ids + 8 * (start + r)
+                    at += similarity >= bar
+                counts[j] = at
+                if at + BLOCK > found.shape[1]:
+                    counts[j], least[j] = thin_out(found[j], found_at[j], at, depth)
         if len(whose):
             whose[number] = 0
 

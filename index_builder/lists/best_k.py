@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from index_builder.metadata.metadata_rows import Rows
 from index_builder.numerics.compiled import compiled
-from index_builder.numerics.selection import best_first
+from index_builder.numerics.selection import best_first, thin_out
 
 Similarities = npt.NDArray[np.float32]
 
@@ -125,8 +125,7 @@ def _add_all(
 
 @compiled
 def _let_go(values: Any, kept: Any, counts: Any, least: Any, k: int, q: int) -> None:
-    best_first(values[q], kept[q], counts[q], k)
-    counts[q], least[q] = k, values[q, k - 1]
+    counts[q], least[q] = thin_out(values[q], kept[q], counts[q], k)
 
 
 @compiled
