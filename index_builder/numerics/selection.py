@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from index_builder.numerics.compiled import compiled, compiled_sums
+from index_builder.numerics.compiled import compiled, compiled_sums, larger_of, smaller_of
 
 _FEW = 64  # fewer are brought in order at once
 _HALVINGS = 16
@@ -84,7 +84,7 @@ def _ends(values: Any, count: int) -> Any:
     """The least and the largest of the first `count`."""
     low, high = values[0], values[0]
     for i in range(count):
-        low, high = min(low, values[i]), max(high, values[i])
+        low, high = smaller_of(low, values[i]), larger_of(high, values[i])
     return low, high
 
 
