@@ -129,7 +129,8 @@ def test_a_search_becomes_a_centroid_of_the_curators_own(page, address, own_run)
 
     mine = page.locator(".pf-centroid", has_text="squares of mine")
     expect(mine).to_contain_text("added", timeout=WAIT_MS)
-    expect(page.locator(".pf-strip .pf-job")).to_contain_text("done", timeout=120_000)
+    expect(page.locator(".pf-strip .pf-job b")).to_have_text("select", timeout=120_000)  # the last of four
+    expect(page.locator(".pf-strip .pf-state")).to_have_text("done", timeout=120_000)
     expect(page.locator(".pf-tile.pf-ready").first).to_be_visible(timeout=60_000)
     (added,) = own_run.added.glob("concept-*.json")
     assert json.loads(added.read_text())["source"] == "green squares"
